@@ -1,0 +1,221 @@
+package firewall
+
+import "net/netip"
+
+// Link is a network interface as rules see it.
+type Link struct {
+	Index int
+	Name  string
+	Type  uint16 // ARPHRD_*: 1 ether, 772 loopback
+	Group uint32
+	Kind  string // rtnl link kind: "veth", "bridge", "" for physical
+	// Master is the bridge or VRF the link is a port of, nil for none.
+	Master *Link
+	MAC    []byte
+}
+
+// RemoteKind tells how the remote peer's address or port looks to a rule now.
+type RemoteKind uint8
+
+// The kinds of remote address or port.
+const (
+	RemoteSame    RemoteKind = iota // the original one: that of the class
+	RemoteConst                     // translated to State.RemoteAddr / RemotePort
+	RemoteShifted                   // original + State.RemoteAddr (NETMAP)
+	RemoteUnknown                   // translated to something a reading cannot tell
+)
+
+// Known is a number that may be unknown.
+type Known struct {
+	Value   uint32
+	Unknown bool
+}
+
+// Owner is the socket behind a locally made packet, for `meta skuid` and xt
+// owner.
+type Owner struct {
+	UID, GID   uint32
+	UIDUnknown bool
+	GIDUnknown bool
+}
+
+// State is everything of a packet that is one concrete thing for all packets of
+// a class. States are compared with ==.
+type State struct {
+	Family Family
+	Proto  Proto
+	// Reply: the packet goes to the remote peer instead of coming from it.
+	Reply bool
+
+	// The remote peer, as a rule sees it now.
+	RemoteAddrKind RemoteKind
+	RemoteAddr     Value
+	RemotePortKind RemoteKind
+	RemotePort     uint16
+
+	// This side, as a rule sees it now.
+	Local     Value
+	LocalPort uint16
+	// LocalUnknown: translated to something that a reading cannot tell.
+	LocalUnknown, LocalPortUnknown bool
+
+	TCPFlags           uint8
+	ICMPType, ICMPCode uint8
+	// ICMPError: an ICMP error about the packet, sent by this host.
+
+	In, Out *Link
+
+	Mark     Known
+	Priority Known
+	PktType  uint8
+
+	// Connection. CTState is 0 while conntrack has not seen the packet.
+	CTState    uint8
+	CTStatus   uint32
+	CTMark     Known
+	CTZone     uint16
+	CTHelper   string
+	CTLabelled bool // labels were set
+	// Original and reply tuple's this-side address and port: the original
+	// destination before DNAT, and the one after.
+	OrigLocal     Value
+	OrigLocalPort uint16
+	// NATInit holds which manipulations of the flow are settled.
+	DstNATInit, SrcNATInit bool
+	// Confirmed: the flow is already in the table (second pass over lo).
+	SecondPass bool
+
+	// RewroteHeader: a payload rewrite that the model cannot follow.
+	RewroteHeader string
+
+	Owner *Owner // nil: no socket known to stand behind the packet
+	// OwnerUnknown: there may be a socket that the reading did not show.
+	OwnerUnknown bool
+
+	touched *touched
+}
+
+// touched is the list of sets the packet itself has changed on its way.
+type touched struct {
+	name string
+	set  *Set
+	next *touched
+}
+
+// Class is a set of packets: every remote address in Remote combined with every
+// remote port in Ports, all in one State. Remote and Ports are the peer's
+// original address and port, before any translation, whatever the direction
+// of the packet.
+type Class struct {
+	Remote Ranges
+	Ports  Ranges
+	State  State
+	// Forks are the undecided rules behind which this class stands.
+	Forks *Fork
+	// Trace is the way so far, newest first; nil unless the evaluator records it.
+	Trace *Step
+}
+
+// Fork is a place where the evaluator had to follow both ways: a rule or thing
+// whose outcome a reading of the host cannot tell.
+type Fork struct {
+	Condition Condition
+	next      *Fork
+	depth     int
+}
+
+// Condition names a rule or object on which an answer depends, and what it
+// turns on.
+type Condition struct {
+	Rule   *Rule // nil where it is no rule
+	Object string
+	Why    string
+}
+
+// Step is one line of a trace.
+type Step struct {
+	Hook    Hook
+	Chain   *Chain
+	Rule    *Rule // nil: the chain's policy, or a note
+	Outcome Outcome
+	Why     string // what decided: "the connection is new", "203.0.113.5 is not in …"
+	Verdict VerdictKind
+	Note    string
+	Prev    *Step
+}
+
+// Outcome is the answer of a match: it does not, it does, or it cannot be told.
+type Outcome uint8
+
+// The outcomes.
+const (
+	No Outcome = iota
+	Yes
+	CannotTell
+)
+
+// Parts is a class split by a match. Each slice holds disjoint pieces.
+type Parts struct {
+	Yes, No, Maybe []Piece
+	// Why names what Maybe turns on.
+	Why string
+}
+
+// Piece is a part of a class: remote addresses times remote ports.
+type Piece struct{ Remote, Ports Ranges }
+
+// FIB is the routing of the host as rules can ask for it. Implemented by
+// audit/route; nil makes everything that needs it cannot-tell.
+type FIB interface {
+	// AddrType partitions addrs by their type (RTN_*: 1 unicast, 2 local, 3
+	// broadcast, 4 anycast, 5 multicast, 6 blackhole, 7 unreachable, 8
+	// prohibit). With dev not nil only that interface's routes count
+	// (inet_dev_addr_type / FIB_RES_DEV). all is a set of addresses of family f.
+	AddrType(f Family, addrs Ranges, dev *Link) []FIBPart
+	// OutIndex partitions addrs by the output interface of the route to them
+	// (Index in FIBPart.Value, 0 for none); the flow is described by key.
+	OutIndex(f Family, addrs Ranges, key FIBKey) []FIBPart
+	// RPFilter partitions source addresses into those xt_rpfilter accepts
+	// (Value 1) and those it does not (Value 0).
+	RPFilter(f Family, srcs Ranges, in *Link, mark uint32, flags uint32, dst Value) []FIBPart
+	// RedirectAddr is the address REDIRECT translates to for packets that came
+	// in by link (nil: made on this host).
+	RedirectAddr(f Family, in *Link, dst Value) (Value, bool)
+	// MasqueradeAddr is the source address MASQUERADE takes for packets to
+	// dst that leave by out.
+	MasqueradeAddr(f Family, out *Link, dst Value) (Value, bool)
+}
+
+// FIBKey is what a route lookup made by a rule is keyed with.
+type FIBKey struct {
+	Saddr Value // 0: not given
+	In    *Link
+	Out   *Link
+	Mark  uint32
+}
+
+// FIBPart is one part of a partition by a routing question.
+type FIBPart struct {
+	Addrs Ranges
+	Value uint32
+	// Unknown says why it cannot be told; "" when it can.
+	Unknown string
+}
+
+// Env is what matches may ask besides the packet.
+type Env struct {
+	FIB FIB
+	// NoIPSec: the host has no IPsec state or policy, so that no packet comes
+	// through a tunnel.
+	NoIPSec bool
+	// SocketFor tells whether a transparent or ordinary socket would be found
+	// for a packet to addr:port; nil: cannot tell.
+	SocketFor func(c *Class, field Field) (Known, bool)
+	// TProxyTo tells whether a listener takes a packet that TPROXY sends to
+	// addr:port of family f; nil: cannot tell.
+	TProxyTo func(f Family, p Proto, addr netip.Addr, port uint16) Outcome
+	// Record makes the evaluator keep a trace.
+	Record bool
+	// Queue lists the NFQUEUE numbers that a program listens on; nil: not read.
+	Queues map[uint16]bool
+}
