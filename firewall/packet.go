@@ -61,9 +61,7 @@ type State struct {
 
 	TCPFlags           uint8
 	ICMPType, ICMPCode uint8
-	// ICMPError: an ICMP error about the packet, sent by this host.
-
-	In, Out *Link
+	In, Out            *Link
 
 	Mark     Known
 	Priority Known
@@ -80,10 +78,17 @@ type State struct {
 	// destination before DNAT, and the one after.
 	OrigLocal     Value
 	OrigLocalPort uint16
-	// NATInit holds which manipulations of the flow are settled.
+	// Expect is what conntrack will make of the packet when it sees it: CTNew,
+	// CTEstablished or CTInvalid (0 counts as CTNew).
+	Expect uint8
+	// DstNATInit and SrcNATInit tell which manipulations of the flow are
+	// settled, so that nat chains are not asked again (nf_nat_initialized).
 	DstNATInit, SrcNATInit bool
-	// Confirmed: the flow is already in the table (second pass over lo).
-	SecondPass bool
+
+	// TProxied: a TPROXY rule chose the socket at TProxyAddr:TProxyPort.
+	TProxied   bool
+	TProxyAddr Value
+	TProxyPort uint16
 
 	// RewroteHeader: a payload rewrite that the model cannot follow.
 	RewroteHeader string

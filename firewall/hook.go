@@ -1,0 +1,360 @@
+package firewall
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// slotKind is what stands at a place of a hook.
+type slotKind uint8
+
+const (
+	slotChain slotKind = iota
+	slotConntrack
+	slotDstNAT
+	slotSrcNAT
+)
+
+// slot is one function that a hook calls.
+type slot struct {
+	kind     slotKind
+	priority int
+	chain    *Chain
+}
+
+func (s slot) String() string {
+	switch s.kind {
+	case slotConntrack:
+		return "connection tracking"
+	case slotDstNAT, slotSrcNAT:
+		return "address translation"
+	default:
+		return string(s.chain.Table.Backend) + " " + chainName(s.chain)
+	}
+}
+
+// Walk passes classes through all that a hook calls, in the order of the
+// kernel (nf_hook_slow): ascending priority; drop is final, accept ends only
+// its own chain. pass are the classes that come out at the end.
+//
+// Functions of equal priority run in the order of their registration, the later
+// first, which no dump shows. Where it is not known from [Ruleset.Order], the
+// orders are tried, and where they differ the answer depends on it.
+func (rs *Ruleset) Walk(h Hook, in []Class, env *Env) (pass []Class, ends []End) {
+	w := &walker{env: env, hook: h}
+	for _, c := range in {
+		slots, nat := rs.slots(h, &c)
+		cur := []Class{c}
+		for len(slots) > 0 && len(cur) > 0 {
+			n := 1
+			for n < len(slots) && slots[n].priority == slots[0].priority {
+				n++
+			}
+			cur = w.group(slots[:n], nat, cur)
+			slots = slots[n:]
+		}
+		pass = append(pass, cur...)
+	}
+	return merge(pass), w.ends
+}
+
+// slots lists what the hook calls for packets of the class, and its nat chains.
+func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
+	var dev *Link
+	switch h {
+	case Ingress:
+		dev = c.State.In
+	case Egress:
+		dev = c.State.Out
+	}
+	for _, t := range rs.Tables {
+		if t.Dormant || !t.Family.Sees(c.State.Family) {
+			continue
+		}
+		for _, ch := range t.Chains {
+			b := ch.Base
+			if b == nil || b.Hook != h {
+				continue
+			}
+			if (h == Ingress || h == Egress) && !b.on(dev) {
+				continue
+			}
+			if b.Type == ChainNAT {
+				nat = append(nat, ch)
+				continue
+			}
+			slots = append(slots, slot{slotChain, b.Priority, ch})
+		}
+	}
+	switch h {
+	case Prerouting, Output:
+		slots = append(slots, slot{kind: slotConntrack, priority: PriorityConntrack}, slot{kind: slotDstNAT, priority: PriorityDstNAT})
+	case Input, Postrouting:
+		slots = append(slots, slot{kind: slotSrcNAT, priority: PrioritySrcNAT})
+	}
+	slices.SortStableFunc(slots, func(a, b slot) int { return cmp.Compare(a.priority, b.priority) })
+	slices.SortStableFunc(nat, func(a, b *Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+	if order := rs.Order[h]; order != nil {
+		byOrder := func(a, b *Chain) int { return cmp.Compare(slices.Index(order, a), slices.Index(order, b)) }
+		slices.SortStableFunc(slots, func(a, b slot) int {
+			if a.priority != b.priority || a.chain == nil || b.chain == nil {
+				return 0
+			}
+			return byOrder(a.chain, b.chain)
+		})
+		slices.SortStableFunc(nat, func(a, b *Chain) int {
+			if a.Base.Priority != b.Base.Priority {
+				return 0
+			}
+			return byOrder(a, b)
+		})
+	}
+	return slots, nat
+}
+
+// on reports whether a chain of a device hook is bound to the link.
+func (b *Base) on(l *Link) bool {
+	if l == nil {
+		return false
+	}
+	for _, d := range b.Devices {
+		if d == l.Name || strings.HasSuffix(d, "*") && strings.HasPrefix(l.Name, d[:len(d)-1]) {
+			return true
+		}
+	}
+	return false
+}
+
+// group passes classes through functions of equal priority.
+func (w *walker) group(slots []slot, nat []*Chain, in []Class) []Class {
+	if len(slots) == 1 || w.commute(slots) {
+		return w.inOrder(slots, nat, in)
+	}
+	orders := permutations(len(slots))
+	var results []*walker
+	var passes [][]Class
+	for _, order := range orders {
+		sub := &walker{env: w.env, hook: w.hook}
+		arranged := make([]slot, len(slots))
+		for i, j := range order {
+			arranged[i] = slots[j]
+		}
+		pass := sub.inOrder(arranged, nat, slices.Clone(in))
+		same := false
+		for i, r := range results {
+			if sameOutcome(pass, passes[i]) && sameEnds(sub.ends, r.ends) {
+				same = true
+				break
+			}
+		}
+		if !same {
+			results = append(results, sub)
+			passes = append(passes, pass)
+		}
+	}
+	if len(results) == 1 {
+		w.ends = append(w.ends, results[0].ends...)
+		return passes[0]
+	}
+	names := make([]string, len(slots))
+	for i, s := range slots {
+		names[i] = s.String()
+	}
+	cond := Condition{
+		Object: strings.Join(names, ", "),
+		Why: fmt.Sprintf("the order in which the kernel calls these at %s, all of priority %d (the one registered last comes first)",
+			w.hook, slots[0].priority),
+	}
+	var pass []Class
+	for i, r := range results {
+		for j := range r.ends {
+			w.fork(&r.ends[j].Class, cond)
+		}
+		w.ends = append(w.ends, r.ends...)
+		for _, c := range passes[i] {
+			w.fork(&c, cond)
+			pass = append(pass, c)
+		}
+	}
+	return merge(pass)
+}
+
+func (w *walker) inOrder(slots []slot, nat []*Chain, cur []Class) []Class {
+	for _, s := range slots {
+		if len(cur) == 0 {
+			return nil
+		}
+		switch s.kind {
+		case slotConntrack:
+			for i := range cur {
+				cur[i].State.track()
+			}
+		case slotDstNAT, slotSrcNAT:
+			var next []Class
+			for _, c := range cur {
+				next = append(next, w.natOrders(nat, c, s.kind == slotSrcNAT)...)
+			}
+			cur = next
+		default:
+			cur = w.base(s.chain, cur)
+		}
+	}
+	return cur
+}
+
+// natOrders runs the NAT core, trying the orders of nat chains of equal
+// priority where there are several.
+func (w *walker) natOrders(nat []*Chain, c Class, src bool) []Class {
+	for i := 1; i < len(nat); i++ {
+		if nat[i].Base.Priority == nat[i-1].Base.Priority {
+			reversed := slices.Clone(nat)
+			slices.Reverse(reversed)
+			slices.SortStableFunc(reversed, func(a, b *Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+			one, two := &walker{env: w.env, hook: w.hook}, &walker{env: w.env, hook: w.hook}
+			p, q := one.translateAt(nat, c, src), two.translateAt(reversed, c, src)
+			w.ends = append(w.ends, one.ends...)
+			if sameOutcome(p, q) && sameEnds(one.ends, two.ends) {
+				return p
+			}
+			cond := Condition{Object: chainName(nat[i-1]) + ", " + chainName(nat[i]),
+				Why: fmt.Sprintf("the order of two nat chains of priority %d (the one registered last comes first)", nat[i].Base.Priority)}
+			w.ends = append(w.ends, two.ends...)
+			for j := range w.ends[len(w.ends)-len(one.ends)-len(two.ends):] {
+				w.fork(&w.ends[len(w.ends)-len(one.ends)-len(two.ends)+j].Class, cond)
+			}
+			out := append(p, q...)
+			for j := range out {
+				w.fork(&out[j], cond)
+			}
+			return merge(out)
+		}
+	}
+	return w.translateAt(nat, c, src)
+}
+
+// track is nf_conntrack_in: what conntrack makes of the packet.
+func (s *State) track() {
+	if s.CTState != 0 {
+		return // untracked, attached by REJECT, or seen before (over lo)
+	}
+	s.CTState = s.Expect
+	if s.CTState == 0 {
+		s.CTState = CTNew
+	}
+	if s.CTState == CTNew {
+		s.CTStatus = 0
+		s.CTMark = Known{}
+		s.OrigLocal, s.OrigLocalPort = s.Local, s.LocalPort
+	}
+}
+
+// commute reports whether the order of the functions cannot matter for what
+// becomes of a packet: chains that only accept or drop.
+func (w *walker) commute(slots []slot) bool {
+	for _, s := range slots {
+		if s.kind != slotChain || !s.chain.filtersOnly(map[*Chain]bool{}) {
+			return false
+		}
+	}
+	return true
+}
+
+// filtersOnly reports whether the chain, and all it calls, holds nothing but
+// matches, accept, drop, jumps and returns.
+func (ch *Chain) filtersOnly(seen map[*Chain]bool) bool {
+	if seen[ch] {
+		return true
+	}
+	seen[ch] = true
+	if ch.Unread != "" {
+		return false
+	}
+	for _, r := range ch.Rules {
+		for _, s := range r.Stmts {
+			switch s := s.(type) {
+			case Matcher, *Inert:
+			case *Opaque:
+				if s.MayEnd {
+					return false
+				}
+			case *Verdict:
+				if s.Kind == Queue || s.Chain != nil && !s.Chain.filtersOnly(seen) {
+					return false
+				}
+			case *VerdictMap:
+				for _, d := range s.Map.Data {
+					if d.Verdict != nil && (d.Verdict.Kind == Queue || d.Verdict.Chain != nil && !d.Verdict.Chain.filtersOnly(seen)) {
+						return false
+					}
+				}
+			default:
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// maxPermuted bounds the functions of one priority whose orders are all tried;
+// beyond it each is tried first and last.
+const maxPermuted = 4
+
+func permutations(n int) [][]int {
+	if n > maxPermuted {
+		var out [][]int
+		for i := range n {
+			first := []int{i}
+			for j := range n {
+				if j != i {
+					first = append(first, j)
+				}
+			}
+			last := slices.Clone(first)
+			slices.Reverse(last)
+			out = append(out, first, last)
+		}
+		return out
+	}
+	if n == 0 {
+		return [][]int{{}}
+	}
+	var out [][]int
+	for _, p := range permutations(n - 1) {
+		for i := 0; i <= len(p); i++ {
+			out = append(out, slices.Insert(slices.Clone(p), i, n-1))
+		}
+	}
+	return out
+}
+
+// sameOutcome reports whether two lists hold the same packets in the same states.
+func sameOutcome(a, b []Class) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, c := range a {
+		if !slices.ContainsFunc(b, func(d Class) bool {
+			return c.State == d.State && c.Remote.Equal(d.Remote) && c.Ports.Equal(d.Ports)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameEnds reports whether two lists end the same packets the same way.
+func sameEnds(a, b []End) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, e := range a {
+		if !slices.ContainsFunc(b, func(f End) bool {
+			return e.Fate == f.Fate && e.Reject == f.Reject && e.Rule == f.Rule && e.Class.Remote.Equal(f.Class.Remote) && e.Class.Ports.Equal(f.Class.Ports)
+		}) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,306 @@
+package firewall
+
+// translateAt runs the NAT core of a hook (nf_nat_inet_fn): the nat chains are
+// asked for the first packet of a flow only, in the order of their priorities
+// among themselves but always at the NAT core's own place; the first mapping
+// wins, and accept in one chain does not stop the next.
+func (w *walker) translateAt(chains []*Chain, c Class, src bool) []Class {
+	st := &c.State
+	if !st.tracked() {
+		return []Class{c}
+	}
+	done := &st.DstNATInit
+	if src {
+		done = &st.SrcNATInit
+	}
+	if st.Reply && st.CTState != CTNew {
+		st.untranslate(src)
+		return []Class{c}
+	}
+	if *done {
+		return []Class{c}
+	}
+	cur := []Class{c}
+	n := walker{env: w.env, hook: w.hook, nat: true}
+	for _, ch := range chains {
+		if len(cur) == 0 {
+			break
+		}
+		cur = n.base(ch, cur)
+	}
+	w.ends = append(w.ends, n.ends...)
+	out := append(n.mapped, cur...)
+	for i := range out {
+		if src {
+			out[i].State.SrcNATInit = true
+		} else {
+			out[i].State.DstNATInit = true
+		}
+	}
+	return merge(out)
+}
+
+// untranslate undoes on a reply what the flow's first packet got: the
+// destination manipulation of a reply undoes the source translation and the
+// other way round (nf_nat_packet: statusbit ^= IPS_NAT_MASK).
+func (s *State) untranslate(src bool) {
+	if src {
+		s.Local, s.LocalPort = s.OrigLocal, s.OrigLocalPort
+		s.LocalUnknown, s.LocalPortUnknown = false, false
+		return
+	}
+	s.RemoteAddrKind, s.RemoteAddr = RemoteSame, Value{}
+	s.RemotePortKind, s.RemotePort = RemoteSame, 0
+}
+
+// translate carries out a NAT statement on the first packet of a flow.
+func (x *ruleWalk) translate(c Class, n *NAT) {
+	if !x.nat {
+		x.opaqueEnd(c, "a translation outside of a nat chain")
+		return
+	}
+	if c.State.Reply {
+		x.opaqueEnd(c, "the answer to an untracked packet is translated as a flow of its own")
+		return
+	}
+	if n.Family != 0 && n.Family != c.State.Family {
+		x.skip(c, No, "the other address family")
+		return
+	}
+	type choice struct {
+		Class
+		addr, addrMax, port, portMax *Value
+		unknown                      string
+	}
+	cur := []choice{{Class: c}}
+	for i, src := range []Source{n.AddrMin, n.AddrMax, n.PortMin, n.PortMax} {
+		if src == nil {
+			continue
+		}
+		var next []choice
+		for _, ch := range cur {
+			for _, v := range x.evaluate(ch.Class, src) {
+				d := ch
+				d.Class = v.Class
+				val := v.value
+				*[]**Value{&d.addr, &d.addrMax, &d.port, &d.portMax}[i] = &val
+				if v.unknown != "" {
+					d.unknown = v.unknown
+				}
+				next = append(next, d)
+			}
+		}
+		cur = next
+	}
+	for _, ch := range cur {
+		if ch.addrMax == nil {
+			ch.addrMax = ch.addr
+		}
+		if ch.portMax == nil {
+			ch.portMax = ch.port
+		}
+		if ch.unknown != "" {
+			x.opaqueEnd(ch.Class, ch.unknown)
+			continue
+		}
+		x.mapTo(ch.Class, n, ch.addr, ch.addrMax, ch.port, ch.portMax)
+	}
+}
+
+// mapTo translates to an address and port range; nil: unchanged.
+func (x *ruleWalk) mapTo(c Class, n *NAT, addr, addrMax, port, portMax *Value) {
+	switch n.Kind {
+	case Redirect:
+		if x.env.FIB == nil {
+			x.opaqueEnd(c, "the routing of the host")
+			return
+		}
+		a, ok := x.env.FIB.RedirectAddr(c.State.Family, c.State.In, c.State.Local)
+		if !ok {
+			// nf_nat_redirect: no usable address on the interface, NF_DROP.
+			x.end(c, FateDrop, x.rule.Chain, x.rule, nil, "the interface has no address to redirect to")
+			return
+		}
+		addr, addrMax = &a, &a
+		x.destination(c, n, addr, addrMax, port, portMax)
+	case DNAT:
+		x.destination(c, n, addr, addrMax, port, portMax)
+	case Masquerade:
+		st := &c.State
+		st.RemoteAddrKind, st.RemoteAddr = RemoteUnknown, Value{}
+		if x.env.FIB != nil && !st.LocalUnknown {
+			if a, ok := x.env.FIB.MasqueradeAddr(st.Family, st.Out, st.Local); ok {
+				st.RemoteAddrKind, st.RemoteAddr = RemoteConst, a
+			}
+		}
+		st.CTStatus |= CTStatusSrcNAT
+		x.sourcePort(&c, n, port, portMax)
+		x.settle(c)
+	default:
+		x.source(c, n, addr, addrMax, port, portMax)
+	}
+}
+
+func (x *ruleWalk) settle(c Class) {
+	x.note(&c, x.rule.Chain, x.rule, Yes, Accept, "translated")
+	x.mapped = append(x.mapped, c)
+}
+
+// destination is nf_nat_setup_info with NF_NAT_MANIP_DST: get_unique_tuple.
+func (x *ruleWalk) destination(c Class, n *NAT, addr, addrMax, port, portMax *Value) {
+	st := &c.State
+	before := *st
+	w := st.Family.AddrLen()
+	switch {
+	case addr == nil:
+	case n.Flags&NATNetmap != 0:
+		mask := addr.Xor(*addrMax).Not(w)
+		st.Local = st.Local.And(mask.Not(w)).Or(addr.And(mask))
+	case *addr == *addrMax:
+		st.Local = *addr
+	default:
+		// find_best_ips_proto spreads by a hash of the source (and, unless
+		// persistent, the destination).
+		st.LocalUnknown = true
+		x.fork(&c, Condition{Rule: x.rule, Why: "the destination is spread over several addresses by a hash"})
+	}
+	if port != nil && st.Proto.HasPorts() {
+		p := Num(uint64(st.LocalPort))
+		switch {
+		case *port == *portMax:
+			st.LocalPort = uint16(port.Lo)
+		case n.Flags&NATPortOffset != 0:
+			st.LocalPort = uint16(port.Lo + uint64(st.LocalPort) - uint64(n.PortBase))
+		case n.Flags&(NATRandom|NATFullyRandom) == 0 && !p.Less(*port) && !portMax.Less(p):
+			// l4proto_in_range: the port stays.
+		default:
+			st.LocalPortUnknown = true
+			x.fork(&c, Condition{Rule: x.rule, Why: "the destination port is chosen from a range at random"})
+		}
+	}
+	if st.Local != before.Local || st.LocalPort != before.LocalPort || st.LocalUnknown || st.LocalPortUnknown {
+		st.CTStatus |= CTStatusDstNAT
+	}
+	x.settle(c)
+}
+
+// source is nf_nat_setup_info with NF_NAT_MANIP_SRC.
+func (x *ruleWalk) source(c Class, n *NAT, addr, addrMax, port, portMax *Value) {
+	st := &c.State
+	w := st.Family.AddrLen()
+	pieces := []Class{c}
+	switch {
+	case addr == nil:
+	case n.Flags&NATNetmap != 0:
+		pieces = c.netmapped(*addr, addr.Xor(*addrMax).Not(w))
+	case *addr == *addrMax:
+		pieces[0].State.RemoteAddrKind, pieces[0].State.RemoteAddr = RemoteConst, *addr
+	default:
+		pieces[0].State.RemoteAddrKind, pieces[0].State.RemoteAddr = RemoteUnknown, Value{}
+	}
+	for _, p := range pieces {
+		p.State.CTStatus |= CTStatusSrcNAT
+		x.sourcePort(&p, n, port, portMax)
+		x.settle(p)
+	}
+}
+
+// sourcePort keeps the client's port where the range allows it. (The kernel
+// takes another one when the tuple is in use; no rule can build on that.)
+func (x *ruleWalk) sourcePort(c *Class, n *NAT, port, portMax *Value) {
+	st := &c.State
+	if !st.Proto.HasPorts() {
+		return
+	}
+	switch {
+	case port != nil && *port == *portMax:
+		st.RemotePortKind, st.RemotePort = RemoteConst, uint16(port.Lo)
+	case n.Flags&(NATRandom|NATFullyRandom) != 0:
+		st.RemotePortKind, st.RemotePort = RemoteUnknown, 0
+	case port != nil && !c.Ports.Minus(Span(*port, *portMax)).Empty():
+		st.RemotePortKind, st.RemotePort = RemoteUnknown, 0
+	}
+}
+
+// netmapBudget bounds the networks a source NETMAP is followed into.
+const netmapBudget = 256
+
+// netmapped maps the remote addresses into the network to/mask, one class for
+// each network they come from.
+func (c *Class) netmapped(to, mask Value) []Class {
+	w := c.State.Family.AddrLen()
+	to = to.And(mask)
+	var out []Class
+	rest := c.Remote
+	if c.State.RemoteAddrKind == RemoteConst {
+		d := *c
+		d.State.RemoteAddr = c.State.RemoteAddr.And(mask.Not(w)).Or(to)
+		return []Class{d}
+	}
+	for !rest.Empty() && c.State.RemoteAddrKind == RemoteSame && len(out) < netmapBudget {
+		net := rest[0].Lo.And(mask)
+		block := Span(net, net.Or(mask.Not(w)))
+		d := c.with(Piece{rest.Intersect(block), c.Ports})
+		d.State.RemoteAddrKind, d.State.RemoteAddr = RemoteShifted, to.Sub(net)
+		out = append(out, d)
+		rest = rest.Minus(block)
+	}
+	if !rest.Empty() {
+		d := c.with(Piece{rest, c.Ports})
+		d.State.RemoteAddrKind, d.State.RemoteAddr = RemoteUnknown, Value{}
+		out = append(out, d)
+	}
+	return out
+}
+
+// tproxy is nft_tproxy_eval and tproxy_tg: it takes effect only where a socket
+// listens at the address it names.
+func (x *ruleWalk) tproxy(c Class, t *TProxy) []alive {
+	st := &c.State
+	addr, port := st.Local, Num(uint64(st.LocalPort))
+	cur := []valued{{Class: c}}
+	if t.Addr != nil {
+		cur = x.evaluate(c, t.Addr)
+	}
+	var out []alive
+	for _, v := range cur {
+		a := addr
+		if t.Addr != nil && !v.value.IsZero() {
+			a = v.value
+		}
+		p := []valued{{v.Class, port, ""}}
+		if t.Port != nil {
+			p = x.evaluate(v.Class, t.Port)
+		}
+		for _, pv := range p {
+			pt := uint16(pv.value.Lo)
+			if pt == 0 {
+				pt = st.LocalPort
+			}
+			found := CannotTell
+			if v.unknown == "" && pv.unknown == "" && x.env.TProxyTo != nil {
+				found = x.env.TProxyTo(st.Family, st.Proto, a.Addr(st.Family), pt)
+			}
+			d := pv.Class
+			switch {
+			case found == CannotTell:
+				x.opaqueEnd(d, "a TPROXY socket")
+			case found == No && t.XT:
+				x.end(d, FateDrop, x.rule.Chain, x.rule, nil, "no socket listens where TPROXY points")
+			case found == No:
+				x.skip(d, No, "no socket listens where tproxy points")
+			default:
+				d.State.TProxied, d.State.TProxyAddr, d.State.TProxyPort = true, a, pt
+				if t.XT {
+					d.State.Mark.Value = (d.State.Mark.Value &^ t.MarkMask) ^ t.MarkValue
+					d.State.normalise()
+					x.note(&d, x.rule.Chain, x.rule, Yes, Accept, "")
+					x.accepted = append(x.accepted, d)
+					continue
+				}
+				out = append(out, alive{Class: d})
+			}
+		}
+	}
+	return out
+}

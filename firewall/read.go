@@ -1,0 +1,484 @@
+package firewall
+
+// readKind tells what a field of a class is.
+type readKind uint8
+
+const (
+	readConst  readKind = iota // the same known value for all packets of the class
+	readRemote                 // the remote address plus a constant
+	readPort                   // the remote port
+	readAbsent                 // the packets do not have it
+	readUnknown
+	readFIB // decided by the routing, per remote address
+)
+
+// reading is the value of a field over a class.
+type reading struct {
+	kind  readKind
+	value Value // of readConst; the addend of readRemote
+	// unsure are the bits of a readConst that are not known; why says why.
+	unsure Value
+	why    string
+	parts  []FIBPart // of readFIB: partition of the original remote addresses
+}
+
+func isConst(v uint64) reading     { return reading{kind: readConst, value: Num(v)} }
+func isValue(v Value) reading      { return reading{kind: readConst, value: v} }
+func isAbsent() reading            { return reading{kind: readAbsent} }
+func isUnknown(why string) reading { return reading{kind: readUnknown, why: why} }
+func isKnown(k Known, why string) reading {
+	if k.Unknown {
+		return isUnknown(why)
+	}
+	return isConst(uint64(k.Value))
+}
+
+func boolConst(b bool) reading {
+	if b {
+		return isConst(1)
+	}
+	return isConst(0)
+}
+
+// remoteAddr reads the peer's address as a rule sees it now.
+func (c *Class) remoteAddr() reading {
+	switch c.State.RemoteAddrKind {
+	case RemoteSame:
+		if v, ok := c.Remote.Only(); ok {
+			return isValue(v)
+		}
+		return reading{kind: readRemote}
+	case RemoteConst:
+		return isValue(c.State.RemoteAddr)
+	case RemoteShifted:
+		return reading{kind: readRemote, value: c.State.RemoteAddr}
+	default:
+		return isUnknown("the address that source NAT chose")
+	}
+}
+
+func (c *Class) remotePort() reading {
+	switch c.State.RemotePortKind {
+	case RemoteSame:
+		if v, ok := c.Ports.Only(); ok {
+			return isValue(v)
+		}
+		return reading{kind: readPort}
+	case RemoteConst:
+		return isConst(uint64(c.State.RemotePort))
+	default:
+		return isUnknown("the port that source NAT chose")
+	}
+}
+
+func (c *Class) localAddr() reading {
+	if c.State.LocalUnknown {
+		return isUnknown("the address that destination NAT chose")
+	}
+	return isValue(c.State.Local)
+}
+
+func (c *Class) localPort() reading {
+	if c.State.LocalPortUnknown {
+		return isUnknown("the port that destination NAT chose")
+	}
+	return isConst(uint64(c.State.LocalPort))
+}
+
+// srcAddr and dstAddr are those of the IP header.
+func (c *Class) srcAddr() reading {
+	if c.State.Reply {
+		return c.localAddr()
+	}
+	return c.remoteAddr()
+}
+
+func (c *Class) dstAddr() reading {
+	if c.State.Reply {
+		return c.remoteAddr()
+	}
+	return c.localAddr()
+}
+
+func (c *Class) srcPort() reading {
+	if !c.State.Proto.HasPorts() {
+		return isUnknown("bytes of a header without ports")
+	}
+	if c.State.Reply {
+		return c.localPort()
+	}
+	return c.remotePort()
+}
+
+func (c *Class) dstPort() reading {
+	if !c.State.Proto.HasPorts() {
+		return isUnknown("bytes of a header without ports")
+	}
+	if c.State.Reply {
+		return c.remotePort()
+	}
+	return c.localPort()
+}
+
+func linkField(l *Link, f func(*Link) Value) reading {
+	if l == nil {
+		// nft_meta: no device, index 0 and the empty name.
+		return isValue(Value{})
+	}
+	return isValue(f(l))
+}
+
+// read tells the value of a field over the class. The kernel functions are
+// nft_meta_get_eval, nft_payload_eval, nft_ct_get_eval, nft_fib*_eval and the
+// xt match functions; where a packet lacks the field they break or do not
+// match, which is readAbsent.
+func (c *Class) read(f Field, env *Env) reading {
+	s := &c.State
+	if s.RewroteHeader != "" {
+		switch f.Kind {
+		case FieldSrcAddr, FieldDstAddr, FieldSrcPort, FieldDstPort, FieldTCPFlags, FieldICMPType, FieldICMPCode:
+			return isUnknown("a header that " + s.RewroteHeader + " rewrote")
+		}
+	}
+	switch f.Kind {
+	case FieldNFProto:
+		if s.Family == IPv4 {
+			return isConst(2)
+		}
+		return isConst(10)
+	case FieldEtherType:
+		if s.Family == IPv4 {
+			return isConst(0x0800)
+		}
+		return isConst(0x86dd)
+	case FieldIPVersion:
+		return isConst(uint64(s.Family))
+	case FieldL4Proto, FieldIPProto:
+		return isConst(uint64(s.Proto))
+	case FieldSrcAddr:
+		return c.srcAddr()
+	case FieldDstAddr:
+		return c.dstAddr()
+	case FieldSrcPort:
+		return c.srcPort()
+	case FieldDstPort:
+		return c.dstPort()
+	case FieldTCPFlags:
+		if s.Proto != TCP {
+			return isUnknown("bytes of a header that is not TCP")
+		}
+		return isConst(uint64(s.TCPFlags))
+	case FieldICMPType, FieldICMPCode:
+		if s.Proto != ICMP && s.Proto != ICMPv6 {
+			return isUnknown("bytes of a header that is not ICMP")
+		}
+		if f.Kind == FieldICMPType {
+			return isConst(uint64(s.ICMPType))
+		}
+		return isConst(uint64(s.ICMPCode))
+	case FieldFragment:
+		// The modelled client sends whole packets (and conntrack joins
+		// fragments before any chain but raw sees them); whether it sets "don't
+		// fragment" is its own affair.
+		return reading{kind: readConst, unsure: Num(0xc000), why: "the fragment flags of the packet"}
+	case FieldExtHdr:
+		return isConst(0) // the modelled client sends no extension headers
+	case FieldPktType:
+		return isConst(uint64(s.PktType))
+	case FieldMark:
+		return isKnown(s.Mark, "the packet mark")
+	case FieldPriority:
+		return isKnown(s.Priority, "the packet priority")
+	case FieldIPSec, FieldSecPath:
+		if env.NoIPSec {
+			return isConst(0)
+		}
+		return isUnknown("whether the packet comes through an IPsec tunnel")
+	case FieldSKUID, FieldSKGID:
+		return c.readOwner(f.Kind)
+	case FieldSocket:
+		if env.SocketFor != nil {
+			if k, present := env.SocketFor(c, f); present {
+				return isKnown(k, "the socket that the packet would find")
+			}
+			return isAbsent()
+		}
+		return isUnknown("the socket that the packet would find")
+	case FieldFIBType, FieldFIBOutIndex, FieldFIBOutName, FieldFIBPresent, FieldRPFilter:
+		return c.readFIB(f, env)
+	}
+	if r, ok := c.readLink(f.Kind); ok {
+		return r
+	}
+	if r, ok := c.readConn(f); ok {
+		return r
+	}
+	return isUnknown(fieldWhy[f.Kind])
+}
+
+// fieldWhy says, for fields that only the packet itself can tell, what an
+// answer turns on.
+var fieldWhy = map[FieldKind]string{
+	FieldFragment:     "IP fragmentation",
+	FieldTCPOption:    "the TCP options of the client",
+	FieldPayload:      "other bytes of the packet",
+	FieldSrcMAC:       "the sender's MAC address",
+	FieldDstMAC:       "the MAC address the packet was sent to",
+	FieldLength:       "the packet's length",
+	FieldTTL:          "the packet's TTL or hop limit",
+	FieldDSCP:         "the DSCP field of the packet",
+	FieldECN:          "the ECN bits of the packet",
+	FieldRealm:        "the routing realm",
+	FieldSecMark:      "the security mark",
+	FieldRTNextHop:    "the next hop of the route",
+	FieldCPU:          "the CPU that handles the packet",
+	FieldRandom:       "chance",
+	FieldTime:         "the time of day",
+	FieldCgroup:       "the control group of the socket",
+	FieldCTLabel:      "the labels of the connection",
+	FieldCTBytes:      "the traffic of the connection",
+	FieldCTPackets:    "the traffic of the connection",
+	FieldCTSecMark:    "the security mark of the connection",
+	FieldPhysIn:       "the bridge port of the packet",
+	FieldPhysOut:      "the bridge port of the packet",
+	FieldUnknown:      "something the model does not know",
+	FieldCTEventMask:  "the event mask of the connection",
+	FieldCTExpiration: "the age of the connection",
+}
+
+func (c *Class) readLink(k FieldKind) (reading, bool) {
+	s := &c.State
+	switch k {
+	case FieldInIndex:
+		return linkField(s.In, func(l *Link) Value { return Num(uint64(l.Index)) }), true
+	case FieldOutIndex:
+		return linkField(s.Out, func(l *Link) Value { return Num(uint64(l.Index)) }), true
+	case FieldInName:
+		return linkField(s.In, func(l *Link) Value { return NameValue(l.Name) }), true
+	case FieldOutName:
+		return linkField(s.Out, func(l *Link) Value { return NameValue(l.Name) }), true
+	}
+	// Beyond index and name nft_meta breaks without a device.
+	var l *Link
+	switch k {
+	case FieldInType, FieldInGroup, FieldInKind:
+		l = s.In
+	case FieldOutType, FieldOutGroup, FieldOutKind:
+		l = s.Out
+	default:
+		return reading{}, false
+	}
+	if l == nil {
+		return isAbsent(), true
+	}
+	switch k {
+	case FieldInType, FieldOutType:
+		return isConst(uint64(l.Type)), true
+	case FieldInGroup, FieldOutGroup:
+		return isConst(uint64(l.Group)), true
+	default:
+		if l.Kind == "" {
+			return isAbsent(), true // nft_meta_get_eval_kind: no rtnl_link_ops
+		}
+		return isValue(NameValue(l.Kind)), true
+	}
+}
+
+// readConn reads the connection (nft_ct_get_eval). Before conntrack has seen
+// the packet, and for untracked ones, only the state can be read.
+func (c *Class) readConn(f Field) (reading, bool) {
+	s := &c.State
+	switch f.Kind {
+	case FieldCTState, FieldCTStateNAT:
+		st := uint64(s.CTState)
+		if st == 0 {
+			st = CTInvalid
+		}
+		if f.Kind == FieldCTStateNAT && s.tracked() {
+			if s.CTStatus&CTStatusSrcNAT != 0 {
+				st |= CTSNAT
+			}
+			if s.CTStatus&CTStatusDstNAT != 0 {
+				st |= CTDNAT
+			}
+		}
+		return isConst(st), true
+	case FieldCTStatus, FieldCTDirection, FieldCTMark, FieldCTZone, FieldCTHelper, FieldCTL3Proto, FieldCTL4Proto,
+		FieldCTSrcAddr, FieldCTDstAddr, FieldCTSrcPort, FieldCTDstPort:
+		if !s.tracked() {
+			return isAbsent(), true
+		}
+	}
+	switch f.Kind {
+	case FieldCTStatus:
+		return isConst(uint64(s.CTStatus)), true
+	case FieldCTDirection:
+		return boolConst(s.Reply), true
+	case FieldCTMark:
+		return isKnown(s.CTMark, "the connection mark"), true
+	case FieldCTZone:
+		return isConst(uint64(s.CTZone)), true
+	case FieldCTHelper:
+		if s.CTHelper == "" {
+			return isAbsent(), true
+		}
+		return isValue(NameValue(s.CTHelper)), true
+	case FieldCTL3Proto:
+		if s.Family == IPv4 {
+			return isConst(2), true
+		}
+		return isConst(10), true
+	case FieldCTL4Proto:
+		return isConst(uint64(s.Proto)), true
+	case FieldCTSrcAddr, FieldCTDstAddr, FieldCTSrcPort, FieldCTDstPort:
+		return c.readTuple(f), true
+	}
+	return reading{}, false
+}
+
+// readTuple reads an address or port of the connection's tuples. The original
+// tuple is the client's address and the destination it dialled; the reply
+// tuple holds what the translation made of both so far.
+func (c *Class) readTuple(f Field) reading {
+	s := &c.State
+	if s.Family == IPv4 || s.Family == IPv6 {
+		original := f.A == 0
+		switch {
+		case f.Kind == FieldCTSrcAddr && original:
+			if v, ok := c.Remote.Only(); ok {
+				return isValue(v)
+			}
+			return reading{kind: readRemote}
+		case f.Kind == FieldCTSrcPort && original:
+			if v, ok := c.Ports.Only(); ok {
+				return isValue(v)
+			}
+			return reading{kind: readPort}
+		case f.Kind == FieldCTDstAddr && original:
+			return isValue(s.OrigLocal)
+		case f.Kind == FieldCTDstPort && original:
+			return isConst(uint64(s.OrigLocalPort))
+		case s.Reply:
+			return isUnknown("the reply tuple of the connection")
+		case f.Kind == FieldCTSrcAddr:
+			return c.localAddr()
+		case f.Kind == FieldCTSrcPort:
+			return c.localPort()
+		case f.Kind == FieldCTDstAddr:
+			return c.remoteAddr()
+		default:
+			return c.remotePort()
+		}
+	}
+	return isAbsent()
+}
+
+func (s *State) tracked() bool {
+	return s.CTState&(CTNew|CTEstablished|CTRelated) != 0
+}
+
+// readOwner is `meta skuid` (nft_meta_get_eval_skugid): breaks where no socket
+// with a file stands behind the packet.
+func (c *Class) readOwner(k FieldKind) reading {
+	s := &c.State
+	if s.OwnerUnknown {
+		return isUnknown("the user of the socket behind the packet")
+	}
+	if s.Owner == nil {
+		return isAbsent()
+	}
+	if k == FieldSKUID {
+		if s.Owner.UIDUnknown {
+			return isUnknown("the user of the socket behind the packet")
+		}
+		return isConst(uint64(s.Owner.UID))
+	}
+	if s.Owner.GIDUnknown {
+		return isUnknown("the group of the socket behind the packet")
+	}
+	return isConst(uint64(s.Owner.GID))
+}
+
+// readFIB asks the routing. The address asked about is the source or the
+// destination of the packet; where that is the variable one, the answer is a
+// partition.
+func (c *Class) readFIB(f Field, env *Env) reading {
+	if env.FIB == nil {
+		return isUnknown("the routing of the host")
+	}
+	s := &c.State
+	about := c.dstAddr()
+	other := c.srcAddr()
+	if f.Kind == FieldRPFilter || f.A&FIBSrc != 0 {
+		about, other = other, about
+	}
+	if about.kind == readUnknown {
+		return about
+	}
+	addrs := c.Remote
+	var back Value
+	switch {
+	case about.kind == readConst:
+		addrs = Single(about.value)
+	case !about.value.IsZero():
+		back = about.value
+		addrs = addrs.Shift(back)
+	}
+	var parts []FIBPart
+	key := FIBKey{}
+	if f.A&FIBMark != 0 {
+		if s.Mark.Unknown {
+			return isUnknown("the packet mark")
+		}
+		key.Mark = s.Mark.Value
+	}
+	if f.A&FIBIn != 0 {
+		key.In = s.In
+	}
+	if f.A&FIBOut != 0 {
+		key.Out = s.Out
+	}
+	switch f.Kind {
+	case FieldFIBType:
+		dev := key.In
+		if dev == nil {
+			dev = key.Out
+		}
+		parts = env.FIB.AddrType(s.Family, addrs, dev)
+	case FieldRPFilter:
+		if s.Mark.Unknown {
+			return isUnknown("the packet mark")
+		}
+		if other.kind != readConst {
+			return isUnknown("the reverse route of many destinations")
+		}
+		parts = env.FIB.RPFilter(s.Family, addrs, s.In, s.Mark.Value, f.A, other.value)
+	default:
+		if other.kind == readConst {
+			key.Saddr = other.value
+		}
+		parts = env.FIB.OutIndex(s.Family, addrs, key)
+	}
+	if f.Kind == FieldFIBPresent {
+		for i := range parts {
+			if parts[i].Value != 0 {
+				parts[i].Value = 1
+			}
+		}
+	}
+	if about.kind == readConst {
+		if len(parts) != 1 {
+			return isUnknown("the routing of the host")
+		}
+		if parts[0].Unknown != "" {
+			return isUnknown(parts[0].Unknown)
+		}
+		return isConst(uint64(parts[0].Value))
+	}
+	if !back.IsZero() {
+		for i := range parts {
+			parts[i].Addrs = parts[i].Addrs.Shift(Value{}.Sub(back))
+		}
+	}
+	return reading{kind: readFIB, parts: parts}
+}
