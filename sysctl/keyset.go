@@ -1,0 +1,137 @@
+package sysctl
+
+import (
+	"slices"
+	"strings"
+)
+
+// KeySet is the set of settings that exist in a kernel: what a loader finds
+// when it opens a path or expands a glob below /proc/sys.
+type KeySet struct {
+	files map[string]bool
+	dirs  map[string][]string // directory → sorted names
+}
+
+// NewKeySet builds the set from keys.
+func NewKeySet(keys []Key) *KeySet {
+	s := &KeySet{files: map[string]bool{}, dirs: map[string][]string{"": nil}}
+	seen := map[string]bool{}
+	for _, k := range keys {
+		p := k.Path()
+		if p == "" || s.files[p] {
+			continue
+		}
+		s.files[p] = true
+		for p != "" {
+			dir, name := "", p
+			if i := strings.LastIndexByte(p, '/'); i >= 0 {
+				dir, name = p[:i], p[i+1:]
+			}
+			if seen[p] {
+				break
+			}
+			seen[p] = true
+			s.dirs[dir] = append(s.dirs[dir], name)
+			p = dir
+		}
+	}
+	for _, names := range s.dirs {
+		slices.Sort(names)
+	}
+	return s
+}
+
+// Has says whether the key exists.
+func (s *KeySet) Has(k Key) bool { return s.files[k.Path()] }
+
+// Keys returns all keys, sorted.
+func (s *KeySet) Keys() []Key {
+	out := make([]Key, 0, len(s.files))
+	for p := range s.files {
+		out = append(out, KeyFromPath(p))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Interfaces returns the interfaces that have settings of their own, without
+// the pseudo interfaces "all" and "default".
+func (s *KeySet) Interfaces() []string {
+	var out []string
+	for _, dir := range []string{"net/ipv4/conf", "net/ipv6/conf"} {
+		for _, name := range s.dirs[dir] {
+			if name != "all" && name != "default" && !slices.Contains(out, name) {
+				out = append(out, name)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// lookup walks an absolute path through /proc/sys as the kernel does: empty
+// components and "." are skipped, ".." climbs, each directory on the way must
+// exist. It returns the path below /proc/sys.
+func (s *KeySet) lookup(p string) (rel string, dir, ok bool) {
+	var stack []string
+	isFile := false
+	for _, c := range strings.Split(p, "/") {
+		if c == "" || c == "." {
+			if c == "." && isFile {
+				return "", false, false
+			}
+			continue
+		}
+		if isFile {
+			return "", false, false
+		}
+		if c == ".." {
+			if len(stack) > 0 {
+				stack = stack[:len(stack)-1]
+			}
+			continue
+		}
+		stack = append(stack, c)
+		switch here := strings.Join(stack, "/"); {
+		case here == "proc" || here == "proc/sys":
+		case strings.HasPrefix(here, "proc/sys/"):
+			here = here[len("proc/sys/"):]
+			if s.files[here] {
+				isFile = true
+			} else if _, isDir := s.dirs[here]; !isDir {
+				return "", false, false
+			}
+		default:
+			return "", false, false
+		}
+	}
+	if isFile && strings.HasSuffix(p, "/") {
+		return "", false, false
+	}
+	full := strings.Join(stack, "/")
+	rel, inside := strings.CutPrefix(full, "proc/sys/")
+	if !inside {
+		return "", true, false
+	}
+	return rel, !isFile, true
+}
+
+func (s *KeySet) names(dir string) []string {
+	switch rel, isDir, ok := s.lookup(dir); {
+	case ok && isDir:
+		return s.dirs[rel]
+	case isDir && strings.Trim(dir, "/") == "proc/sys":
+		return s.dirs[""]
+	}
+	return nil
+}
+
+func (s *KeySet) exists(p string) bool {
+	_, dir, ok := s.lookup(p)
+	return ok || dir
+}
+
+func (s *KeySet) isDir(p string) bool {
+	_, dir, _ := s.lookup(p)
+	return dir
+}

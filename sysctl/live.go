@@ -1,0 +1,247 @@
+package sysctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Presence says what became of reading one key.
+type Presence string
+
+// The states of a Value.
+const (
+	Present Presence = "present" // Text is what the kernel answered
+	Absent  Presence = "absent"  // no such key: removed, not compiled, module not loaded, or not in this namespace
+	Failed  Presence = "failed"  // it is there and could not be read; Err says why
+)
+
+// Value is a key's live value.
+type Value struct {
+	State Presence `json:"state"`
+	Text  string   `json:"text,omitempty"` // without the final newline, otherwise as read
+	Err   string   `json:"err,omitempty"`
+}
+
+// Values holds live values. A key that is not in the map was not asked for.
+type Values map[Key]Value
+
+// Get returns a value's text; ok is false when it is absent, failed or was not read.
+func (v Values) Get(k Key) (text string, ok bool) {
+	x := v[k]
+	return x.Text, x.State == Present
+}
+
+// Int returns the first integer of a value.
+func (v Values) Int(k Key) (int64, bool) {
+	n := v.Ints(k)
+	if len(n) == 0 {
+		return 0, false
+	}
+	return n[0], true
+}
+
+// Ints returns the integers of a value, nil when it has none.
+func (v Values) Ints(k Key) []int64 {
+	text, ok := v.Get(k)
+	if !ok {
+		return nil
+	}
+	n, err := parseInts(text, 16)
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
+// Gaps lists the keys that are there and could not be read.
+func (v Values) Gaps() []Gap {
+	var out []Gap
+	for k, x := range v {
+		if x.State == Failed {
+			out = append(out, Gap{What: "read " + string(k), Why: x.Err})
+		}
+	}
+	slices.SortFunc(out, func(a, b Gap) int { return strings.Compare(a.What, b.What) })
+	return out
+}
+
+// ProcSys is where the kernel shows its settings. Below net they are those of
+// the network namespace of the thread that opens them (net/sysctl_net.c,
+// net_ctl_root_lookup asks current), so a caller that has entered another
+// namespace stays on its thread.
+const ProcSys = "/proc/sys"
+
+// maxValueBytes bounds one value; the longest known one is a page.
+const maxValueBytes = 64 << 10
+
+// ReadValues reads keys below dir (ProcSys, or another root's) one by one:
+// open, read, close on the calling thread, never blocking. A missing key is
+// Absent, any other failure is Failed with its reason. The error is the
+// context's.
+func ReadValues(ctx context.Context, dir string, keys []Key) (Values, error) {
+	out := make(Values, len(keys))
+	for _, k := range keys {
+		if err := ctx.Err(); err != nil {
+			return out, fmt.Errorf("read live sysctls: %w", err)
+		}
+		text, err := readValue(dir, k)
+		switch {
+		case err == nil:
+			out[k] = Value{State: Present, Text: text}
+		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
+			out[k] = Value{State: Absent}
+		default:
+			out[k] = Value{State: Failed, Err: err.Error()}
+		}
+	}
+	return out, nil
+}
+
+// readValue reads one key.
+func readValue(dir string, k Key) (string, error) {
+	if slices.Contains(strings.Split(k.Path(), "/"), "..") || k == "" {
+		return "", fmt.Errorf("not a sysctl key: %q", string(k))
+	}
+	fd, err := unix.Open(dir+"/"+k.Path(), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var b []byte
+	buf := make([]byte, 4096)
+	for {
+		n, err := unix.Read(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if n <= 0 {
+			break
+		}
+		if b = append(b, buf[:n]...); len(b) > maxValueBytes {
+			return "", errTooBig
+		}
+	}
+	return strings.TrimSuffix(string(b), "\n"), nil
+}
+
+// maxKeys bounds the listing of a kernel with very many interfaces.
+const maxKeys = 200_000
+
+// ListKeys lists the settings that exist below dir (ProcSys). Interfaces all
+// have the same keys (devinet.c and addrconf.c register one template for each),
+// so the keys of one are read and the others follow by name; that keeps a host
+// with thousands of containers cheap. gaps names directories that could not be
+// listed.
+func ListKeys(ctx context.Context, dir string) (keys []Key, gaps []Gap, err error) {
+	l := &keyLister{ctx: ctx, dir: dir}
+	l.walk("")
+	if err := ctx.Err(); err != nil {
+		return nil, nil, fmt.Errorf("list sysctls: %w", err)
+	}
+	if len(l.keys) >= maxKeys {
+		l.gaps = append(l.gaps, Gap{What: "list sysctls", Why: "more than " + fmt.Sprint(maxKeys) + " keys; the rest was left out"})
+	}
+	slices.Sort(l.keys)
+	return slices.Compact(l.keys), l.gaps, nil
+}
+
+type keyLister struct {
+	ctx  context.Context
+	dir  string
+	keys []Key
+	gaps []Gap
+}
+
+func (l *keyLister) walk(rel string) {
+	if l.ctx.Err() != nil || len(l.keys) >= maxKeys {
+		return
+	}
+	entries, err := l.read(rel)
+	if err != nil {
+		l.gaps = append(l.gaps, Gap{What: "list " + l.dir + "/" + rel, Why: err.Error()})
+		return
+	}
+	perInterface := false
+	switch rel {
+	case "net/ipv4/conf", "net/ipv6/conf", "net/ipv4/neigh", "net/ipv6/neigh":
+		perInterface = true
+	}
+	var template []string
+	for _, e := range entries {
+		p := strings.TrimPrefix(rel+"/"+e.Name(), "/")
+		if !e.IsDir() {
+			l.add(p)
+			continue
+		}
+		// "all" and "default" have keys of their own; the rest share one list.
+		if !perInterface || e.Name() == "all" || e.Name() == "default" {
+			l.walk(p)
+			continue
+		}
+		if template == nil {
+			names, err := l.read(p)
+			if err != nil {
+				continue // the interface went away meanwhile
+			}
+			for _, n := range names {
+				template = append(template, n.Name())
+			}
+		}
+		for _, n := range template {
+			l.add(p + "/" + n)
+		}
+	}
+}
+
+func (l *keyLister) add(p string) {
+	if len(l.keys) < maxKeys {
+		l.keys = append(l.keys, KeyFromPath(p))
+	}
+}
+
+func (l *keyLister) read(rel string) ([]os.DirEntry, error) {
+	fd, err := unix.Open(l.dir+"/"+rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), rel)
+	defer f.Close()
+	entries, err := f.ReadDir(maxKeys)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return entries, err
+}
+
+// WantedKeys says which of the existing keys a report needs: those of the
+// catalogue, with their interfaces, and those that any file sets.
+func WantedKeys(keys *KeySet, outcomes ...*Outcome) []Key {
+	var out []Key
+	for _, k := range keys.Keys() {
+		if _, ok := Find(k); ok {
+			out = append(out, k)
+		}
+	}
+	for _, o := range outcomes {
+		out = append(out, o.Keys()...)
+	}
+	// Keys of the catalogue that do not exist are asked for too: that they are
+	// absent is an answer.
+	for _, e := range Catalogue() {
+		if e.Setting() && !strings.Contains(string(e.Key), "*") {
+			out = append(out, e.Key)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
