@@ -1,0 +1,283 @@
+package listeners
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unowned says why a listener has no visible owner.
+type Unowned string
+
+// The reasons.
+const (
+	NotLookedUp Unowned = "not-looked-up" // owners were not asked for
+	// NoPrivilege: some processes may not be looked into by this user.
+	NoPrivilege Unowned = "no-privilege"
+	// KernelSocket: every process of the machine was looked into and none holds
+	// it: the kernel itself listens (NFS, WireGuard, iSCSI, …), or a descriptor
+	// is on its way between two processes.
+	KernelSocket Unowned = "kernel-socket"
+	// OtherPIDNamespace: we live in a pid namespace and see only its processes.
+	OtherPIDNamespace Unowned = "other-pid-namespace"
+	// Gone: the socket was closed while the host was being read.
+	Gone Unowned = "gone"
+	// Unreadable: the search for owners failed.
+	Unreadable Unowned = "unreadable"
+)
+
+// Owners says which processes hold which sockets: plain data, to be stored and
+// joined with a [Table] later.
+type Owners struct {
+	Processes []Process `json:"processes"` // by pid
+	// Holders gives, by inode, indexes into Processes.
+	Holders map[uint32][]int `json:"holders"`
+	Method  string           `json:"method"` // "proc" or "bpf"
+	Looked  int              `json:"looked"` // processes looked into
+	Denied  int              `json:"denied"` // processes that may not be looked into
+	// Whole: processes of every pid namespace are visible.
+	Whole bool `json:"whole"`
+	// Partial: the search stopped at the first owner of each socket (FirstOnly).
+	Partial bool  `json:"partial,omitempty"`
+	Gaps    []Gap `json:"gaps,omitempty"`
+}
+
+// OwnerOptions steer [ReadOwners]. The zero value is the usual search.
+type OwnerOptions struct {
+	Proc string // where procfs is mounted, "" is /proc
+	// Root is where /etc/passwd lies, "" is /.
+	Root string
+	// FirstOnly stops as soon as each socket has one owner; sockets shared by
+	// several processes then show only some of them.
+	FirstOnly bool
+	// Method: "" chooses, "proc" and "bpf" insist.
+	Method string
+	// Workers is the number of goroutines, 0 means two.
+	Workers int
+}
+
+// bpfThreshold is the number of processes above which the task_file iterator
+// wins over reading links (facts: loading it costs as much as 1,000 processes).
+const bpfThreshold = 2500
+
+// ReadOwners finds the processes that hold the sockets with these inodes. A
+// process that starts while it runs is looked into as well; one whose pid goes
+// to another process is never confused with it.
+func ReadOwners(ctx context.Context, inodes []uint32, opt OwnerOptions) (*Owners, error) {
+	if opt.Proc == "" {
+		opt.Proc = "/proc"
+	}
+	if opt.Workers <= 0 {
+		opt.Workers = 2
+	}
+	o := &Owners{Holders: map[uint32][]int{}, Method: "proc", Partial: opt.FirstOnly}
+	proc, err := unix.Open(opt.Proc, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", opt.Proc, err)
+	}
+	defer unix.Close(proc)
+	o.Whole = inInitialPIDNamespace(proc)
+
+	s := &search{proc: proc, opt: opt, want: make(map[uint32]struct{}, len(inodes)), found: map[uint32][]int{}, procs: map[processKey]Process{}, keyOf: map[int]processKey{}}
+	for _, ino := range inodes {
+		if ino != 0 {
+			s.want[ino] = struct{}{}
+		}
+	}
+	if len(s.want) > 0 {
+		if err := s.run(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	s.result(o)
+	names, err := readPasswd(opt.Root)
+	if err != nil {
+		o.Gaps = append(o.Gaps, Gap{What: "user names", Why: err.Error()})
+	}
+	for i := range o.Processes {
+		o.Processes[i].User = HostText(names[o.Processes[i].UID])
+	}
+	if o.Denied > 0 {
+		o.Gaps = append(o.Gaps, Gap{What: fmt.Sprintf("owners: %d of %d processes", o.Denied, o.Looked+o.Denied), Why: "may not be looked into without more privilege"})
+	}
+	return o, nil
+}
+
+// Assign joins owners to listeners.
+func (o *Owners) Assign(ls []Listener) {
+	for i := range ls {
+		l := &ls[i]
+		if l.Unowned == Gone {
+			continue
+		}
+		l.Owners = nil
+		for _, at := range o.Holders[l.Inode] {
+			if at >= 0 && at < len(o.Processes) {
+				l.Owners = append(l.Owners, o.Processes[at])
+			}
+		}
+		l.Unowned = ""
+		if len(l.Owners) == 0 {
+			l.Unowned = o.why()
+		}
+	}
+}
+
+func (o *Owners) why() Unowned {
+	switch {
+	case o.Denied > 0:
+		return NoPrivilege
+	case !o.Whole:
+		return OtherPIDNamespace
+	default:
+		return KernelSocket
+	}
+}
+
+// MarkGone takes a second, later table of the same namespace and marks the
+// listeners without owner that are not in it any more: closed meanwhile.
+func (t *Table) MarkGone(later *Table) {
+	alive := make(map[uint64]bool, len(later.Listeners))
+	inodes := make(map[uint32]bool, len(later.Listeners))
+	for _, l := range later.Listeners {
+		alive[l.Cookie] = true
+		inodes[l.Inode] = true
+	}
+	for i := range t.Listeners {
+		l := &t.Listeners[i]
+		if len(l.Owners) > 0 || l.Unowned == "" {
+			continue
+		}
+		if l.Cookie != 0 && !alive[l.Cookie] || l.Cookie == 0 && !inodes[l.Inode] {
+			l.Unowned = Gone
+		}
+	}
+}
+
+// initialPIDNS is PROC_PID_INIT_INO, the inode of the first pid namespace.
+const initialPIDNS = 0xEFFFFFFC
+
+func inInitialPIDNamespace(proc int) bool {
+	ino, err := namespaceAt(proc, "thread-self/ns/pid")
+	return err == nil && ino == initialPIDNS
+}
+
+type processKey struct {
+	pid   int
+	start uint64
+}
+
+// search is one run of ReadOwners.
+type search struct {
+	proc  int
+	opt   OwnerOptions
+	want  map[uint32]struct{}
+	found map[uint32][]int // pids by inode
+	procs map[processKey]Process
+	keyOf map[int]processKey // the last process seen under a pid
+
+	looked, denied int
+}
+
+// maxRounds bounds the looking for processes that started meanwhile.
+const maxRounds = 4
+
+func (s *search) run(ctx context.Context, o *Owners) error {
+	pids, err := listPIDs(s.proc)
+	if err != nil {
+		return fmt.Errorf("list processes: %w", err)
+	}
+	useBPF := s.opt.Method == "bpf" || s.opt.Method == "" && len(pids) >= bpfThreshold && o.Whole && !s.opt.FirstOnly
+	if useBPF {
+		err := s.runBPF(ctx, o)
+		if err == nil {
+			o.Method = "bpf"
+			return nil
+		}
+		if s.opt.Method == "bpf" || ctx.Err() != nil {
+			return fmt.Errorf("iterate files by bpf: %w", err)
+		}
+	}
+	return s.runProc(ctx, pids)
+}
+
+// runProc looks through the descriptors of every process, then of those that
+// appeared meanwhile (a child inherits what its parent may close).
+func (s *search) runProc(ctx context.Context, pids []int) error {
+	done := make(map[int]struct{}, len(pids))
+	for range maxRounds {
+		if err := s.scan(ctx, pids); err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			done[pid] = struct{}{}
+		}
+		if s.opt.FirstOnly && len(s.found) == len(s.want) {
+			return nil
+		}
+		now, err := listPIDs(s.proc)
+		if err != nil {
+			return fmt.Errorf("list processes: %w", err)
+		}
+		pids = slices.DeleteFunc(now, func(pid int) bool { _, seen := done[pid]; return seen })
+		if len(pids) == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s *search) result(o *Owners) {
+	o.Looked, o.Denied = s.looked, s.denied
+	keys := make([]processKey, 0, len(s.procs))
+	for k := range s.procs {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b processKey) int { return a.pid - b.pid })
+	index := map[int]int{}
+	for i, k := range keys {
+		o.Processes = append(o.Processes, s.procs[k])
+		index[k.pid] = i
+	}
+	for ino, holders := range s.found {
+		slices.Sort(holders)
+		for _, pid := range slices.Compact(holders) {
+			if at, ok := index[pid]; ok {
+				o.Holders[ino] = append(o.Holders[ino], at)
+			}
+		}
+	}
+}
+
+// holding is a process with the wanted sockets it holds.
+type holding struct {
+	process Process
+	inodes  []uint32
+}
+
+func (s *search) keep(h holding) {
+	key := processKey{h.process.PID, h.process.Start}
+	if old, ok := s.keyOf[key.pid]; ok && old != key {
+		// The pid went to another process between two rounds: the later one stays,
+		// what the earlier one held it holds no more.
+		delete(s.procs, old)
+		for ino, pids := range s.found {
+			s.found[ino] = slices.DeleteFunc(pids, func(pid int) bool { return pid == key.pid })
+			if len(s.found[ino]) == 0 {
+				delete(s.found, ino)
+			}
+		}
+	}
+	s.keyOf[key.pid] = key
+	s.procs[key] = h.process
+	for _, ino := range h.inodes {
+		s.found[ino] = append(s.found[ino], key.pid)
+	}
+}
+
+func gone(err error) bool {
+	return errors.Is(err, errVanished) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT)
+}

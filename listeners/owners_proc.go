@@ -1,0 +1,208 @@
+package listeners
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// scan looks through the descriptors of the processes given, with a few workers
+// (reading links is the kernel's work, and it does not contend).
+func (s *search) scan(ctx context.Context, pids []int) error {
+	var (
+		next    atomic.Int64
+		stop    atomic.Bool
+		mu      sync.Mutex
+		wg      sync.WaitGroup
+		firstOf error
+	)
+	for range min(s.opt.Workers, len(pids)) {
+		wg.Go(func() {
+			w := scanner{want: s.want, proc: s.proc, dents: make([]byte, 32<<10)}
+			for !stop.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= len(pids) {
+					return
+				}
+				if i%64 == 0 && ctx.Err() != nil {
+					mu.Lock()
+					firstOf = fmt.Errorf("look for socket owners: %w", ctx.Err())
+					mu.Unlock()
+					stop.Store(true)
+					return
+				}
+				h, err := w.process(pids[i], strconv.Itoa(pids[i])+"/fd")
+				if err == nil && len(h.inodes) == 0 {
+					mu.Lock()
+					s.looked++
+					mu.Unlock()
+					continue
+				}
+				mu.Lock()
+				switch {
+				case err == nil:
+					s.looked++
+					s.keep(h)
+					if s.opt.FirstOnly && len(s.found) == len(s.want) {
+						stop.Store(true)
+					}
+				case gone(err):
+				default:
+					s.denied++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if firstOf != nil {
+		return firstOf
+	}
+	if !s.opt.FirstOnly && len(s.found) < len(s.want) {
+		return s.scanThreads(ctx, pids)
+	}
+	return nil
+}
+
+// scanner is one worker.
+type scanner struct {
+	want  map[uint32]struct{}
+	proc  int
+	dents []byte
+	link  [64]byte
+	hits  []uint32
+}
+
+// process looks for wanted sockets in a directory of descriptors
+// ("123/fd", "123/task/124/fd").
+func (w *scanner) process(pid int, path string) (holding, error) {
+	fd, err := openAt(w.proc, path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return holding{}, err
+	}
+	defer unix.Close(fd)
+	if err := w.descriptors(fd); err != nil {
+		return holding{}, err
+	}
+	if len(w.hits) == 0 {
+		return holding{}, nil
+	}
+	slices.Sort(w.hits)
+	inodes := slices.Clone(slices.Compact(w.hits))
+	// fd/.. is the directory of the same process, whatever became of its pid.
+	up := ".."
+	if path != strconv.Itoa(pid)+"/fd" {
+		up = "../../.."
+	}
+	dir, err := openAt(fd, up, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return holding{}, err
+	}
+	defer unix.Close(dir)
+	p, err := describe(dir, pid)
+	return holding{p, inodes}, err
+}
+
+// descriptors fills hits with the inodes of wanted sockets.
+func (w *scanner) descriptors(fd int) error {
+	w.hits = w.hits[:0]
+	for {
+		n, err := unix.Getdents(fd, w.dents)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n <= 0 {
+			return nil
+		}
+		for _, name := range numericEntries(w.dents[:n]) {
+			size, errno := readlinkat(fd, &w.dents[name], w.link[:])
+			switch errno {
+			case 0:
+			case syscall.ENOENT: // closed since
+				continue
+			default:
+				return errno
+			}
+			ino, ok := socketInode(w.link[:size])
+			if !ok {
+				continue
+			}
+			if _, wanted := w.want[ino]; wanted {
+				w.hits = append(w.hits, ino)
+			}
+		}
+	}
+}
+
+// readlinkat is readlinkat(2) on a NUL-terminated name, without allocating and
+// without telling the scheduler: it never sleeps in procfs.
+func readlinkat(dir int, name *byte, buf []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(name)),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
+	return int(n), errno
+}
+
+// socketInode reads "socket:[12345]" (sockfs_dname).
+func socketInode(link []byte) (uint32, bool) {
+	const prefix = "socket:["
+	if len(link) <= len(prefix)+1 || string(link[:len(prefix)]) != prefix || link[len(link)-1] != ']' {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range link[len(prefix) : len(link)-1] {
+		if c < '0' || c > '9' || n > 1<<32 {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return uint32(n), n <= 1<<32-1
+}
+
+// scanThreads looks into threads that have a descriptor table of their own
+// (clone without CLONE_FILES, unshare(CLONE_FILES)): rare, and only when a
+// wanted socket has no owner yet.
+func (s *search) scanThreads(ctx context.Context, pids []int) error {
+	w := scanner{want: s.want, proc: s.proc, dents: make([]byte, 32<<10)}
+	for i, pid := range pids {
+		if i%64 == 0 && ctx.Err() != nil {
+			return fmt.Errorf("look for socket owners: %w", ctx.Err())
+		}
+		task := strconv.Itoa(pid) + "/task"
+		var st unix.Stat_t
+		if err := unix.Fstatat(s.proc, task, &st, 0); err != nil || st.Nlink <= 3 {
+			continue // gone, or a single thread
+		}
+		tids, err := listNumbers(s.proc, task)
+		if err != nil {
+			continue
+		}
+		for _, tid := range tids {
+			if tid == pid || sameFiles(pid, tid) {
+				continue
+			}
+			h, err := w.process(pid, task+"/"+strconv.Itoa(tid)+"/fd")
+			if err == nil && len(h.inodes) > 0 {
+				s.keep(h)
+			}
+		}
+	}
+	return nil
+}
+
+// sameFiles asks kcmp(2) whether two tasks share their descriptor table. Where
+// it cannot tell they are taken to differ.
+func sameFiles(a, b int) bool {
+	const kcmpFiles = 2 // enum kcmp_type, KCMP_FILES
+	r, _, errno := syscall.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpFiles, 0, 0, 0)
+	return errno == 0 && r == 0
+}
