@@ -212,3 +212,12 @@ func playRole(role string) {
 	}
 	os.Exit(0)
 }
+
+func dup(t testing.TB, fd int) uintptr {
+	t.Helper()
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uintptr(n)
+}

@@ -201,33 +201,40 @@ func (s *search) run(ctx context.Context, o *Owners) error {
 			return fmt.Errorf("iterate files by bpf: %w", err)
 		}
 	}
-	return s.runProc(ctx, pids)
+	return s.runProc(ctx, pids, nil)
 }
 
-// runProc looks through the descriptors of every process, then of those that
-// appeared meanwhile (a child inherits what its parent may close).
-func (s *search) runProc(ctx context.Context, pids []int) error {
-	done := make(map[int]struct{}, len(pids))
+// runProc looks through the descriptors of the processes, then of those that
+// appeared meanwhile (a child inherits what its parent may close). Those in done
+// have been looked into already.
+func (s *search) runProc(ctx context.Context, pids, done []int) error {
+	done = slices.Clone(done)
 	for range maxRounds {
 		if err := s.scan(ctx, pids); err != nil {
 			return err
 		}
-		for _, pid := range pids {
-			done[pid] = struct{}{}
-		}
 		if s.opt.FirstOnly && len(s.found) == len(s.want) {
 			return nil
 		}
+		done = append(done, pids...)
 		now, err := listPIDs(s.proc)
 		if err != nil {
 			return fmt.Errorf("list processes: %w", err)
 		}
-		pids = slices.DeleteFunc(now, func(pid int) bool { _, seen := done[pid]; return seen })
-		if len(pids) == 0 {
+		if pids = without(now, done); len(pids) == 0 {
 			return nil
 		}
 	}
 	return nil
+}
+
+// without gives the pids that are not in seen.
+func without(pids, seen []int) []int {
+	known := make(map[int]struct{}, len(seen))
+	for _, pid := range seen {
+		known[pid] = struct{}{}
+	}
+	return slices.DeleteFunc(pids, func(pid int) bool { _, ok := known[pid]; return ok })
 }
 
 func (s *search) result(o *Owners) {

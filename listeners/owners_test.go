@@ -1,0 +1,100 @@
+package listeners
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// holders gives the pids by inode, the comparable part of two searches.
+func holders(o *Owners) map[uint32][]int {
+	out := map[uint32][]int{}
+	for ino, at := range o.Holders {
+		for _, i := range at {
+			out[ino] = append(out[ino], o.Processes[i].PID)
+		}
+		slices.Sort(out[ino])
+	}
+	return out
+}
+
+// Several processes hold one socket; both methods must name them all.
+func TestOwnersSeveralAndByBothMethods(t *testing.T) {
+	shared, own := tcpListener(t, "127.0.0.1", 0), tcpListener(t, "127.0.0.1", 0)
+	want := map[uint32][]int{shared.inode: {os.Getpid()}, own.inode: {os.Getpid()}}
+	for range 3 {
+		cmd := child(t, 0, os.NewFile(dup(t, shared.fd), "listener"))
+		want[shared.inode] = append(want[shared.inode], cmd.Process.Pid)
+	}
+	slices.Sort(want[shared.inode])
+	inodes := []uint32{shared.inode, own.inode, 4000000000}
+	for _, method := range []string{"proc", "bpf"} {
+		t.Run(method, func(t *testing.T) {
+			o, err := ReadOwners(t.Context(), inodes, OwnerOptions{Method: method})
+			if err != nil {
+				if method == "bpf" {
+					missing(t, "no bpf iterator: %v", err)
+				}
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, holders(o)); diff != "" {
+				t.Error(diff)
+			}
+			wantDenied := 0
+			if method == "proc" {
+				wantDenied = unreadable(t)
+			}
+			if o.Method != method || o.Denied != wantDenied || o.Looked == 0 {
+				t.Errorf("method %s, denied %d (want %d), looked %d", o.Method, o.Denied, wantDenied, o.Looked)
+			}
+			ls := []Listener{{Socket: Socket{Inode: shared.inode}}, {Socket: Socket{Inode: 4000000000}}}
+			o.Assign(ls)
+			if len(ls[0].Owners) != 4 || ls[0].Unowned != "" {
+				t.Errorf("%+v", ls[0])
+			}
+			wantWhy := KernelSocket
+			switch {
+			case o.Denied > 0:
+				wantWhy = NoPrivilege
+			case !o.Whole:
+				wantWhy = OtherPIDNamespace
+			}
+			if len(ls[1].Owners) != 0 || ls[1].Unowned != wantWhy {
+				t.Errorf("%+v", ls[1])
+			}
+		})
+	}
+	o, err := ReadOwners(t.Context(), []uint32{shared.inode}, OwnerOptions{FirstOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(holders(o)[shared.inode]) == 0 || !o.Partial {
+		t.Errorf("%+v", o)
+	}
+}
+
+// unreadable counts the processes whose descriptors we may not read; a sandbox
+// may keep one even from root.
+func unreadable(t *testing.T) int {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no processes: %v", err)
+	}
+	n := 0
+	for _, dir := range dirs {
+		fds, err := os.ReadDir(dir + "/fd")
+		if err == nil && len(fds) > 0 {
+			_, err = os.Readlink(dir + "/fd/" + fds[0].Name())
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			n++
+		}
+	}
+	return n
+}
