@@ -129,6 +129,35 @@ func readNetFile(ctx context.Context, f io.Reader, name string) ([]byte, error) 
 	}
 }
 
+// NetLines streams a text table below /proc/net without its heading, in
+// constant memory; the line is only valid during the call.
+func (l *Live) NetLines(ctx context.Context, name string, each func(line []byte) error) error {
+	f, err := os.Open(filepath.Join(l.proc, "thread-self/net", name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r := bufio.NewReaderSize(f, 64<<10)
+	for n := 0; ; n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return fmt.Errorf("read %s: %w", name, ctx.Err())
+		}
+		line, err := r.ReadSlice('\n')
+		if err == io.EOF && len(line) == 0 {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		if n == 0 && isHeading(line) {
+			continue
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+	}
+}
+
 // DeviceName implements [Source] (SIOCGIFNAME, man 7 netdevice).
 func (l *Live) DeviceName(index int) (string, error) {
 	if l.control < 0 {

@@ -182,6 +182,7 @@ const (
 	flagDump          = 0x300
 	reqAttrBytecode   = 1
 	reqAttrProtocol   = 3
+	bytecodeJump      = 1
 	bytecodeAuto      = 6
 	headerLen         = 16
 	reqV2Len          = 56
@@ -215,13 +216,16 @@ func (q Query) Request(seq uint32) []byte {
 		binary.BigEndian.PutUint16(body[sockidOffInReq:], q.Port)
 	}
 	if q.BoundPort {
-		// INET_DIAG_BC_AUTO is true for sockets whose port was *not* bound by
-		// number. True jumps to length+4, the code for "does not match"; false
-		// jumps to the exact end, "matches" (inet_diag_bc_run returns len == 0).
-		op := make([]byte, 4)
-		op[0] = bytecodeAuto
-		op[1] = 4 + 4
-		ne.PutUint16(op[2:], 4)
+		// Two operations. AUTO is true for sockets whose port was *not* bound by
+		// number and goes on to the jump; false leaps over it to the end, which is
+		// "matches". The jump always takes its false branch, four bytes beyond the
+		// end, which is "does not match" (inet_diag_bc_run; inet_diag_bc_audit
+		// follows the true branches only, and they must end exactly).
+		op := make([]byte, 8)
+		op[0], op[1] = bytecodeAuto, 4
+		ne.PutUint16(op[2:], 8)
+		op[4], op[5] = bytecodeJump, 4
+		ne.PutUint16(op[6:], 8)
 		body = appendAttr(body, reqAttrBytecode, op)
 	}
 	if q.Protocol > 0xff {

@@ -1,0 +1,399 @@
+package listeners
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/hostaudit/hostaudit/listeners/sockdiag"
+)
+
+const (
+	keepDestinations = 32768
+	keepSources      = 256 // 8 KiB each
+	keepInodes       = 8
+)
+
+// destinationKey names a destination; IPv4 addresses stand IPv4-mapped.
+type destinationKey struct {
+	from, to [16]byte
+	port     uint16
+}
+
+type destinationCount struct {
+	key                         destinationKey
+	inUse, timeWait, connecting uint32
+	established, lastHalf       uint32
+	bound, noPort               uint32
+	missed                      uint32
+	inodes                      [keepInodes]uint32
+	nInodes                     uint8
+	source                      *PortSet // nil beyond keepSources
+}
+
+// tally counts the sockets of one protocol as they stream past: nothing is
+// allocated for a socket, only for a new destination, and of those at most keep
+// are held.
+type tally struct {
+	proto     Proto
+	low, high uint16
+	listening *PortSet
+	keep      int
+
+	at      map[destinationKey]int32
+	counts  []destinationCount
+	level   uint32 // an evicted or refused destination had at most this many
+	evicted uint64
+
+	sources     map[[16]byte]*PortSet
+	moreSources map[[16]byte]struct{}
+
+	sockets, outside uint64
+	states           [16]uint64
+	inbound          []InboundUse // by port, allocated when the first one comes
+}
+
+func newTally(proto Proto, opt CensusOptions) *tally {
+	keep := opt.Keep
+	if keep <= 0 {
+		keep = keepDestinations
+	}
+	return &tally{
+		proto: proto, low: opt.Settings.Low, high: opt.Settings.High, listening: opt.Table.BoundPorts(proto), keep: keep,
+		at: map[destinationKey]int32{}, sources: map[[16]byte]*PortSet{}, moreSources: map[[16]byte]struct{}{},
+	}
+}
+
+var v4Mapped = [12]byte{10: 0xff, 11: 0xff}
+
+// datagram counts the records of one datagram of a dump, in this machine's byte
+// order (a census is never replayed, its result is stored).
+func (t *tally) datagram(b []byte) error {
+	for len(b) > 0 {
+		m, rest, err := sockdiag.NextMessage(b, binary.NativeEndian)
+		if err != nil {
+			return err
+		}
+		b = rest
+		if !m.IsRecord() {
+			continue
+		}
+		if err := t.record(m.Payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record counts one struct inet_diag_msg. It reads the fields where they lie:
+// building a sockdiag.Header for a million sockets costs as much as the rest.
+func (t *tally) record(p []byte) error {
+	key, state, port, err := t.parse(p)
+	if err != nil {
+		return err
+	}
+	t.count(key, state, port, binary.NativeEndian.Uint32(p[68:]), p[sockdiag.RecordLen:])
+	return nil
+}
+
+func (t *tally) parse(p []byte) (key destinationKey, state sockdiag.State, port uint16, err error) {
+	if len(p) < sockdiag.RecordLen {
+		return key, 0, 0, fmt.Errorf("socket record of %d bytes: %w", len(p), sockdiag.ErrTruncated)
+	}
+	p = p[:sockdiag.RecordLen]
+	switch sockdiag.Family(p[0]) {
+	case sockdiag.Inet4:
+		copy(key.from[:12], v4Mapped[:])
+		copy(key.from[12:], p[8:12])
+		copy(key.to[:12], v4Mapped[:])
+		copy(key.to[12:], p[24:28])
+	case sockdiag.Inet6:
+		copy(key.from[:], p[8:24])
+		copy(key.to[:], p[24:40])
+	default:
+		return key, 0, 0, fmt.Errorf("socket record of address family %d", p[0])
+	}
+	key.port = binary.BigEndian.Uint16(p[6:])
+	return key, sockdiag.State(p[1]), binary.BigEndian.Uint16(p[4:]), nil
+}
+
+func (t *tally) count(key destinationKey, state sockdiag.State, port uint16, inode uint32, attrs []byte) {
+	t.sockets++
+	t.states[state&15]++
+	if t.proto == TCP {
+		if t.listening.Has(port) {
+			t.countInbound(port, state)
+			return
+		}
+		if state == sockdiag.SynRecv {
+			return // inbound, its listener just gone
+		}
+	}
+	if port < t.low || port > t.high {
+		t.outside++
+		return
+	}
+	d := t.destination(key)
+	if d == nil {
+		return
+	}
+	d.inUse++
+	switch state {
+	case sockdiag.TimeWait:
+		d.timeWait++
+	case sockdiag.Established:
+		d.established++
+	case sockdiag.SynSent:
+		d.connecting++
+	}
+	if (port-t.low)%2 != 0 {
+		d.lastHalf++
+	}
+	if d.source != nil {
+		d.source.Add(port)
+	}
+	if inode != 0 {
+		if d.nInodes < keepInodes {
+			d.inodes[d.nInodes] = inode
+			d.nInodes++
+		}
+		if noPort(attrs) {
+			d.noPort++
+		}
+	}
+}
+
+func (t *tally) countInbound(port uint16, state sockdiag.State) {
+	if t.inbound == nil {
+		t.inbound = make([]InboundUse, 1<<16)
+	}
+	in := &t.inbound[port]
+	in.Port = port
+	in.Sockets++
+	switch state {
+	case sockdiag.TimeWait:
+		in.TimeWait++
+	case sockdiag.SynRecv:
+		in.HalfOpen++
+	}
+}
+
+// destination finds or makes the entry of a key.
+func (t *tally) destination(key destinationKey) *destinationCount {
+	if i, ok := t.at[key]; ok {
+		return &t.counts[i]
+	}
+	if len(t.counts) >= t.keep {
+		t.evict()
+	}
+	t.at[key] = int32(len(t.counts))
+	t.counts = append(t.counts, destinationCount{key: key, missed: t.level, source: t.source(key.from)})
+	return &t.counts[len(t.counts)-1]
+}
+
+// evict makes room by forgetting the quieter half of the destinations. What is
+// forgotten may come again; a later entry of the same key then lacks at most
+// level (lossy counting). A destination with more than that is never lost.
+func (t *tally) evict() {
+	bounds := make([]uint32, len(t.counts))
+	for i := range t.counts {
+		bounds[i] = t.counts[i].inUse + t.counts[i].missed
+	}
+	slices.Sort(bounds)
+	t.level = max(t.level, bounds[len(bounds)/2])
+	kept := t.counts[:0]
+	clear(t.at)
+	for _, d := range t.counts {
+		if d.inUse+d.missed <= t.level {
+			t.evicted++
+			continue
+		}
+		t.at[d.key] = int32(len(kept))
+		kept = append(kept, d)
+	}
+	clear(t.counts[len(kept):])
+	t.counts = kept
+}
+
+func (t *tally) source(from [16]byte) *PortSet {
+	if s, ok := t.sources[from]; ok {
+		return s
+	}
+	if len(t.sources) < keepSources {
+		s := new(PortSet)
+		t.sources[from] = s
+		return s
+	}
+	if len(t.moreSources) < keepDestinations {
+		t.moreSources[from] = struct{}{}
+	}
+	return nil
+}
+
+// noPort finds IP_BIND_ADDRESS_NO_PORT in INET_DIAG_SOCKOPT (second byte, first
+// bit field).
+func noPort(attrs []byte) bool {
+	const attrSockOpt = 22
+	for len(attrs) >= 4 {
+		n := int(binary.NativeEndian.Uint16(attrs))
+		if n < 4 || n > len(attrs) {
+			return false
+		}
+		if binary.NativeEndian.Uint16(attrs[2:]) == attrSockOpt && n >= 6 {
+			if nativeIsBig() {
+				return attrs[5]&0x80 != 0
+			}
+			return attrs[5]&1 != 0
+		}
+		attrs = attrs[min((n+3)&^3, len(attrs)):]
+	}
+	return false
+}
+
+// readTCP streams all TCP sockets but listeners, of both families in one walk
+// where the kernel can.
+func (t *tally) readTCP(ctx context.Context, src Source) error {
+	err := src.Dump(ctx, sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP}, t.datagram)
+	if err == nil || errors.Is(err, sockdiag.ErrInterrupted) || ctx.Err() != nil || t.sockets > 0 {
+		return err
+	}
+	for _, family := range []sockdiag.Family{sockdiag.Inet4, sockdiag.Inet6} {
+		q := sockdiag.Query{Family: family, Protocol: sockdiag.TCP, States: sockdiag.AllTCP}
+		if e := src.Dump(ctx, q, t.datagram); e != nil {
+			if family == sockdiag.Inet6 && errors.Is(e, sockdiag.ErrUnsupported) {
+				return nil
+			}
+			if t.sockets > 0 {
+				return e
+			}
+			return t.fallback(ctx, src, e, "tcp", "tcp6")
+		}
+	}
+	return nil
+}
+
+// readUDP streams connected and unconnected sockets: both hold their port.
+func (t *tally) readUDP(ctx context.Context, src Source) error {
+	for _, family := range []sockdiag.Family{sockdiag.Inet4, sockdiag.Inet6} {
+		q := sockdiag.Query{Family: family, Protocol: sockdiag.UDP, States: sockdiag.Mask(sockdiag.Established, sockdiag.Close)}
+		if err := src.Dump(ctx, q, t.datagram); err != nil {
+			if family == sockdiag.Inet6 && errors.Is(err, sockdiag.ErrUnsupported) {
+				return nil
+			}
+			if t.sockets > 0 {
+				return err
+			}
+			return t.fallback(ctx, src, err, "udp", "udp6")
+		}
+	}
+	return nil
+}
+
+// lineSource is a Source that can stream a text table.
+type lineSource interface {
+	NetLines(ctx context.Context, name string, each func(line []byte) error) error
+}
+
+// fallback counts from the text tables.
+func (t *tally) fallback(ctx context.Context, src Source, why error, names ...string) error {
+	lines, ok := src.(lineSource)
+	if !ok {
+		return why
+	}
+	for i, name := range names {
+		err := lines.NetLines(ctx, name, func(line []byte) error {
+			row, err := parseNetRow(line, t.proto.Datagram(), binary.NativeEndian)
+			if err != nil {
+				return fmt.Errorf("parse /proc/net/%s: %w", name, err)
+			}
+			if t.proto == TCP && (row.state == sockdiag.Listen || row.state == sockdiag.Close) {
+				return nil
+			}
+			key := destinationKey{row.local.Addr().As16(), row.remote.Addr().As16(), row.remote.Port()}
+			t.count(key, row.state, row.local.Port(), row.inode, nil)
+			return nil
+		})
+		if err != nil && (i == 0 || !gone(err)) {
+			return errors.Join(why, err)
+		}
+	}
+	return nil
+}
+
+// readBound finds the sockets bound to a port by number and gives their ports.
+// TIME_WAIT is left out of the walk: nothing there could match.
+func (t *tally) readBound(ctx context.Context, src Source) (*PortSet, error) {
+	var ports PortSet
+	q := sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.TimeWait, sockdiag.SynRecv), BoundPort: true}
+	err := src.Dump(ctx, q, func(b []byte) error {
+		for len(b) > 0 {
+			m, rest, err := sockdiag.NextMessage(b, binary.NativeEndian)
+			if err != nil {
+				return err
+			}
+			b = rest
+			if !m.IsRecord() {
+				continue
+			}
+			key, _, port, err := t.parse(m.Payload)
+			if err != nil {
+				return err
+			}
+			ports.Add(port)
+			if port < t.low || port > t.high {
+				continue
+			}
+			if i, ok := t.at[key]; ok {
+				t.counts[i].bound++
+			}
+		}
+		return nil
+	})
+	return &ports, err
+}
+
+// result adds the counts to the census. Until the list is cut only what can
+// get into it is copied: the order is by share, so by count.
+func (t *tally) result(c *Census, room HeadRoom) {
+	c.Sockets += t.sockets
+	c.Evicted += t.evicted
+	if t.proto == TCP {
+		c.Outside = t.outside
+	}
+	share := func(n int) float64 {
+		if room.Usable == 0 {
+			return 1
+		}
+		return float64(n) / float64(room.Usable)
+	}
+	for i := range t.counts {
+		d := &t.counts[i]
+		if t.proto == UDP && d.key.port == 0 {
+			continue // unconnected: counts for its source only
+		}
+		c.Destinations = append(c.Destinations, Destination{
+			Proto: t.proto, From: netip.AddrFrom16(d.key.from).Unmap(), To: netip.AddrFrom16(d.key.to).Unmap(), Port: d.key.port,
+			InUse: d.inUse, TimeWait: d.timeWait, Established: d.established, Connecting: d.connecting, Missed: d.missed,
+			Share: share(int(d.inUse)), LastHalf: d.lastHalf, Bound: d.bound, NoPort: d.noPort,
+			Inodes: slices.Clone(d.inodes[:d.nInodes]),
+		})
+	}
+	for from, ports := range t.sources {
+		if n := ports.Count(); n > 0 {
+			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: netip.AddrFrom16(from).Unmap(), Ports: n, Share: share(n)})
+		}
+	}
+	c.MoreSources += len(t.moreSources)
+	for _, in := range t.inbound {
+		if in.Sockets > 0 {
+			c.Inbound = append(c.Inbound, in)
+		}
+	}
+}
+
+// isHeading tells the first line of a text table.
+func isHeading(line []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(line), []byte("sl ")) }
