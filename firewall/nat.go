@@ -49,8 +49,8 @@ func (s *State) untranslate(src bool) {
 		s.LocalUnknown, s.LocalPortUnknown = false, false
 		return
 	}
-	s.RemoteAddrKind, s.RemoteAddr = RemoteSame, Value{}
-	s.RemotePortKind, s.RemotePort = RemoteSame, 0
+	s.RemoteAddrKind, s.RemoteAddr = s.BaseAddrKind, s.BaseAddr
+	s.RemotePortKind, s.RemotePort = s.BasePortKind, s.BasePort
 }
 
 // translate carries out a NAT statement on the first packet of a flow.

@@ -67,6 +67,14 @@ type State struct {
 	Priority Known
 	PktType  uint8
 
+	// What the peer's address and port were when the packet came into this
+	// namespace: of RemoteSame kind unless another namespace of this host
+	// translated them before.
+	BaseAddrKind RemoteKind
+	BaseAddr     Value
+	BasePortKind RemoteKind
+	BasePort     uint16
+
 	// Connection. CTState is 0 while conntrack has not seen the packet.
 	CTState    uint8
 	CTStatus   uint32
@@ -84,6 +92,11 @@ type State struct {
 	// DstNATInit and SrcNATInit tell which manipulations of the flow are
 	// settled, so that nat chains are not asked again (nf_nat_initialized).
 	DstNATInit, SrcNATInit bool
+
+	// Reroute: a chain of type route (legacy: mangle OUTPUT) changed the mark
+	// of a locally made packet, so that it is routed again
+	// (nf_route_table_hook4, ipt_mangle_out).
+	Reroute bool
 
 	// TProxied: a TPROXY rule chose the socket at TProxyAddr:TProxyPort.
 	TProxied   bool
@@ -219,8 +232,21 @@ type Env struct {
 	// TProxyTo tells whether a listener takes a packet that TPROXY sends to
 	// addr:port of family f; nil: cannot tell.
 	TProxyTo func(f Family, p Proto, addr netip.Addr, port uint16) Outcome
-	// Record makes the evaluator keep a trace.
-	Record bool
+	// Record tells how much of a trace the evaluator keeps.
+	Record RecordLevel
+	// Accepted, when not nil, is told of every piece of a class that a rule
+	// accepted, and whether that is certain.
+	Accepted func(h Hook, base *Chain, r *Rule, p Piece, sure bool)
 	// Queue lists the NFQUEUE numbers that a program listens on; nil: not read.
 	Queues map[uint16]bool
 }
+
+// RecordLevel tells how much of a trace is kept in Class.Trace.
+type RecordLevel uint8
+
+// The levels: nothing, the verdicts of base chains, every rule.
+const (
+	RecordNothing RecordLevel = iota
+	RecordVerdicts
+	RecordRules
+)

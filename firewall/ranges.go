@@ -199,6 +199,9 @@ func (s Ranges) Union(t Ranges) Ranges {
 // Shift adds d to every value, modulo 2^128. The caller sees to it that no
 // interval crosses the end.
 func (s Ranges) Shift(d Value) Ranges {
+	if d.IsZero() {
+		return s
+	}
 	out := make(Ranges, len(s))
 	for i, r := range s {
 		out[i] = Range{r.Lo.Add(d), r.Hi.Add(d)}

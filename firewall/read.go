@@ -41,31 +41,35 @@ func boolConst(b bool) reading {
 }
 
 // remoteAddr reads the peer's address as a rule sees it now.
-func (c *Class) remoteAddr() reading {
-	switch c.State.RemoteAddrKind {
-	case RemoteSame:
-		if v, ok := c.Remote.Only(); ok {
-			return isValue(v)
+func (c *Class) remoteAddr() reading { return c.addrOf(c.State.RemoteAddrKind, c.State.RemoteAddr) }
+
+func (c *Class) remotePort() reading { return c.portOf(c.State.RemotePortKind, c.State.RemotePort) }
+
+// addrOf reads a peer's address that is related to the original one by k and v.
+func (c *Class) addrOf(k RemoteKind, v Value) reading {
+	only, single := c.Remote.Only()
+	switch k {
+	case RemoteSame, RemoteShifted:
+		if single {
+			return isValue(only.Add(v))
 		}
-		return reading{kind: readRemote}
+		return reading{kind: readRemote, value: v}
 	case RemoteConst:
-		return isValue(c.State.RemoteAddr)
-	case RemoteShifted:
-		return reading{kind: readRemote, value: c.State.RemoteAddr}
+		return isValue(v)
 	default:
 		return isUnknown("the address that source NAT chose")
 	}
 }
 
-func (c *Class) remotePort() reading {
-	switch c.State.RemotePortKind {
+func (c *Class) portOf(k RemoteKind, p uint16) reading {
+	switch k {
 	case RemoteSame:
 		if v, ok := c.Ports.Only(); ok {
 			return isValue(v)
 		}
 		return reading{kind: readPort}
 	case RemoteConst:
-		return isConst(uint64(c.State.RemotePort))
+		return isConst(uint64(p))
 	default:
 		return isUnknown("the port that source NAT chose")
 	}
@@ -345,15 +349,9 @@ func (c *Class) readTuple(f Field) reading {
 		original := f.A == 0
 		switch {
 		case f.Kind == FieldCTSrcAddr && original:
-			if v, ok := c.Remote.Only(); ok {
-				return isValue(v)
-			}
-			return reading{kind: readRemote}
+			return c.addrOf(s.BaseAddrKind, s.BaseAddr)
 		case f.Kind == FieldCTSrcPort && original:
-			if v, ok := c.Ports.Only(); ok {
-				return isValue(v)
-			}
-			return reading{kind: readPort}
+			return c.portOf(s.BasePortKind, s.BasePort)
 		case f.Kind == FieldCTDstAddr && original:
 			return isValue(s.OrigLocal)
 		case f.Kind == FieldCTDstPort && original:

@@ -39,10 +39,12 @@ type walker struct {
 	// the walk, and what it translated is collected in mapped.
 	nat    bool
 	mapped []Class
+	// at is the base chain being walked.
+	at *Chain
 }
 
 func (w *walker) note(c *Class, ch *Chain, r *Rule, o Outcome, v VerdictKind, why string) {
-	if w.env.Record {
+	if w.env.Record == RecordRules || w.env.Record == RecordVerdicts && (v == Accept || v == Drop || v == Stolen || o == CannotTell) {
 		c.Trace = &Step{Hook: w.hook, Chain: ch, Rule: r, Outcome: o, Verdict: v, Why: why, Prev: c.Trace}
 	}
 }
@@ -59,7 +61,12 @@ func (w *walker) end(c Class, f FateKind, ch *Chain, r *Rule, rej *Reject, why s
 // base walks classes through a base chain and returns those that its rules or
 // its policy accept.
 func (w *walker) base(ch *Chain, in []Class) []Class {
+	w.at = ch
 	accepted, rest := w.chain(ch, in, 0)
+	if ch.Base.Type == ChainRoute {
+		accepted = reroute(accepted, in)
+		rest = reroute(rest, in)
+	}
 	for _, c := range rest {
 		if ch.Base.Policy == Drop {
 			w.end(c, FateDrop, ch, nil, nil, "")
@@ -91,7 +98,7 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 		if len(cur) == 0 {
 			break
 		}
-		if len(cur) == 1 && !w.env.Record && r.surelyNot(&cur[0], w.env) {
+		if len(cur) == 1 && w.env.Record != RecordRules && r.surelyNot(&cur[0], w.env) {
 			continue
 		}
 		x := ruleWalk{walker: w, rule: r, depth: depth}
@@ -103,6 +110,21 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 		cur = merge(x.next)
 	}
 	return accepted, merge(append(returned, cur...))
+}
+
+// reroute marks the classes whose packet mark is not that of any class that went
+// in.
+func reroute(out, in []Class) []Class {
+	for i := range out {
+		same := false
+		for j := range in {
+			same = same || in[j].State.Mark == out[i].State.Mark
+		}
+		if !same || len(in) > 1 {
+			out[i].State.Reroute = true
+		}
+	}
+	return out
 }
 
 func chainName(ch *Chain) string {
@@ -230,7 +252,7 @@ func (x *ruleWalk) match(a alive, s Stmt, next []alive) []alive {
 }
 
 func (x *ruleWalk) explain(s Stmt) string {
-	if !x.env.Record {
+	if x.env.Record != RecordRules {
 		return ""
 	}
 	return describe(s)
@@ -243,7 +265,7 @@ func (x *ruleWalk) skip(c Class, o Outcome, why string) {
 
 // fork puts a condition on a class and returns the node, so that the other
 // branch can share it.
-func (w *walker) fork(c *Class, cond Condition) *Fork {
+func (*walker) fork(c *Class, cond Condition) *Fork {
 	depth := 1
 	if c.Forks != nil {
 		depth = c.Forks.depth + 1
@@ -344,6 +366,9 @@ func (x *ruleWalk) verdict(c Class, v *Verdict) {
 	switch v.Kind {
 	case Accept:
 		x.note(&c, ch, x.rule, Yes, Accept, "")
+		if x.env.Accepted != nil {
+			x.env.Accepted(x.hook, x.at, x.rule, Piece{c.Remote, c.Ports}, c.Forks == nil)
+		}
 		x.accepted = append(x.accepted, c)
 	case Drop:
 		x.end(c, FateDrop, ch, x.rule, nil, "")

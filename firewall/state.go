@@ -1,0 +1,118 @@
+package firewall
+
+// TCP flags of the packets that the model walks (RFC 9293).
+const (
+	flagSYN = 0x02
+	flagRST = 0x04
+	flagACK = 0x10
+)
+
+// First returns the state of the first packet of a flow from the remote peer to
+// local:port of this side: a plain TCP SYN, or a datagram.
+func First(f Family, p Proto, local Value, port uint16) State {
+	s := State{Family: f, Proto: p, Local: local, LocalPort: port, OrigLocal: local, OrigLocalPort: port}
+	if p == TCP {
+		s.TCPFlags = flagSYN
+	}
+	return s
+}
+
+// Enter returns the state of a packet that comes into another network namespace
+// by a link: what belonged to the old one is gone (skb_scrub_packet), and the
+// addresses it has now are the original ones there.
+func (s State) Enter(in *Link) State {
+	n := State{Family: s.Family, Proto: s.Proto, Reply: s.Reply, In: in,
+		RemoteAddrKind: s.RemoteAddrKind, RemoteAddr: s.RemoteAddr, RemotePortKind: s.RemotePortKind, RemotePort: s.RemotePort,
+		BaseAddrKind: s.RemoteAddrKind, BaseAddr: s.RemoteAddr, BasePortKind: s.RemotePortKind, BasePort: s.RemotePort,
+		Local: s.Local, LocalPort: s.LocalPort, LocalUnknown: s.LocalUnknown, LocalPortUnknown: s.LocalPortUnknown,
+		OrigLocal: s.Local, OrigLocalPort: s.LocalPort,
+		TCPFlags: s.TCPFlags, ICMPType: s.ICMPType, ICMPCode: s.ICMPCode, RewroteHeader: s.RewroteHeader}
+	return n
+}
+
+// AnswerKind is what this host answers a first packet with.
+type AnswerKind uint8
+
+// The kinds of answer.
+const (
+	AnswerData        AnswerKind = iota // SYN-ACK, or a datagram from the same socket
+	AnswerReset                         // the RST of a closed port
+	AnswerRejectReset                   // the RST of a reject rule
+	AnswerICMP                          // an ICMP error, of a rule or of the host itself
+)
+
+// Answer returns the state of the answer to the packet with state s, as it
+// enters the output hook of the namespace it is made in. typ and code are those
+// of AnswerICMP.
+//
+// The SYN-ACK, the datagram and a closed port's RST find their connection when
+// conntrack sees them: ESTABLISHED. A reject rule's RST and every ICMP error
+// have it attached before (nf_ct_attach): RELATED. Without a connection the
+// former are INVALID (a datagram: NEW), the latter INVALID as well.
+func (s State) Answer(kind AnswerKind, typ, code uint8) State {
+	a := s
+	a.Reply = true
+	a.In, a.Out = nil, nil
+	a.Mark, a.Priority = Known{}, Known{}
+	a.PktType = 0
+	a.TProxied, a.Reroute = false, false
+	a.Owner, a.OwnerUnknown = nil, false
+	a.CTStatus |= CTStatusSeenReply | CTStatusConfirmed
+	a.CTState = 0
+	a.RewroteHeader = ""
+	a.touched = nil
+	tracked := s.tracked()
+	switch kind {
+	case AnswerData:
+		a.Expect = CTEstablished
+		if s.Proto == TCP {
+			a.TCPFlags = flagSYN | flagACK
+		}
+	case AnswerReset:
+		a.Expect = CTEstablished
+		a.TCPFlags = flagRST | flagACK
+	case AnswerRejectReset:
+		a.TCPFlags = flagRST | flagACK
+		if tracked {
+			a.CTState = CTRelated
+		}
+	case AnswerICMP:
+		a.Proto = ICMP
+		if s.Family == IPv6 {
+			a.Proto = ICMPv6
+		}
+		a.TCPFlags = 0
+		a.ICMPType, a.ICMPCode = typ, code
+		if tracked {
+			a.CTState = CTRelated
+		}
+	}
+	if !tracked {
+		a.CTStatus = 0
+		a.CTMark = Known{}
+		a.Expect = CTInvalid
+		if s.Proto == UDP && kind == AnswerData {
+			a.Expect = CTNew
+			a.DstNATInit, a.SrcNATInit = false, false
+		}
+	}
+	return a
+}
+
+// Returned returns the state of an answer that comes back into a namespace by
+// link in, where the first packet left it with state s.
+func (s State) Returned(answer State, in *Link) State {
+	a := s.Answer(AnswerData, 0, 0)
+	a.Proto, a.TCPFlags, a.ICMPType, a.ICMPCode = answer.Proto, answer.TCPFlags, answer.ICMPType, answer.ICMPCode
+	a.In = in
+	if answer.Proto != s.Proto && a.Expect == CTEstablished {
+		a.Expect = CTRelated // an ICMP error about the flow
+	}
+	return a
+}
+
+// Doubt notes on the class a condition whose outcome a reading of the host
+// cannot tell. Copies made afterwards are the branches of one fork.
+func (c *Class) Doubt(cond Condition) {
+	(*walker)(nil).fork(c, cond)
+}
