@@ -254,11 +254,24 @@ func (s *State) track() {
 // becomes of a packet: chains that only accept or drop.
 func (w *walker) commute(slots []slot) bool {
 	for _, s := range slots {
-		if s.kind != slotChain || !s.chain.filtersOnly(map[*Chain]bool{}) {
+		if s.kind != slotChain || !s.chain.commutes() {
 			return false
 		}
 	}
 	return true
+}
+
+func (ch *Chain) commutes() bool {
+	cc := &ch.compiled
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.commutes == 0 {
+		cc.commutes = 2
+		if ch.filtersOnly(map[*Chain]bool{}) {
+			cc.commutes = 1
+		}
+	}
+	return cc.commutes == 1
 }
 
 // filtersOnly reports whether the chain, and all it calls, holds nothing but

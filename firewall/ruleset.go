@@ -87,7 +87,7 @@ type Chain struct {
 	// is opaque as a whole.
 	Unread string
 
-	compiled *compiledChain
+	compiled compiledChain
 }
 
 // Base is what makes a chain a base chain.

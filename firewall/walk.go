@@ -94,10 +94,16 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 		return nil, nil
 	}
 	cur := in
-	for _, r := range ch.Rules {
-		if len(cur) == 0 {
+	if len(cur) == 0 {
+		return nil, nil
+	}
+	order := ch.relevant(cur, w.env)
+	for len(cur) > 0 {
+		i := order.step()
+		if i < 0 {
 			break
 		}
+		r := ch.Rules[i]
 		if len(cur) == 1 && w.env.Record != RecordRules && r.surelyNot(&cur[0], w.env) {
 			continue
 		}
@@ -108,6 +114,12 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 		accepted = append(accepted, x.accepted...)
 		returned = append(returned, x.returned...)
 		cur = merge(x.next)
+		for j := range cur {
+			if order.all == 0 && cur[j].State.RewroteHeader != "" {
+				// The index holds for the port that the packet came with.
+				order = ruleOrder{all: len(ch.Rules), next: i + 1}
+			}
+		}
 	}
 	return accepted, merge(append(returned, cur...))
 }

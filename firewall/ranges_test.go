@@ -1,0 +1,115 @@
+package firewall
+
+import (
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// small sets over 0–255, so that every value can be asked.
+func drawRanges(t *rapid.T, label string) Ranges {
+	n := rapid.IntRange(0, 6).Draw(t, label+" n")
+	var rs []Range
+	for range n {
+		lo := rapid.Uint64Range(0, 255).Draw(t, label+" lo")
+		hi := rapid.Uint64Range(lo, min(255, lo+40)).Draw(t, label+" hi")
+		rs = append(rs, Range{Num(lo), Num(hi)})
+	}
+	return NewRanges(rs)
+}
+
+func TestRangesAreSets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawRanges(t, "a"), drawRanges(t, "b")
+		and, or, minus := a.Intersect(b), a.Union(b), a.Minus(b)
+		for _, s := range []Ranges{a, b, and, or, minus} {
+			for i := 1; i < len(s); i++ {
+				if !s[i-1].Hi.Next().Less(s[i].Lo) {
+					t.Fatalf("%v is not sorted, disjoint and apart", s)
+				}
+			}
+		}
+		for v := range uint64(256) {
+			x := Num(v)
+			ina, inb := a.Contains(x), b.Contains(x)
+			if and.Contains(x) != (ina && inb) || or.Contains(x) != (ina || inb) || minus.Contains(x) != (ina && !inb) {
+				t.Fatalf("value %d: a %v, b %v, and %v, or %v, minus %v", v, a, b, and, or, minus)
+			}
+		}
+	})
+}
+
+func TestPreimageIsExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		op := Operand{Len: 1,
+			Mask:  Num(rapid.Uint64Range(0, 255).Draw(t, "mask")),
+			Xor:   Num(rapid.Uint64Range(0, 255).Draw(t, "xor")),
+			Shift: rapid.IntRange(-3, 3).Draw(t, "shift")}
+		in, domain := drawRanges(t, "in"), drawRanges(t, "domain")
+		got, ok := preimage(&op, in, domain)
+		if !ok {
+			t.Fatal("out of budget for one byte")
+		}
+		for v := range uint64(256) {
+			x := Num(v)
+			if domain.Contains(x) && got.Contains(x) != in.Contains(op.apply(x)) {
+				t.Fatalf("value %d → %v, in %v: preimage says %v", v, op.apply(x), in, got.Contains(x))
+			}
+		}
+	})
+}
+
+func TestMinusPiecesCoversTheRest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := &Class{Remote: drawRanges(t, "remote"), Ports: drawRanges(t, "ports")}
+		var taken []Piece
+		for range rapid.IntRange(0, 4).Draw(t, "n") {
+			taken = append(taken, Piece{drawRanges(t, "r"), drawRanges(t, "p")})
+		}
+		rest := minusPieces(c, taken)
+		for r := uint64(0); r < 256; r += 3 {
+			for p := uint64(0); p < 256; p += 5 {
+				in := func(ps []Piece) (n int) {
+					for _, q := range ps {
+						if q.Remote.Contains(Num(r)) && q.Ports.Contains(Num(p)) {
+							n++
+						}
+					}
+					return n
+				}
+				want := 0
+				if in([]Piece{{c.Remote, c.Ports}}) == 1 && in(taken) == 0 {
+					want = 1
+				}
+				if in(rest) != want {
+					t.Fatalf("(%d, %d) stands %d times in the rest, want %d", r, p, in(rest), want)
+				}
+			}
+		}
+	})
+}
+
+func TestAddrPrefixesCoverExactly(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawRanges(t, "s")
+		var back Ranges
+		n := 0
+		for _, p := range s.AddrPrefixes(IPv4) {
+			if p != p.Masked() {
+				t.Fatalf("%v has host bits", p)
+			}
+			back = back.Union(Prefix(p))
+			n++
+		}
+		if !back.Equal(s) {
+			t.Fatalf("%v came back as %v", s, back)
+		}
+	})
+	if got := All(16).AddrPrefixes(IPv6); len(got) != 1 || got[0] != netip.MustParsePrefix("::/0") {
+		t.Fatalf("everything: %v", got)
+	}
+	if got := All(4).AddrPrefixes(IPv4); len(got) != 1 || got[0] != netip.MustParsePrefix("0.0.0.0/0") {
+		t.Fatalf("everything: %v", got)
+	}
+}
