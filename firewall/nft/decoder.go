@@ -1,0 +1,479 @@
+package nft
+
+import (
+	"fmt"
+
+	fw "github.com/hostaudit/hostaudit/firewall"
+)
+
+// decoder builds a ruleset out of messages. The order is that of Read: tables,
+// chains, sets, elements, rules.
+type decoder struct {
+	tables  []*tableState
+	byName  map[tableKey]*tableState
+	ruleset *fw.Ruleset
+
+	run      run
+	matches  map[matchKey]*fw.Match
+	verdicts map[verdictKey]*fw.Verdict
+
+	// Slabs that small things are cut from.
+	ranges []fw.Range
+	rules  []fw.Rule
+	stmts  []fw.Stmt
+	bytes  []byte
+}
+
+type tableKey struct {
+	family uint8
+	name   string
+}
+
+// tableState is what is known of a table beside the model.
+type tableState struct {
+	table   *fw.Table
+	family  uint8
+	chains  map[string]*chainState
+	sets    map[string]*setInfo
+	objects map[objectKey]*object
+	// lastChain is the chain of the rule before: dumps go chain by chain.
+	lastChain *chainState
+}
+
+type chainState struct {
+	chain *fw.Chain
+	use   uint32 // references: rules, jumps and set elements
+	text  *chainText
+}
+
+type objectKey struct {
+	kind uint32
+	name string
+}
+
+// object is a stateful object, as far as the text of rules needs it.
+type object struct {
+	kind uint32
+	data []byte
+}
+
+// setInfo is a set and what only its own decoding and the text of rules need.
+type setInfo struct {
+	set                    *fw.Set
+	flags                  uint32
+	keyType, dataType      uint32
+	dataLen, objType, size uint32
+	count                  uint32
+	hasCount               bool
+	limited                string // expression of every element that may break
+	comments               map[int]string
+}
+
+type verdictKey struct {
+	kind  fw.VerdictKind
+	chain *fw.Chain
+}
+
+func newDecoder() *decoder {
+	d := &decoder{
+		byName:   map[tableKey]*tableState{},
+		ruleset:  &fw.Ruleset{},
+		matches:  map[matchKey]*fw.Match{},
+		verdicts: map[verdictKey]*fw.Verdict{},
+	}
+	d.run.d = d
+	return d
+}
+
+// set finds a set of the table by name.
+func (t *tableState) set(name []byte) *setInfo { return t.sets[string(name)] }
+
+// familyOf is the family of a table with the number that nfnetlink uses.
+func familyOf(n uint8) fw.TableFamily {
+	switch n {
+	case nfprotoIPv4:
+		return fw.TableIP
+	case nfprotoIPv6:
+		return fw.TableIP6
+	case nfprotoInet:
+		return fw.TableInet
+	case nfprotoNetdev:
+		return fw.TableNetdev
+	case nfprotoBridge:
+		return fw.TableBridge
+	case nfprotoARP:
+		return fw.TableARP
+	default:
+		return fw.TableFamily(fmt.Sprintf("family%d", n))
+	}
+}
+
+// message splits a message into the family of its struct nfgenmsg and its
+// attributes.
+func splitMessage(msg []byte) (family uint8, rest []byte, ok bool) {
+	if len(msg) < nfgenLen {
+		return 0, nil, false
+	}
+	return msg[0], msg[nfgenLen:], true
+}
+
+// keep copies bytes to where they stay.
+func (d *decoder) keep(b []byte) []byte {
+	if len(b) > cap(d.bytes)-len(d.bytes) {
+		d.bytes = make([]byte, 0, max(64<<10, len(b)))
+	}
+	n := len(d.bytes)
+	d.bytes = append(d.bytes, b...)
+	return d.bytes[n:len(d.bytes):len(d.bytes)]
+}
+
+// keepStmts copies statements to where they stay.
+func (d *decoder) keepStmts(s []fw.Stmt) []fw.Stmt {
+	if len(s) > cap(d.stmts)-len(d.stmts) {
+		d.stmts = make([]fw.Stmt, 0, max(1024, len(s)))
+	}
+	n := len(d.stmts)
+	d.stmts = append(d.stmts, s...)
+	return d.stmts[n:len(d.stmts):len(d.stmts)]
+}
+
+// table adds a table.
+func (d *decoder) table(msg []byte) error {
+	family, b, ok := splitMessage(msg)
+	a := walk(b)
+	t := &fw.Table{Backend: fw.NFTables, Family: familyOf(family)}
+	for a.next() {
+		switch a.typ {
+		case tableName:
+			t.Name = string(cstring(a.val))
+		case tableFlags:
+			t.Dormant = be32(a.val)&tableDormant != 0
+		case tableHandle:
+			t.Handle = be64(a.val)
+		case tableOwner:
+			t.Owner = be32(a.val)
+		}
+	}
+	if !ok || a.bad || t.Name == "" {
+		return &DecodeError{"table", errMalformed}
+	}
+	s := &tableState{table: t, family: family, chains: map[string]*chainState{}, sets: map[string]*setInfo{}, objects: map[objectKey]*object{}}
+	d.tables = append(d.tables, s)
+	d.byName[tableKey{family, t.Name}] = s
+	d.ruleset.Tables = append(d.ruleset.Tables, t)
+	return nil
+}
+
+// chain adds a chain to its table.
+func (d *decoder) chain(msg []byte) error {
+	family, b, ok := splitMessage(msg)
+	c := &fw.Chain{}
+	s := &chainState{chain: c}
+	var table, hook, typ []byte
+	policy := uint32(1)
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case chainTable:
+			table = cstring(a.val)
+		case chainName:
+			c.Name = string(cstring(a.val))
+		case chainHandle:
+			c.Handle = be64(a.val)
+		case chainHook:
+			hook = a.val
+		case chainPolicy:
+			policy = be32(a.val)
+		case chainUse:
+			s.use = be32(a.val)
+		case chainType:
+			typ = cstring(a.val)
+		}
+	}
+	t := d.byName[tableKey{family, string(table)}]
+	if !ok || a.bad || t == nil || c.Name == "" {
+		return &DecodeError{"chain", errMalformed}
+	}
+	c.Table = t.table
+	if hook != nil {
+		base, err := decodeHook(t.table.Family, hook)
+		if err != nil {
+			return &DecodeError{fmt.Sprintf("hook of chain %s %s", t.table.Name, c.Name), err}
+		}
+		switch string(typ) {
+		case "filter":
+			base.Type = fw.ChainFilter
+		case "nat":
+			base.Type = fw.ChainNAT
+		case "route":
+			base.Type = fw.ChainRoute
+		default:
+			return &DecodeError{"chain " + c.Name, fmt.Errorf("unknown chain type %q", typ)}
+		}
+		switch policy {
+		case 0:
+			base.Policy = fw.Drop
+		case 1:
+			base.Policy = fw.Accept
+		default:
+			return &DecodeError{"chain " + c.Name, fmt.Errorf("unknown policy %d", policy)}
+		}
+		c.Base = base
+	}
+	t.chains[c.Name] = s
+	t.table.Chains = append(t.table.Chains, c)
+	return nil
+}
+
+// decodeHook reads NFTA_CHAIN_HOOK. The numbers of hooks are those of the
+// family (NF_INET_*, NF_NETDEV_*, NF_ARP_*).
+func decodeHook(family fw.TableFamily, b []byte) (*fw.Base, error) {
+	base := &fw.Base{}
+	num := uint32(0)
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case hookNum:
+			num = be32(a.val)
+		case hookPriority:
+			base.Priority = int(int32(be32(a.val)))
+		case hookDev:
+			if len(base.Devices) == 0 {
+				base.Devices = append(base.Devices, string(cstring(a.val)))
+			}
+		case hookDevs:
+			base.Devices = base.Devices[:0]
+			devs := walk(a.val)
+			for devs.next() {
+				switch devs.typ {
+				case deviceName:
+					base.Devices = append(base.Devices, string(cstring(devs.val)))
+				case devicePrefix:
+					base.Devices = append(base.Devices, string(cstring(devs.val))+"*")
+				default:
+					return nil, fmt.Errorf("unknown kind of device %d", devs.typ)
+				}
+			}
+			if devs.bad {
+				return nil, errMalformed
+			}
+		}
+	}
+	if a.bad {
+		return nil, errMalformed
+	}
+	switch family {
+	case fw.TableNetdev:
+		if num > 1 {
+			return nil, fmt.Errorf("unknown hook %d", num)
+		}
+		base.Hook = [...]fw.Hook{fw.Ingress, fw.Egress}[num]
+	case fw.TableARP:
+		if num > 2 {
+			return nil, fmt.Errorf("unknown hook %d", num)
+		}
+		base.Hook = [...]fw.Hook{fw.Input, fw.Output, fw.Forward}[num]
+	default:
+		if num > 5 {
+			return nil, fmt.Errorf("unknown hook %d", num)
+		}
+		base.Hook = fw.Hook(num) // NF_INET_INGRESS is 5, as in the model
+	}
+	return base, nil
+}
+
+// flowtable notes the name of a flowtable.
+func (d *decoder) flowtable(msg []byte) error {
+	family, b, ok := splitMessage(msg)
+	var table, name string
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case flowtableTable:
+			table = string(cstring(a.val))
+		case flowtableName:
+			name = string(cstring(a.val))
+		}
+	}
+	if !ok || a.bad {
+		return &DecodeError{"flowtable", errMalformed}
+	}
+	d.ruleset.Flowtables = append(d.ruleset.Flowtables, fmt.Sprintf("%s %s %s", familyOf(family), table, name))
+	return nil
+}
+
+// object notes a stateful object.
+func (d *decoder) object(msg []byte) error {
+	family, b, ok := splitMessage(msg)
+	var table string
+	var k objectKey
+	o := &object{}
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case objTable:
+			table = string(cstring(a.val))
+		case objName:
+			k.name = string(cstring(a.val))
+		case objType:
+			k.kind = be32(a.val)
+		case objData:
+			o.data = d.keep(a.val)
+		}
+	}
+	t := d.byName[tableKey{family, table}]
+	if !ok || a.bad || t == nil {
+		return &DecodeError{"object", errMalformed}
+	}
+	o.kind = k.kind
+	t.objects[k] = o
+	return nil
+}
+
+// verdictKindBreak is NFT_BREAK: the rule ends without a match. It never
+// leaves the package.
+const verdictKindBreak = fw.VerdictKind(200)
+
+// verdict decodes verdict data of table t: nested NFTA_DATA_VERDICT.
+func (d *decoder) verdict(t *tableState, b []byte) (*fw.Verdict, bool) {
+	var v []byte
+	for a := walk(b); a.next(); {
+		if a.typ == dataVerdict {
+			v = a.val
+		}
+	}
+	if v == nil {
+		return nil, false
+	}
+	var code int32
+	var chain []byte
+	has := false
+	for a := walk(v); a.next(); {
+		switch a.typ {
+		case verdictCode:
+			code, has = int32(be32(a.val)), true
+		case verdictChain:
+			chain = cstring(a.val)
+		default:
+			return nil, false
+		}
+	}
+	if !has {
+		return nil, false
+	}
+	k := verdictKey{}
+	switch code {
+	case 0:
+		k.kind = fw.Drop
+	case 1:
+		k.kind = fw.Accept
+	case verdictContinue:
+		k.kind = fw.Continue
+	case verdictBreak:
+		k.kind = verdictKindBreak
+	case verdictReturn:
+		k.kind = fw.Return
+	case verdictJump, verdictGoto:
+		k.kind = fw.Jump
+		if code == verdictGoto {
+			k.kind = fw.Goto
+		}
+		c := t.chains[string(chain)]
+		if c == nil {
+			return nil, false
+		}
+		k.chain = c.chain
+	default:
+		if code&0xff != 3 { // NF_QUEUE, the queue's number in the upper half
+			return nil, false
+		}
+		k.kind = fw.Queue
+	}
+	got, ok := d.verdicts[k]
+	if !ok {
+		got = &fw.Verdict{Kind: k.kind, Chain: k.chain}
+		d.verdicts[k] = got
+	}
+	return got, true
+}
+
+// rule adds a rule to its chain.
+func (d *decoder) rule(msg []byte) error {
+	family, b, ok := splitMessage(msg)
+	var table, chain, exprs, userdata []byte
+	var handle uint64
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case ruleTable:
+			table = cstring(a.val)
+		case ruleChain:
+			chain = cstring(a.val)
+		case ruleHandle:
+			handle = be64(a.val)
+		case ruleExpressions:
+			exprs = a.val
+		case ruleUserdata:
+			userdata = a.val
+		}
+	}
+	t := d.run.t
+	if t == nil || t.family != family || t.table.Name != string(table) {
+		t = d.byName[tableKey{family, string(table)}]
+		d.run.t = t
+	}
+	if !ok || a.bad || t == nil {
+		return &DecodeError{"rule", errMalformed}
+	}
+	c := t.lastChain
+	if c == nil || c.chain.Name != string(chain) {
+		c = t.chains[string(chain)]
+		t.lastChain = c
+	}
+	if c == nil {
+		return &DecodeError{"rule", fmt.Errorf("no chain %q in table %q", chain, table)}
+	}
+	if len(d.rules) == 0 {
+		d.rules = make([]fw.Rule, 128)
+	}
+	r := &d.rules[0]
+	d.rules = d.rules[1:]
+	kept := d.keep(exprs)
+	stmts := d.run.rule(kept)
+	if c.text == nil {
+		c.text = &chainText{table: t, chain: c.chain}
+		c.text.print = c.text.rule
+	}
+	*r = fw.Rule{
+		Chain:   c.chain,
+		Number:  len(c.chain.Rules) + 1,
+		Handle:  handle,
+		Stmts:   d.keepStmts(stmts),
+		Print:   c.text.print,
+		Comment: commentOf(userdata),
+		Packets: d.run.packets,
+	}
+	if r.Comment == "" {
+		r.Comment = d.run.comment
+	}
+	c.text.exprs = append(c.text.exprs, kept)
+	c.chain.Rules = append(c.chain.Rules, r)
+	return nil
+}
+
+// commentOf finds the comment in the user data of a rule or an element, which
+// nft writes as type, length, value (NFTNL_UDATA_RULE_COMMENT is 0).
+func commentOf(b []byte) string {
+	for len(b) >= 2 {
+		typ, n := b[0], int(b[1])
+		b = b[2:]
+		if n > len(b) {
+			return ""
+		}
+		if typ == 0 {
+			return string(cstring(b[:n]))
+		}
+		b = b[n:]
+	}
+	return ""
+}

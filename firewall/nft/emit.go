@@ -1,0 +1,146 @@
+package nft
+
+import (
+	fw "github.com/hostaudit/hostaudit/firewall"
+)
+
+// emit appends a statement. What loads have been made and not compared is
+// asked for first: nf_tables ends a rule where a load fails.
+func (r *run) emit(s fw.Stmt) {
+	r.flush()
+	r.stmts = append(r.stmts, s)
+}
+
+// flush appends the matches that loads without a comparison amount to.
+func (r *run) flush() {
+	for i := unknownOrigin + 1; i < len(r.m.origins); i++ {
+		o := &r.m.origins[i]
+		if !o.pending {
+			continue
+		}
+		o.pending = false
+		switch o.kind {
+		case originField:
+			r.present(o.op)
+		case originPayload:
+			r.presentPayload(o)
+		case originMap:
+			r.stmts = append(r.stmts, &fw.Lookup{Keys: o.keys, Set: o.set})
+		}
+	}
+}
+
+// present asks that the packet has the field.
+func (r *run) present(op fw.Operand) {
+	if op.Field.Kind == fw.FieldUnknown {
+		r.stmts = append(r.stmts, &fw.Opaque{Name: "load", Reason: op.Why, Raw: r.raw})
+		return
+	}
+	if alwaysPresent(op.Field.Kind) {
+		return
+	}
+	n := op.Len
+	r.stmts = append(r.stmts, r.intern(fw.Match{Operand: fw.Operand{Field: op.Field, Len: n, Mask: fw.MaxValue(n)}, In: fw.All(n)}))
+}
+
+func (r *run) presentPayload(o *origin) {
+	if f, ok := r.g.wholeField(o.base, o.offset); ok && o.offset+o.length <= f.offset+f.length {
+		if f.kind == fw.FieldPayload {
+			return // DSCP and ECN are in every header
+		}
+		r.present(fw.Plain(f.kind, f.length))
+		return
+	}
+	n := min(o.length, 16)
+	op := fw.Plain(fw.FieldPayload, n)
+	op.Field = fw.Field{Kind: fw.FieldPayload, A: uint32(o.base), B: uint32(o.offset + o.length - n), C: uint32(n)}
+	r.present(op)
+}
+
+// alwaysPresent reports whether every IP packet that a rule can see has the
+// field.
+func alwaysPresent(k fw.FieldKind) bool {
+	switch k {
+	case fw.FieldNFProto, fw.FieldEtherType, fw.FieldL4Proto, fw.FieldIPProto, fw.FieldSrcAddr, fw.FieldDstAddr, fw.FieldIPVersion,
+		fw.FieldFragment, fw.FieldLength, fw.FieldTTL, fw.FieldDSCP, fw.FieldECN, fw.FieldInIndex, fw.FieldInName, fw.FieldOutIndex,
+		fw.FieldOutName, fw.FieldPktType, fw.FieldMark, fw.FieldPriority, fw.FieldCTState, fw.FieldCPU, fw.FieldRandom, fw.FieldTime, fw.FieldExtHdr:
+		return true
+	}
+	return false
+}
+
+// match appends a match and learns from it.
+func (r *run) match(m fw.Match) {
+	r.g.learn(&m)
+	r.emit(r.intern(m))
+}
+
+// emitNever appends a match that no packet passes.
+func (r *run) emitNever() {
+	r.emit(r.intern(fw.Match{Operand: fw.Plain(fw.FieldNFProto, 1)}))
+}
+
+// unsure appends an opaque match: it may match or not.
+func (r *run) unsure(name, why string) {
+	r.emit(&fw.Opaque{Name: name, Reason: why, Raw: r.raw})
+}
+
+// opaque appends an opaque statement that may do anything, registers included.
+func (r *run) opaque(name, why string) {
+	r.emit(&fw.Opaque{Name: name, Reason: why, Raw: r.raw, MayEnd: true})
+	r.m.forget(0, registerBytes, "a value that "+why+" may have changed")
+	r.g = guards{family: familyGuard(r.t.table.Family)}
+}
+
+// incomplete is for an expression without an attribute that it needs.
+func (r *run) incomplete(name string) {
+	r.opaque(name, "a form of the expression "+name+" that the model does not know")
+}
+
+// matchKey is what makes two simple matches the same.
+type matchKey struct {
+	op     fw.Operand
+	in     fw.Range
+	invert bool
+}
+
+// maxInterned bounds the matches that are shared; the rest stand alone.
+const maxInterned = 1 << 13
+
+// intern returns the match, shared with equal ones of other rules: most rules
+// are made of a few protocols, ports and interfaces.
+func (r *run) intern(m fw.Match) *fw.Match {
+	if len(m.In) != 1 || m.WantAbsent {
+		return &m
+	}
+	switch m.Operand.Field.Kind {
+	case fw.FieldSrcAddr, fw.FieldDstAddr:
+		// Addresses seldom repeat.
+		return &m
+	}
+	k := matchKey{m.Operand, m.In[0], m.Invert}
+	if got, ok := r.d.matches[k]; ok {
+		return got
+	}
+	p := &m
+	if len(r.d.matches) < maxInterned {
+		r.d.matches[k] = p
+	}
+	return p
+}
+
+// single and span are fw.Single and fw.Span out of larger allocations.
+func (r *run) single(v fw.Value) fw.Ranges { return r.span(v, v) }
+
+func (r *run) span(lo, hi fw.Value) fw.Ranges {
+	if hi.Less(lo) {
+		return nil
+	}
+	if len(r.d.ranges) == 0 {
+		r.d.ranges = make([]fw.Range, 512)
+	}
+	s := r.d.ranges[:1:1]
+	r.d.ranges = r.d.ranges[1:]
+	s[0] = fw.Range{Lo: lo, Hi: hi}
+	return s
+}
