@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Addresses: listeners on 127.0.1.x, TIME_WAIT from 127.2.x.y to 127.0.0.1:7,
+// established from 127.3.x.y to 127.9.0.z. The whole of 127.0.0.0/8 is local.
+
+const firstPort, ports = 1024, 64000
+
+func stream() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) }
+
+func makeListeners(n int) ([]int, error) {
+	fds := make([]int, 0, n)
+	for i := range n {
+		fd, err := stream()
+		if err != nil {
+			return nil, fmt.Errorf("listener %d: %w", i, err)
+		}
+		addr := unix.SockaddrInet4{Addr: [4]byte{127, 0, 1, byte(1 + i%200)}, Port: 10000 + i/200}
+		if err := unix.Bind(fd, &addr); err != nil {
+			return nil, fmt.Errorf("listener %d: bind: %w", i, err)
+		}
+		if err := unix.Listen(fd, 128); err != nil {
+			return nil, fmt.Errorf("listener %d: %w", i, err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// makeEstablished makes connections without a peer: with TCP_REPAIR connect(2)
+// sends nothing and the socket is established at once.
+func makeEstablished(n int) error {
+	for i := range n {
+		fd, err := stream()
+		if err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1); err != nil {
+			return fmt.Errorf("connection %d: TCP_REPAIR: %w", i, err)
+		}
+		// Ten destinations for each source, most of it to the first.
+		from := unix.SockaddrInet4{Addr: [4]byte{127, 3, 0, byte(1 + i/ports)}, Port: firstPort + i%ports}
+		to := unix.SockaddrInet4{Addr: [4]byte{127, 9, 0, 1}, Port: 3306}
+		if i%10 == 9 {
+			to.Addr[3] = byte(2 + i/10%9)
+		}
+		if err := unix.Bind(fd, &from); err != nil {
+			return fmt.Errorf("connection %d: bind: %w", i, err)
+		}
+		if err := unix.Connect(fd, &to); err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// makeTimeWait makes real connections over loopback whose client closes first.
+func makeTimeWait(n int) error {
+	const workers = 2
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() { errs[w] = timeWaitWorker(w, workers, n) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func timeWaitWorker(w, workers, n int) error {
+	server, err := stream()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(server)
+	to := unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + w)}, Port: 7}
+	if err := unix.Bind(server, &to); err != nil {
+		return fmt.Errorf("server of TIME_WAIT: %w", err)
+	}
+	if err := unix.Listen(server, 128); err != nil {
+		return fmt.Errorf("server of TIME_WAIT: %w", err)
+	}
+	for i := w; i < n; i += workers {
+		c, err := stream()
+		if err != nil {
+			return fmt.Errorf("TIME_WAIT %d: %w", i, err)
+		}
+		from := unix.SockaddrInet4{Addr: [4]byte{127, 2, byte(i / ports / 250), byte(1 + i/ports%250)}, Port: firstPort + i%ports}
+		if err := unix.Bind(c, &from); err != nil {
+			return fmt.Errorf("TIME_WAIT %d: bind: %w", i, err)
+		}
+		if err := unix.Connect(c, &to); err != nil {
+			return fmt.Errorf("TIME_WAIT %d: %w", i, err)
+		}
+		a, _, err := unix.Accept4(server, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("TIME_WAIT %d: accept: %w", i, err)
+		}
+		unix.Close(c) // first, so TIME_WAIT is on this side
+		unix.Close(a)
+	}
+	return nil
+}
