@@ -1,3 +1,179 @@
 package sysctl
 
-func descriptorEntries() []*Entry { return nil }
+import (
+	"fmt"
+	"math"
+)
+
+const remedyNoFile = "raise LimitNOFILE= in the unit of the service (or minfds of the supervisor, rlimit_files of php-fpm, the container's ulimit) and restart it; " +
+	"/etc/security/limits.conf and ulimit in /etc/profile do not reach services"
+
+// descriptorEntries bound how many connections a process and a machine can hold open.
+func descriptorEntries() []*Entry {
+	zero, long := between(0, math.MaxInt64)
+	return []*Entry{
+		{
+			Key: keyFileMax, Title: "open files of the whole machine",
+			Meaning: "systemd 240 and newer set it to the largest number there is, so every line in a file that names a number lowers it. At the bound " +
+				"nothing can be opened and no connection accepted by programs without CAP_SYS_ADMIN.",
+			Unit: UnitCount, Shape: ShapeInt, Min: zero, Max: long, DefaultNote: "9223372036854775807 under systemd 240 and newer, else one for each 10 KiB of memory",
+			Scope: ScopeHost, Class: ClassEvidence, LargerIsFine: true, ReadOnly: true,
+			Decides: []string{"open files (fs.file-nr)"}, Rule: judgeFileMax,
+			Refs: []string{refFsSysctl, "https://github.com/NixOS/nixpkgs/issues/67970"},
+		},
+		{
+			Key: "fs.file-nr", Title: "open files now",
+			Meaning: "Allocated, free (always 0), and the bound.",
+			Unit:    UnitCount, Shape: ShapeInts, Fields: 3, Scope: ScopeHost, Class: ClassInfo, ReadOnly: true, Refs: []string{refFsSysctl},
+		},
+		{
+			Key: keyNrOpen, Title: "highest limit of open files a process can be given",
+			Meaning: "Caps the hard RLIMIT_NOFILE. A unit that asks for more fails to start or gets less.",
+			Unit:    UnitCount, Shape: ShapeInt, Min: zero, Default: "1048576", DefaultNote: "systemd 240 and newer raise it as far as it goes", Scope: ScopeHost,
+			Class: ClassWrong, LargerIsFine: true, ReadOnly: true, Decides: []string{"LimitNOFILE= of units"}, Rule: judgeNrOpen, Refs: []string{refFsSysctl},
+		},
+		{
+			Key: "limit.nofile", Title: "open files of a process",
+			Meaning: "RLIMIT_NOFILE of the process that listens, and of its siblings: every connection is a descriptor. When they are used up, " +
+				"connect() still succeeds and nothing answers: the connection waits in the accept queue. Read from /proc/PID/limits, not from " +
+				"limits.conf, which services never see.",
+			Unit: UnitCount, Shape: ShapeInt, Scope: ScopeProcess, Class: ClassEvidence, LargerIsFine: true, ReadOnly: true,
+			Decides: []string{"open descriptors of each listening process against its limit"}, Rule: judgeNoFile,
+			Refs: []string{"https://man7.org/linux/man-pages/man5/systemd.exec.5.html", "https://github.com/systemd/systemd/issues/25478"},
+		},
+		{
+			Key: "limit.select-loop", Title: "1024 descriptors of an event loop on select()",
+			Meaning: "Workerman without the event or ev extension waits with select(2), which knows 1024 descriptors and no more, whatever the limits say.",
+			Unit:    UnitCount, Shape: ShapeInt, Default: "1024", Scope: ScopeProcess, Class: ClassEvidence, ReadOnly: true,
+			Decides: []string{"open descriptors", "no event.so or ev.so in the process"}, Rule: judgeSelectLoop,
+			Refs: []string{"https://man7.org/linux/man-pages/man2/select.2.html"},
+		},
+		{
+			Key: "limit.tasks", Title: "processes and threads of a service",
+			Meaning: "pids.max of the service's control group (TasksMax= of its unit), kernel.threads-max and kernel.pid_max. A fork that fails, or a " +
+				"process killed for memory, looks like \"not listening\".",
+			Unit: UnitCount, Shape: ShapeInt, Scope: ScopeProcess, Class: ClassEvidence, ReadOnly: true, Decides: []string{"pids.max"},
+			Rule: func(_ Key, f *Facts) []Judgement {
+				return f.seen("pids.max").judge(Judgement{
+					Verdict: Advice, Finding: "limits.tasks-exhausted", Severity: Warning,
+					Why:    "a service could not start further processes or threads because its control group is full",
+					Remedy: "raise TasksMax= in the unit",
+				})
+			},
+			Refs: []string{"https://docs.kernel.org/admin-guide/cgroup-v2.html"},
+		},
+		{
+			Key: "kernel.threads-max", Title: "threads of the whole machine",
+			Meaning: "Bound of all threads.",
+			Unit:    UnitCount, Shape: ShapeInt, Scope: ScopeHost, Class: ClassInfo, ReadOnly: true, LargerIsFine: true, DefaultNote: "grows with memory",
+			Refs: []string{"https://docs.kernel.org/admin-guide/sysctl/kernel.html"},
+		},
+		{
+			Key: "kernel.pid_max", Title: "highest process number",
+			Meaning: "Bound of processes and threads together.",
+			Unit:    UnitCount, Shape: ShapeInt, Scope: ScopeHost, Class: ClassInfo, ReadOnly: true, LargerIsFine: true, DefaultNote: "32768 or more by CPUs; systemd sets 4194304",
+			Refs: []string{"https://docs.kernel.org/admin-guide/sysctl/kernel.html"},
+		},
+		{
+			Key: "vm.max_map_count", Title: "memory maps of a process",
+			Meaning: "Matters to databases and search engines that map many files.",
+			Unit:    UnitCount, Shape: ShapeInt, Default: "65530", DefaultNote: "1048576 on some distributions", Scope: ScopeHost, Class: ClassInfo, ReadOnly: true, LargerIsFine: true,
+			Refs: []string{"https://docs.kernel.org/admin-guide/sysctl/vm.html"},
+		},
+	}
+}
+
+func judgeFileMax(_ Key, f *Facts) []Judgement {
+	if f.Files == nil {
+		return []Judgement{{Verdict: Unknown, Why: "how many files are open was not read", Missing: []string{"fs.file-nr"}}}
+	}
+	if f.Files.Max == 0 || float64(f.Files.Open) < 0.90*float64(f.Files.Max) {
+		return nil
+	}
+	return []Judgement{{
+		Verdict: Advice, Finding: "sysctl.file-table-near-limit", Severity: Critical,
+		Evidence: []Evidence{{"fs.file-nr", fmt.Sprintf("%d of %d", f.Files.Open, f.Files.Max)}},
+		Why:      "nine tenths of all files that this machine may open are open; beyond the bound no connection is accepted",
+		Remedy:   "take the line that sets fs.file-max out of the sysctl files: without it systemd sets the largest number there is",
+	}}
+}
+
+func judgeNrOpen(k Key, f *Facts) []Judgement {
+	v, ok := f.Live.Int(k)
+	if !ok || !f.ProcessesRead {
+		return nil
+	}
+	var out []Judgement
+	for _, p := range f.Processes {
+		if p.UnitLimit == 0 || p.UnitLimit == math.MaxUint64 || p.UnitLimit <= uint64(v) {
+			continue // infinity means "as much as fs.nr_open allows"
+		}
+		out = append(out, Judgement{
+			Verdict: Wrong, Finding: "sysctl.nr-open-below-limit", Severity: Warning, Subject: p.label(),
+			Evidence: []Evidence{{"LimitNOFILE=", fmt.Sprint(p.UnitLimit)}, {string(k), fmt.Sprint(v)}},
+			Why:      "the unit asks for more open files than fs.nr_open lets any process have",
+			Remedy:   "raise fs.nr_open, or ask for less",
+		})
+	}
+	return out
+}
+
+func (p Process) label() string { return fmt.Sprintf("%s (pid %d)", nameOr(p.Name), p.PID) }
+
+func judgeNoFile(_ Key, f *Facts) []Judgement {
+	if !f.ProcessesRead {
+		return []Judgement{{Verdict: Unknown, Why: "the limits of the listening processes were not read", Missing: []string{"/proc/PID/limits and /proc/PID/fd"}}}
+	}
+	var out []Judgement
+	for _, p := range f.Processes {
+		if p.OpenFiles < 0 {
+			out = append(out, Judgement{Verdict: Unknown, Subject: p.label(), Why: "its open files could not be counted", Missing: []string{fmt.Sprintf("/proc/%d/fd", p.PID)}})
+			continue
+		}
+		if p.SoftLimit == 0 || p.SoftLimit == math.MaxUint64 {
+			continue
+		}
+		share := float64(p.OpenFiles) / float64(p.SoftLimit)
+		if share < f.Profile.filesWarn() {
+			continue
+		}
+		j := Judgement{
+			Verdict: Advice, Finding: "limits.nofile-near-limit", Severity: Warning, Subject: p.label(),
+			Evidence: []Evidence{{"open descriptors", fmt.Sprintf("%d of %d (hard limit %s)", p.OpenFiles, p.SoftLimit, unlimited(p.HardLimit))}},
+			Why:      "the process has nearly used up its descriptors; beyond the limit clients connect and get no answer",
+			Remedy:   remedyNoFile,
+		}
+		if share >= 0.98 {
+			j.Severity = Critical
+		}
+		out = append(out, j)
+	}
+	return out
+}
+
+func unlimited(v uint64) string {
+	if v == math.MaxUint64 {
+		return "unlimited"
+	}
+	return fmt.Sprint(v)
+}
+
+func judgeSelectLoop(_ Key, f *Facts) []Judgement {
+	var out []Judgement
+	for _, p := range f.Processes {
+		if p.SelectLoop != Yes || p.OpenFiles < 800 {
+			continue
+		}
+		j := Judgement{
+			Verdict: Advice, Finding: "limits.select-loop-full", Severity: Warning, Subject: p.label(),
+			Evidence: []Evidence{{"open descriptors", fmt.Sprintf("%d of 1024", p.OpenFiles)}},
+			Why:      "the process waits with select(2), which cannot watch more than 1024 descriptors, whatever the limits say",
+			Remedy:   "install PHP's event or ev extension and restart",
+		}
+		if p.OpenFiles >= 1000 {
+			j.Severity = Critical
+		}
+		out = append(out, j)
+	}
+	return out
+}

@@ -1,3 +1,252 @@
 package sysctl
 
-func inboundEntries() []*Entry { return nil }
+import (
+	"fmt"
+	"strconv"
+)
+
+// References that many entries share.
+const (
+	refIPSysctl  = "https://docs.kernel.org/networking/ip-sysctl.html"
+	refNetSysctl = "https://docs.kernel.org/admin-guide/sysctl/net.html"
+	refFsSysctl  = "https://docs.kernel.org/admin-guide/sysctl/fs.html"
+	refConntrack = "https://docs.kernel.org/networking/nf_conntrack-sysctl.html"
+	refWorkerman = "https://github.com/walkor/workerman/issues/122"
+)
+
+// between sets the bounds of an entry's fields.
+func between(lo, hi int64) (*int64, *int64) { return &lo, &hi }
+
+// inboundEntries are the queues that a connection passes on its way in.
+func inboundEntries() []*Entry {
+	zero, max16 := between(0, 65535)
+	_, max2 := between(0, 2)
+	u8Min, u8Max := between(0, 255)
+	return []*Entry{
+		{
+			Key: keySomaxconn, Title: "longest accept queue a listener can have",
+			Meaning: "Caps the backlog that a program passes to listen(), for TCP and for unix stream sockets such as php-fpm's. The cap is " +
+				"taken when listen() is called: a listener keeps its old bound until it is opened again. A connection whose handshake is " +
+				"complete waits in this queue until the program accepts it; when the queue is full the kernel drops the last packet of " +
+				"further handshakes and the client waits.",
+			Unit: UnitEntries, Shape: ShapeInt, Min: zero, Default: "4096", DefaultNote: "128 before Linux 5.4",
+			Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true,
+			Decides: []string{"TcpExt.ListenOverflows", "accept queue of each listener (Recv-Q against Send-Q)"},
+			Rule:    judgeAcceptQueue, Refs: []string{refNetSysctl, refWorkerman},
+		},
+		{
+			Key: "net.ipv4.tcp_max_syn_backlog", Title: "half-open connections without SYN cookies",
+			Meaning: "How many half-open connections a listener remembers. Read only while tcp_syncookies is 0: with cookies on, the bound is " +
+				"the accept queue's, so raising this key changes nothing.",
+			Unit: UnitEntries, Shape: ShapeInt, DefaultNote: "at least 128, grows with memory",
+			Scope: ScopeNamespace, Class: ClassInfo, LargerIsFine: true,
+			Decides: []string{"net.ipv4.tcp_syncookies", "TcpExt.TCPReqQFullDrop"},
+			Rule:    judgeSynBacklog, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: keySyncookies, Title: "answer to a full queue of half-open connections",
+			Meaning: "1 answers with a cookie instead of remembering the connection when the queue of half-open connections is full: the " +
+				"protection against SYN floods. 2 always does so and is for tests of the stack. It is no tuning for busy servers: when it " +
+				"acts, either somebody floods or the program accepts too slowly.",
+			Unit: UnitNone, Shape: ShapeInt, Min: zero, Max: max2, Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
+			Decides: []string{"the value", "TcpExt.TCPReqQFullDoCookies"},
+			Rule:    judgeSyncookies, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_abort_on_overflow", Title: "reset instead of silence when the accept queue is full",
+			Meaning: "1 answers the last packet of a handshake with a reset when the accept queue is full. A short burst that would have been " +
+				"served a moment later then fails for the client. It does not turn dropped SYNs into resets.",
+			Unit: UnitBool, Shape: ShapeInt, Min: u8Min, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
+			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_synack_retries", Title: "how long a half-open connection lives",
+			Meaning: "How often the answer to a SYN is repeated: 5 means about 63 seconds until a half-open connection is given up.",
+			Unit:    UnitCount, Shape: ShapeInt, Min: u8Min, Max: u8Max, Default: "5", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_syn_retries", Title: "how long connect() tries",
+			Meaning: "How often a SYN is repeated: 6 means about 131 seconds until connect() fails with a timeout.",
+			Unit:    UnitCount, Shape: ShapeInt, Default: "6", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_syn_linear_timeouts", Title: "SYN repeats before the waiting time doubles",
+			Meaning: "The first repeats of a SYN come at equal distances, only later ones at doubled ones.",
+			Unit:    UnitCount, Shape: ShapeInt, Since: Version{6, 5}, Default: "4", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_migrate_req", Title: "pending connections move when a listener closes",
+			Meaning: "1 hands connections that wait at a closing listener to another one of the same SO_REUSEPORT group. With 0 a reload that " +
+				"closes one listener of a group resets the connections that waited there.",
+			Unit: UnitBool, Shape: ShapeInt, Min: zero, Since: Version{5, 14}, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_fastopen", Title: "data in the first packet",
+			Meaning: "A bit mask: 1 lets clients send data with the SYN, 2 lets servers take it, 0x400 turns it on for every listener without " +
+				"its asking. Servers need 2 and either 0x400 or a socket option.",
+			Unit: UnitNone, Shape: ShapeInt, Default: "1", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.core.netdev_max_backlog", Title: "packets waiting for the stack, per CPU",
+			Meaning: "Length of the per-CPU queue between a driver and the protocol stack. Loopback, veth, RPS and drivers without NAPI pass " +
+				"through it; most network cards do not.",
+			Unit: UnitPackets, Shape: ShapeInt, Default: "1000", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Decides: []string{"softnet.dropped"},
+			Rule: func(k Key, f *Facts) []Judgement {
+				return f.seen("softnet.dropped").judge(Judgement{
+					Verdict: Advice, Finding: "sysctl.netdev-backlog-overflow", Severity: Warning,
+					Why:       "packets were dropped because a CPU's input queue was full",
+					Recommend: double(f, k, 1000, 65536),
+					Remedy:    "raise net.core.netdev_max_backlog, or spread the load over more CPUs (RPS, more queues)",
+				})
+			},
+			Refs: []string{refNetSysctl},
+		},
+		{
+			Key: "net.core.netdev_budget", Title: "packets one polling round may take",
+			Meaning: "How many packets the kernel takes from all devices in one polling round before it lets others run.",
+			Unit:    UnitPackets, Shape: ShapeInt, Default: "300", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Decides: []string{"softnet.time_squeeze", "softnet.dropped"}, Rule: judgeBudget, Refs: []string{refNetSysctl},
+		},
+		{
+			Key: "net.core.netdev_budget_usecs", Title: "time one polling round may take",
+			Meaning: "How long one polling round may last.",
+			Unit:    UnitMicros, Shape: ShapeInt, Default: "2000", DefaultNote: "8000 with some timer frequencies", Since: Version{4, 12},
+			Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Decides: []string{"softnet.time_squeeze", "softnet.dropped"}, Rule: judgeBudget, Refs: []string{refNetSysctl},
+		},
+		{
+			Key: "device.rx-ring", Title: "receive ring of the network card",
+			Meaning: "Packets that the card received and had no room for. It is no sysctl: the ring's size is set with `ethtool -G`.",
+			Unit:    UnitPackets, Shape: ShapeInt, Scope: ScopeDevice, Class: ClassEvidence, ReadOnly: true,
+			Decides: []string{"device.rx_missed_errors"},
+			Rule: func(_ Key, f *Facts) []Judgement {
+				return f.seen("device.rx_missed_errors").judge(Judgement{
+					Verdict: Advice, Finding: "device.rx-ring-overflow", Severity: Warning,
+					Why:    "the network card dropped packets for which it had no buffer",
+					Remedy: "see `ethtool -g DEV` and raise the ring with `ethtool -G DEV rx N`; look for a CPU that does all the interrupts",
+				})
+			},
+			Refs: []string{"https://man7.org/linux/man-pages/man8/ethtool.8.html"},
+		},
+		{
+			Key: "net.ipv4.tcp_fwmark_accept", Title: "accepted sockets inherit the packet's mark",
+			Meaning: "1 gives an accepted socket the firewall mark of its SYN, so that policy routing by mark holds for the answers.",
+			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.ip_unprivileged_port_start", Title: "first port that anybody may bind",
+			Meaning: "Ports below it need CAP_NET_BIND_SERVICE. The ephemeral range must begin at or above it: the kernel refuses either write otherwise.",
+			Unit:    UnitPorts, Shape: ShapeInt, Min: zero, Max: max16, Default: "1024", Since: Version{4, 11}, Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+	}
+}
+
+// double is twice the live value, at least floor and at most ceiling, and never
+// below the live value; empty when the value is not known or high enough.
+func double(f *Facts, k Key, floor, ceiling int64) string {
+	v, ok := f.Live.Int(k)
+	if !ok {
+		return ""
+	}
+	want := min(max(2*v, floor), ceiling)
+	if want <= v {
+		return ""
+	}
+	return strconv.FormatInt(want, 10)
+}
+
+// judgeAcceptQueue speaks when connections wait in vain, and tells apart whether
+// the setting or the program bounds the queue.
+func judgeAcceptQueue(k Key, f *Facts) []Judgement {
+	limit, ok := f.Live.Int(k)
+	if !ok {
+		return nil
+	}
+	overflow := f.seen("TcpExt.ListenOverflows")
+	if !f.ListenersRead {
+		return overflow.judge(Judgement{
+			Verdict: Unknown, Finding: "sysctl.accept-queue-overflow", Severity: Warning,
+			Why:     "connections were dropped at a full accept queue; which listener's could not be read",
+			Missing: []string{"listeners with their queues"},
+		})
+	}
+	var out []Judgement
+	for _, l := range f.Listeners {
+		if l.Proto != "tcp" || l.Limit <= 0 || float64(l.Queued) < f.Profile.queueWarn()*float64(l.Limit) {
+			continue
+		}
+		subject := fmt.Sprintf("%s %s:%d", l.Proto, l.Address, l.Port)
+		ev := append([]Evidence{{"accept queue of " + subject, fmt.Sprintf("%d of %d", l.Queued, l.Limit)}}, overflow.evidence...)
+		severity := Warning
+		if l.Queued > l.Limit {
+			severity = Critical // sk_acceptq_is_full: more than the backlog waits, everything further is dropped
+		}
+		if int64(l.Limit) == limit {
+			out = append(out, Judgement{
+				Verdict: Advice, Finding: "sysctl.somaxconn-bounds-queue", Severity: severity, Subject: subject,
+				Why:       "the accept queue is full and net.core.somaxconn is what bounds it",
+				Recommend: double(f, k, 4096, 65535), Evidence: ev,
+				Remedy: "raise net.core.somaxconn, then restart the listener: it takes the bound when it calls listen(); and find out why " + nameOr(l.Program) + " accepts so slowly",
+			})
+			continue
+		}
+		out = append(out, Judgement{
+			Verdict: Advice, Finding: "sysctl.application-bounds-queue", Severity: severity, Subject: subject, Evidence: ev,
+			Why:    fmt.Sprintf("the accept queue is full, and %s itself asked for a backlog of %d; net.core.somaxconn would allow %d", nameOr(l.Program), l.Limit, limit),
+			Remedy: "raise the backlog in the program's own configuration (nginx `listen … backlog=`, php-fpm `listen.backlog`, redis `tcp-backlog`: 511 by default) and restart it; raising the sysctl changes nothing",
+		})
+	}
+	if len(out) > 0 {
+		return out
+	}
+	return overflow.judge(Judgement{
+		Verdict: Advice, Finding: "sysctl.accept-queue-overflow", Severity: Warning,
+		Why:    "connections were dropped at a full accept queue; no queue is full at this moment",
+		Remedy: "watch the queues (`ss -lnt`, Recv-Q against Send-Q) to find the listener before raising anything",
+	})
+}
+
+func nameOr(program string) string {
+	if program == "" {
+		return "the program"
+	}
+	return program
+}
+
+func judgeSynBacklog(k Key, f *Facts) []Judgement {
+	if cookies, ok := f.Live.Int(keySyncookies); !ok || cookies != 0 {
+		return nil
+	}
+	return f.seen("TcpExt.TCPReqQFullDrop").judge(Judgement{
+		Verdict: Advice, Finding: "sysctl.syn-queue-overflow", Severity: Warning,
+		Why:       "SYNs are dropped at a full queue of half-open connections, because SYN cookies are off",
+		Recommend: double(f, k, 1024, 65536),
+		Remedy:    "turn net.ipv4.tcp_syncookies on; this key matters only without",
+	})
+}
+
+func judgeSyncookies(_ Key, f *Facts) []Judgement {
+	return f.seen("TcpExt.TCPReqQFullDoCookies").judge(Judgement{
+		Verdict: Advice, Finding: "sysctl.syn-queue-cookies", Severity: Warning,
+		Why:    "the queue of half-open connections overflows and cookies are sent: somebody floods, or a program accepts too slowly",
+		Remedy: "look at the accept queues first; no sysctl repairs a program that does not accept",
+	})
+}
+
+func judgeBudget(k Key, f *Facts) []Judgement {
+	squeezed, dropped := f.seen("softnet.time_squeeze"), f.seen("softnet.dropped")
+	if len(squeezed.missing)+len(dropped.missing) > 0 {
+		return []Judgement{{Verdict: Unknown, Why: "the counters that decide were not read", Missing: append(squeezed.missing, dropped.missing...)}}
+	}
+	if !squeezed.moving || !dropped.moving {
+		return nil
+	}
+	return []Judgement{{
+		Verdict: Advice, Finding: "sysctl.netdev-budget-exhausted", Severity: Warning,
+		Why:       "polling rounds end before the queues are empty, and packets are dropped meanwhile",
+		Evidence:  append(squeezed.evidence, dropped.evidence...),
+		Recommend: double(f, k, 0, 1<<20),
+		Remedy:    "raise " + string(k) + ", or spread interrupts over more CPUs",
+	}}
+}

@@ -1,3 +1,146 @@
 package sysctl
 
-func memoryEntries() []*Entry { return nil }
+import "fmt"
+
+// memoryEntries bound what connections may buffer.
+func memoryEntries() []*Entry {
+	zero, _ := between(0, 0)
+	one, long := between(1, 1<<62)
+	pages := func(k Key, proto string) *Entry {
+		return &Entry{
+			Key: k, Title: "memory of all " + proto + " sockets together",
+			Meaning: "Three bounds in pages, not bytes: below the first nothing happens, above the second buffers are not enlarged any more, at the " +
+				"third packets are dropped and connections reset.",
+			Unit: UnitPages, Shape: ShapeInts, Fields: 3, Min: zero, Max: long, DefaultNote: "grows with memory", Scope: ScopeInitial,
+			Class: ClassEvidence, Refs: []string{refIPSysctl},
+		}
+	}
+	tcp := pages("net.ipv4.tcp_mem", "TCP")
+	tcp.Decides = []string{"pages in use (sockstat)", "TcpExt.TCPMemoryPressures"}
+	tcp.Rule = func(k Key, f *Facts) []Judgement { return judgePages(k, f, "TcpExt.TCPMemoryPressures") }
+	udp := pages("net.ipv4.udp_mem", "UDP")
+	udp.Decides = []string{"pages in use (sockstat)"}
+	udp.Rule = func(k Key, f *Facts) []Judgement { return judgePages(k, f, "") }
+	buffer := func(k Key, title, meaning string) *Entry {
+		return &Entry{
+			Key: k, Title: title, Meaning: meaning, Unit: UnitBytes, Shape: ShapeInt, Scope: ScopeGlobal, Class: ClassEvidence, LargerIsFine: true,
+			DefaultNote: "212992; 4194304 for the maxima since Linux 6.17", Refs: []string{refNetSysctl},
+		}
+	}
+	rmem := buffer("net.core.rmem_max", "largest receive buffer a program may ask for",
+		"Bounds SO_RCVBUF only. It does not bound TCP's own enlargement of buffers, which tcp_rmem does: raising it does nothing for programs that do not ask.")
+	rmem.Decides = []string{"Udp.RcvbufErrors", "a UDP program that asks for its buffer"}
+	rmem.Rule = func(k Key, f *Facts) []Judgement {
+		if f.roles().SetsBufferSize != Yes {
+			return nil
+		}
+		return f.seen("Udp.RcvbufErrors", "Udp6.RcvbufErrors").judge(Judgement{
+			Verdict: Advice, Finding: "sysctl.udp-receive-buffer", Severity: Warning, Recommend: double(f, k, 1<<20, 64<<20),
+			Why:    "UDP packets were dropped at full receive buffers, and the program asks for a larger one than the bound allows",
+			Remedy: "raise net.core.rmem_max and restart the program; a program that cannot keep up needs more than a buffer",
+		})
+	}
+	wmem := buffer("net.core.wmem_max", "largest send buffer a program may ask for",
+		"Bounds SO_SNDBUF only. It does not bound TCP's own enlargement of buffers, which tcp_wmem does.")
+	wmem.Class = ClassInfo
+	defaults := func(k Key, what string) *Entry {
+		e := buffer(k, "default "+what+" buffer of sockets that are not TCP",
+			"Every UDP, raw and unix socket begins with it. Megabytes here are multiplied by the number of sockets; TCP does not use it (tcp_rmem and tcp_wmem do).")
+		e.Class, e.DefaultNote, e.Default, e.LargerIsFine = ClassNever, "", "212992", false
+		e.Decides = []string{"the value"}
+		return e
+	}
+	vector := func(k Key, which string) *Entry {
+		return &Entry{
+			Key: k, Title: "smallest, first and largest " + which + " buffer of a TCP connection",
+			Meaning: "TCP enlarges a connection's buffer up to the third number when bandwidth times delay needs it. It costs nothing while unused; " +
+				"more than bandwidth times delay gains nothing.",
+			Unit: UnitBytes, Shape: ShapeInts, Fields: 3, Min: one, Default: "", DefaultNote: "4096 131072 6291456 and 4096 16384 4194304 on most machines",
+			Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true, Decides: []string{"bandwidth × delay of the paths"},
+			Refs: []string{refIPSysctl},
+		}
+	}
+	return []*Entry{
+		tcp, udp,
+		vector("net.ipv4.tcp_rmem", "receive"), vector("net.ipv4.tcp_wmem", "send"),
+		rmem, wmem,
+		defaults("net.core.rmem_default", "receive"), defaults("net.core.wmem_default", "send"),
+		{
+			Key: "net.ipv4.udp_rmem_min", Title: "receive memory every UDP socket gets",
+			Meaning: "A UDP socket may use this much even under memory pressure.",
+			Unit:    UnitBytes, Shape: ShapeInt, Min: one, Default: "4096", Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true,
+			Decides: []string{"Udp.RcvbufErrors", "pages in use (sockstat)"},
+			Rule: func(k Key, f *Facts) []Judgement {
+				mem := f.Live.Ints("net.ipv4.udp_mem")
+				if f.Sockets == nil || len(mem) < 2 || f.Sockets.UDPMemPages < mem[1] {
+					return nil // without pressure the key has no effect
+				}
+				return f.seen("Udp.RcvbufErrors", "Udp6.RcvbufErrors").judge(Judgement{
+					Verdict: Advice, Finding: "sysctl.udp-memory-pressure", Severity: Warning, Recommend: double(f, k, 16384, 1<<20),
+					Why:    "UDP packets were dropped while UDP as a whole is short of memory",
+					Remedy: "find the sockets that do not read (`ss -uam`); raise net.ipv4.udp_mem",
+				})
+			},
+			Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.udp_wmem_min", Title: "send memory every UDP socket gets",
+			Meaning: "Has no effect: the kernel does not account send memory this way.",
+			Unit:    UnitBytes, Shape: ShapeInt, Min: one, Default: "4096", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.core.optmem_max", Title: "ancillary memory of a socket",
+			Meaning: "For control messages and socket filters.",
+			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "20480; 131072 since Linux 6.7", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refNetSysctl},
+		},
+		{
+			Key: "net.unix.max_dgram_qlen", Title: "queue of a unix datagram socket",
+			Meaning: "Messages that wait at a unix datagram socket such as /dev/log. Distributions set 10 to 512.",
+			Unit:    UnitPackets, Shape: ShapeInt, Default: "10", Scope: ScopeNamespace, Class: ClassInfo, LargerIsFine: true, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_moderate_rcvbuf", Title: "TCP enlarges receive buffers by itself",
+			Meaning: "0 leaves every connection with its first buffer.",
+			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_notsent_lowat", Title: "unsent bytes before a socket counts as writable",
+			Meaning: "Keeps less unsent data in the kernel when it is lowered.",
+			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "unlimited", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_limit_output_bytes", Title: "bytes of one connection in the queues below TCP",
+			Meaning: "Keeps one connection from filling a device's queue.",
+			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "262144 to 4194304 by version", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
+		},
+	}
+}
+
+// judgePages compares pages in use with the middle bound, where pressure begins.
+func judgePages(k Key, f *Facts, counter string) []Judgement {
+	bounds := f.Live.Ints(k)
+	var s sighting
+	if counter != "" {
+		s = f.seen(counter)
+	}
+	switch {
+	case len(bounds) < 3:
+		return nil
+	case f.Sockets == nil:
+		s.missing = append(s.missing, "/proc/net/sockstat")
+	default:
+		used := f.Sockets.TCPMemPages
+		if k == "net.ipv4.udp_mem" {
+			used = f.Sockets.UDPMemPages
+		}
+		if used >= bounds[1] {
+			s.ever, s.moving = true, true
+			s.evidence = append(s.evidence, Evidence{"pages in use", fmt.Sprintf("%d, pressure from %d, drops from %d", used, bounds[1], bounds[2])})
+		}
+	}
+	return s.judge(Judgement{
+		Verdict: Advice, Finding: "sysctl.socket-memory-pressure", Severity: Warning,
+		Why:    "sockets use more memory than " + string(k) + " grants without pressure: buffers shrink, packets are dropped",
+		Remedy: "find the sockets that hold it (`ss -tm`, `ss -um`): unread data first; raise the three bounds (in pages) only if the memory is there",
+	})
+}

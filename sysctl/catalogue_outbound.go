@@ -1,3 +1,349 @@
 package sysctl
 
-func outboundEntries() []*Entry { return nil }
+import (
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// outboundEntries decide how many connections a host can have to others.
+func outboundEntries() []*Entry {
+	zero, _ := between(0, 0)
+	one, _ := between(1, 0)
+	portMin, portMax := between(1, 65535)
+	_, max2 := between(0, 2)
+	return []*Entry{
+		{
+			Key: keyPortRange, Title: "ports for outgoing connections",
+			Meaning: "First and last port that the kernel picks from when a program connects without binding, for IPv4 and IPv6 alike (there is " +
+				"no net.ipv6 twin). Connections to different destinations share ports, connections to one address and port cannot: so this " +
+				"many at once to each. The ends should have different parity, because connect() prefers one half and bind(0) the other.",
+			Unit: UnitPorts, Shape: ShapeInts, Fields: 2, Min: portMin, Max: portMax, Atomic: true,
+			Default: "32768 60999", DefaultNote: "32768 61000 before Linux 4.2", Scope: ScopeNamespace, Class: ClassEvidence,
+			Decides: []string{"ports in use per destination", "net.ipv4.ip_local_reserved_ports", "parity of the ends"},
+			Rule:    judgePortRange,
+			Refs:    []string{refIPSysctl, "https://github.com/aws/aws-graviton-getting-started/issues/488"},
+		},
+		{
+			Key: keyReservedPorts, Title: "ports that are never picked automatically",
+			Meaning: "Ports that the kernel leaves out when it picks one; a program can still bind them by number. A write replaces the whole " +
+				"list. A service whose port lies inside the ephemeral range and is not listed here will one day fail to start with " +
+				"\"Address already in use\", because a client got its port.",
+			Unit: UnitPorts, Shape: ShapePorts, Atomic: true, Default: "", Scope: ScopeNamespace, Class: ClassWrong, LargerIsFine: true,
+			Decides: []string{"ports of listeners", "net.ipv4.ip_local_port_range"},
+			Rule:    judgeReservedPorts,
+			Refs:    []string{refIPSysctl, "https://github.com/twitter/twemproxy/issues/561", "https://github.com/stellar/stellar-core/issues/676"},
+		},
+		{
+			Key: "net.ipv4.ip_local_port_step_width", Title: "random step of the search for a port",
+			Meaning: "Makes the search for a free port jump by random steps, so that a nearly full range does not cost more and more time.",
+			Unit:    UnitPorts, Shape: ShapeInt, Since: Version{7, 1}, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: keyTWReuse, Title: "outgoing connections may take a port from TIME_WAIT",
+			Meaning: "1 lets connect() take over a port whose last connection to the same destination is in TIME_WAIT, if both sides use " +
+				"timestamps; 2 only on loopback. It concerns outgoing connections: it does nothing for the TIME_WAIT of a server that closed " +
+				"first. The kernel's own text: \"should not be changed without advice or request of technical experts\".",
+			Unit: UnitNone, Shape: ShapeInt, Min: zero, Max: max2, Default: "2", DefaultNote: "0 before Linux 4.19", Scope: ScopeNamespace, Class: ClassEvidence,
+			Decides: []string{"outgoing TIME_WAIT per destination", "connects that failed with EADDRNOTAVAIL", "net.ipv4.tcp_timestamps"},
+			Rule:    judgeTWReuse, Refs: []string{refIPSysctl, refWorkerman},
+		},
+		{
+			Key: "net.ipv4.tcp_tw_reuse_delay", Title: "age from which a TIME_WAIT port is taken over",
+			Meaning: "How long a connection must have been in TIME_WAIT before tcp_tw_reuse takes its port. Below the tick of the peer's " +
+				"timestamp clock the protection against old segments fails.",
+			Unit: UnitMillis, Shape: ShapeInt, Since: Version{6, 14}, Default: "1000", Scope: ScopeNamespace, Class: ClassInfo,
+			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: keyTWBuckets, Title: "most sockets in TIME_WAIT",
+			Meaning: "When more sockets would be in TIME_WAIT, the further ones are destroyed at once, with a line in the kernel log. It is a " +
+				"guard against memory exhaustion (about 256 bytes each) and must not be lowered: a destroyed TIME_WAIT lets old segments into " +
+				"new connections.",
+			Unit: UnitCount, Shape: ShapeInt, DefaultNote: "half the entries of the connection hash; 131072 with 32 GiB", Scope: ScopeNamespace,
+			Class: ClassEvidence, LargerIsFine: true, Decides: []string{"TcpExt.TCPTimeWaitOverflow", "the kernel's default"},
+			Rule: func(k Key, f *Facts) []Judgement {
+				return f.seen("TcpExt.TCPTimeWaitOverflow").judge(Judgement{
+					Verdict: Advice, Finding: "sysctl.time-wait-overflow", Severity: Warning,
+					Why:       "sockets in TIME_WAIT are destroyed because there are too many",
+					Recommend: twRecommendation(f, k),
+					Remedy:    "raise net.ipv4.tcp_max_tw_buckets to at least the kernel's default; about 256 bytes each",
+				})
+			},
+			Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_fin_timeout", Title: "how long an orphaned FIN_WAIT_2 lives",
+			Meaning: "Seconds that a socket which its program has closed waits for the peer's FIN. It is not the length of TIME_WAIT, which is " +
+				"60 seconds compiled in: set to 5, TIME_WAIT still lasts 61 (measured).",
+			Unit: UnitSeconds, Shape: ShapeInt, Default: "60", Scope: ScopeNamespace, Class: ClassNever,
+			Decides: []string{"the value", "number of orphaned sockets in FIN_WAIT_2"},
+			Rule:    judgeFinWait, Refs: []string{refIPSysctl, "https://github.com/fastos/fastsocket/issues/51"},
+		},
+		{
+			Key: "limit.time-wait-length", Title: "length of TIME_WAIT",
+			Meaning: "60 seconds, compiled into the kernel (TCP_TIMEWAIT_LEN). No key changes it.",
+			Unit:    UnitSeconds, Shape: ShapeInt, Default: "60", Scope: ScopeHost, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: keyTimestamps, Title: "TCP timestamps",
+			Meaning: "Protection against wrapped sequence numbers, exact round-trip times, and the condition for tcp_tw_reuse. Old hardening " +
+				"guides turn it off to hide the uptime; kernels since 4.10 send a random offset per connection.",
+			Unit: UnitNone, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
+			Decides: []string{"the value"}, Refs: []string{refIPSysctl, "https://github.com/Kicksecure/security-misc/issues/335"},
+		},
+		{
+			Key: "net.ipv4.tcp_sack", Title: "selective acknowledgements",
+			Meaning: "Lets the receiver say which segments arrived, so that a loss costs one retransmission and not a window.",
+			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_window_scaling", Title: "windows above 64 KiB",
+			Meaning: "Without it no connection has more than 64 KiB on the way.",
+			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_rfc1337", Title: "resets in TIME_WAIT",
+			Meaning: "The kernel's documentation: 1 conforms to RFC 1337, 0 does not and prevents TIME_WAIT assassination less strictly. Many " +
+				"guides say the reverse. Neither value decides whether clients connect.",
+			Unit: UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.ip_autobind_reuse", Title: "bind(0) may share ports",
+			Meaning: "Lets bind(0) hand out a port that is in use already, if both sockets have SO_REUSEADDR. For experts only; programs that " +
+				"bind before they connect should use IP_BIND_ADDRESS_NO_PORT (Linux 4.2) or IP_LOCAL_PORT_RANGE (6.3).",
+			Unit: UnitBool, Shape: ShapeInt, Min: zero, Since: Version{5, 7}, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
+			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.ip_nonlocal_bind", Title: "programs may bind addresses the host does not have",
+			Meaning: "For addresses that move between hosts (VRRP). Otherwise it hides a wrong bind address: the program starts and nobody can reach it.",
+			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassWrong,
+			Decides: []string{"the value", "VRRP or the like on this host"}, Rule: judgeNonlocalBind, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_max_orphans", Title: "most sockets without a program",
+			Meaning: "Sockets that their programs have closed and that still have data to deliver; each may hold 64 KiB. Beyond the bound " +
+				"connections are reset. Not to be lowered.",
+			Unit: UnitCount, Shape: ShapeInt, Min: zero, DefaultNote: "grows with memory", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Decides: []string{"TcpExt.TCPAbortOnMemory", "orphaned sockets"}, Rule: judgeOrphans, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_orphan_retries", Title: "how often an orphaned socket repeats its data",
+			Meaning: "How often a socket without a program repeats unacknowledged data; 0 stands for 8.",
+			Unit:    UnitCount, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+		},
+		{
+			Key: "net.ipv4.tcp_challenge_ack_limit", Title: "challenge ACKs per second",
+			Meaning: "Bound of the answers to suspicious segments (RFC 5961).",
+			Unit:    UnitCount, Shape: ShapeInt, Min: one, DefaultNote: "1000 before Linux 5.19, then unlimited", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
+		},
+	}
+}
+
+// judgePortRange measures the head-room per destination.
+func judgePortRange(_ Key, f *Facts) []Judgement {
+	r, usable, ok := f.ephemeral()
+	if !ok {
+		return []Judgement{{Verdict: Unknown, Why: "the range could not be understood", Missing: []string{string(keyPortRange)}}}
+	}
+	if !f.CensusRead {
+		return []Judgement{{Verdict: Unknown, Why: "how many ports each destination uses was not counted", Missing: []string{"census of outgoing connections"}}}
+	}
+	var out []Judgement
+	for _, d := range f.Destinations {
+		share := ratio(int64(d.InUse), int64(usable))
+		if share < f.Profile.rangeWarn() {
+			continue
+		}
+		j := Judgement{
+			Verdict: Advice, Finding: "sysctl.ephemeral-range-small", Severity: Warning, Subject: d.Name(),
+			Why: fmt.Sprintf("%d of %d ports for connections to this destination are in use; from half on the search for a free one takes longer and longer, "+
+				"and when none is left connect() fails with \"Cannot assign requested address\"", d.InUse, usable),
+			Evidence: []Evidence{
+				{"ports in use", fmt.Sprintf("%d of %d (%s), %d of them in TIME_WAIT", d.InUse, usable, percent(share), d.TimeWait)},
+				{string(keyPortRange), r.spaced()},
+			},
+			Recommend: widerRange(f, r),
+			Remedy:    "keep connections open and reuse them (a pool, HTTP keep-alive); then widen the range, reserving the ports of services inside it; more destination or source addresses multiply the ports",
+		}
+		if share >= f.Profile.rangeCritical() || d.Failed == Yes {
+			j.Severity = Critical
+		}
+		out = append(out, j)
+	}
+	return out
+}
+
+// widerRange is the present range widened to 16384–65535: above the ports where
+// services usually listen, and of different parity. Empty when nothing is gained.
+func widerRange(f *Facts, r PortRange) string {
+	low, high := uint16(16384), uint16(65535)
+	if start, ok := f.Live.Int("net.ipv4.ip_unprivileged_port_start"); ok && int64(low) < start && start < 65535 {
+		low = uint16(start) + uint16(start)%2 // even, the other end is odd
+	}
+	low = min(low, r.Low)
+	if low%2 == high%2 && low < 65535 {
+		low++
+	}
+	if r.Low <= low && r.High >= high {
+		return ""
+	}
+	return PortRange{low, high}.spaced()
+}
+
+func (r PortRange) spaced() string { return fmt.Sprintf("%d %d", r.Low, r.High) }
+
+// judgeReservedPorts finds listeners whose port a client may get.
+func judgeReservedPorts(k Key, f *Facts) []Judgement {
+	r, _, ok := f.ephemeral()
+	if !ok {
+		return []Judgement{{Verdict: Unknown, Why: "the ephemeral range is not known", Missing: []string{string(keyPortRange)}}}
+	}
+	if !f.ListenersRead {
+		return []Judgement{{Verdict: Unknown, Why: "the listeners were not read", Missing: []string{"listeners"}}}
+	}
+	reserved := f.reserved()
+	var loose []PortRange
+	type named struct{ port, text string }
+	var names []named
+	for _, l := range f.Listeners {
+		if l.Proto != "tcp" && !l.Configured || !r.Contains(l.Port) {
+			continue
+		}
+		if slices.ContainsFunc(reserved, func(x PortRange) bool { return x.Contains(l.Port) }) {
+			continue
+		}
+		loose = append(loose, PortRange{l.Port, l.Port})
+		n := named{l.Proto + " " + strconv.Itoa(int(l.Port)), nameOr(l.Program)}
+		if !slices.ContainsFunc(names, func(x named) bool { return x.port == n.port }) {
+			names = append(names, n)
+		}
+	}
+	merged := FormatPorts(MergePorts(append(slices.Clone(reserved), loose...)))
+	var out []Judgement
+	for _, n := range names {
+		out = append(out, Judgement{
+			Verdict: Wrong, Finding: "sysctl.ephemeral-range-overlaps", Severity: Warning, Subject: n.port,
+			Why: fmt.Sprintf("port %s of %s lies inside the ephemeral range %s and is not reserved: while %s is down a client can be given the port, and the start fails with \"Address already in use\"",
+				n.port, n.text, r.spaced(), n.text),
+			Evidence:  []Evidence{{string(keyPortRange), r.spaced()}, {string(k), orNone(FormatPorts(reserved))}},
+			Recommend: merged,
+			Remedy:    "add the port to " + string(k) + " (a write replaces the list: this value keeps what is there)",
+		})
+	}
+	return out
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "(empty)"
+	}
+	return s
+}
+
+// judgeTWReuse recommends 1 only when outgoing TIME_WAIT really fills the range.
+func judgeTWReuse(k Key, f *Facts) []Judgement {
+	v, ok := f.Live.Int(k)
+	if !ok || v == 1 {
+		return nil
+	}
+	_, usable, ok := f.ephemeral()
+	if !ok || !f.CensusRead {
+		return []Judgement{{Verdict: Unknown, Why: "how many outgoing connections are in TIME_WAIT was not counted", Missing: []string{"census of outgoing connections"}}}
+	}
+	for _, d := range f.Destinations {
+		waiting, used := ratio(int64(d.TimeWait), int64(usable)), ratio(int64(d.InUse), int64(usable))
+		if d.Proto != "tcp" || waiting < 0.50 || d.Failed != Yes && used < f.Profile.rangeCritical() {
+			continue
+		}
+		ev := []Evidence{{"TIME_WAIT to " + d.Name(), fmt.Sprintf("%d of %d ports (%s)", d.TimeWait, usable, percent(waiting))}, {"connects failed", d.Failed.String()}}
+		if ts, ok := f.Live.Int(keyTimestamps); ok && ts == 0 {
+			return []Judgement{{
+				Verdict: Advice, Finding: "sysctl.time-wait-exhaustion", Severity: Critical, Subject: d.Name(), Evidence: ev,
+				Why:    "outgoing connections in TIME_WAIT fill the ephemeral range; tcp_tw_reuse could not help, because timestamps are off",
+				Remedy: "keep connections open and reuse them; turn net.ipv4.tcp_timestamps on",
+			}}
+		}
+		return []Judgement{{
+			Verdict: Advice, Finding: "sysctl.time-wait-exhaustion", Severity: Critical, Subject: d.Name(), Evidence: ev, Recommend: "1",
+			Why:    "outgoing connections in TIME_WAIT fill the ephemeral range to this destination",
+			Remedy: "keep connections open and reuse them; tcp_tw_reuse = 1 is the last resort and works for outgoing connections only",
+		}}
+	}
+	return nil
+}
+
+// TWBucketsFloor is a number that the kernel's default for tcp_max_tw_buckets
+// cannot be below: half the connection hash (tcp_sk_init). The hash's size is
+// net.ipv4.tcp_ehash_entries where the kernel shows it (6.1); otherwise the
+// kernel takes at least one entry per 128 KiB of memory and at most 524288
+// (tcp_init, alloc_large_system_hash). ok is false when neither is known.
+func TWBucketsFloor(f *Facts) (floor int64, ok bool) {
+	if v, has := f.Live.Int("net.ipv4.tcp_ehash_entries"); has && v != 0 {
+		return max(v, -v) / 2, true // negative: shared with the first namespace
+	}
+	if f.MemoryBytes == 0 {
+		return 0, false
+	}
+	return min(int64(f.MemoryBytes>>17), 512<<10) / 2, true
+}
+
+func twRecommendation(f *Facts, k Key) string {
+	v, ok := f.Live.Int(k)
+	if !ok {
+		return ""
+	}
+	floor, _ := TWBucketsFloor(f)
+	return strconv.FormatInt(max(2*v, floor), 10)
+}
+
+func judgeFinWait(_ Key, f *Facts) []Judgement {
+	if f.Sockets == nil || f.Sockets.FinWait2 < 0 {
+		return nil // the value alone is judged already
+	}
+	maximum, ok := f.Live.Int("net.ipv4.tcp_max_orphans")
+	if !ok || ratio(f.Sockets.FinWait2, maximum) < 0.25 {
+		return nil
+	}
+	return []Judgement{{
+		Verdict: Advice, Finding: "sysctl.fin-wait-pile-up", Severity: Warning,
+		Why:      "orphaned sockets pile up in FIN_WAIT_2: peers do not close their side",
+		Evidence: []Evidence{{"FIN_WAIT_2", fmt.Sprint(f.Sockets.FinWait2)}, {"net.ipv4.tcp_max_orphans", fmt.Sprint(maximum)}},
+		Remedy:   "find the peers that do not close; this is the one case in which a lower tcp_fin_timeout has an effect, and it is for you to weigh",
+	}}
+}
+
+func judgeNonlocalBind(k Key, f *Facts) []Judgement {
+	if v, _ := f.Live.Int(k); v == 0 {
+		return nil
+	}
+	switch f.roles().VRRP {
+	case Yes:
+		return nil
+	case Unsure:
+		return []Judgement{{Verdict: Unknown, Why: "right with VRRP or another program that moves addresses, wrong without", Missing: []string{"VRRP"}}}
+	}
+	return []Judgement{{
+		Verdict: Wrong, Finding: "sysctl.nonlocal-bind", Severity: Info,
+		Why:    "programs can bind addresses that this host does not have, and nothing here moves addresses: a mistyped bind address goes unnoticed",
+		Remedy: "turn it off unless addresses move between hosts",
+	}}
+}
+
+func judgeOrphans(k Key, f *Facts) []Judgement {
+	s := f.seen("TcpExt.TCPAbortOnMemory")
+	maximum, ok := f.Live.Int(k)
+	if f.Sockets == nil || !ok {
+		s.missing = append(s.missing, "orphaned sockets")
+	} else if share := ratio(f.Sockets.Orphans, maximum); share >= 0.25 {
+		s.ever, s.moving = true, true
+		s.evidence = append(s.evidence, Evidence{"orphaned sockets", fmt.Sprintf("%d of %d (%s)", f.Sockets.Orphans, maximum, percent(share))})
+	}
+	return s.judge(Judgement{
+		Verdict: Advice, Finding: "sysctl.orphans-near-limit", Severity: Warning,
+		Why:       "sockets that programs have closed fill their bound; beyond it connections are reset",
+		Recommend: double(f, k, 0, 1<<20),
+		Remedy:    "find out which peers do not take their data; raising the bound costs up to 64 KiB a socket",
+	})
+}

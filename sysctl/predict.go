@@ -1,0 +1,331 @@
+package sysctl
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Persisted is what one loader makes of the files for a key: the winner.
+type Persisted struct {
+	Loader Loader `json:"loader"`
+	Value  string `json:"value"`
+	File   string `json:"file"` // as the loader names it
+	Line   int    `json:"line"`
+	// Refused: the kernel does not take this text.
+	Refused bool `json:"refused,omitempty"`
+}
+
+// Provenance is everything known about where a key's value comes from.
+type Provenance struct {
+	Key       Key                `json:"key"`
+	Live      Value              `json:"live"`
+	Persisted []Persisted        `json:"persisted"` // one for each loader that sets it
+	Losers    map[Loader][]Loser `json:"losers,omitempty"`
+	Overrides []Override         `json:"overrides,omitempty"`
+	Reboot    Prediction         `json:"reboot"`
+}
+
+// Prediction is what a key will hold after the next reboot.
+type Prediction struct {
+	// Value is what it will hold; meaningful only when Known.
+	Value string `json:"value,omitempty"`
+	Known bool   `json:"known"`
+	// Changes: Yes when the live value will not come back, No when it will.
+	Changes Fact `json:"changes"`
+	// Why says which file, program or default decides, or what cannot be told.
+	Why string `json:"why"`
+	// By is the line that decides, nil when none does.
+	By *Place `json:"by,omitempty"`
+}
+
+// Host is all that the answers about persistence need.
+type Host struct {
+	Keys     *KeySet
+	Live     Values
+	Outcomes []*Outcome // one a loader, in the order of Loaders
+	Boot     *Boot
+	Kernel   Version
+}
+
+// Outcome returns what a loader does on this host.
+func (h *Host) Outcome(l Loader) *Outcome {
+	for _, o := range h.Outcomes {
+		if o.Loader == l {
+			return o
+		}
+	}
+	return nil
+}
+
+// NewHost simulates both loaders and reads the boot from a capture.
+func NewHost(t *Tree, keys *KeySet, live Values, kernel Version) *Host {
+	h := &Host{Keys: keys, Live: live, Kernel: kernel}
+	for _, l := range Loaders() {
+		h.Outcomes = append(h.Outcomes, Simulate(l, t, keys))
+	}
+	h.Boot = DetectBoot(t, h.Outcomes...)
+	return h
+}
+
+// Provenance says who sets a key, under each loader, and what a reboot brings.
+func (h *Host) Provenance(k Key) Provenance {
+	p := Provenance{Key: k, Live: h.Live[k], Losers: map[Loader][]Loser{}, Persisted: []Persisted{}}
+	for _, o := range h.Outcomes {
+		if w, ok := o.Winner(k); ok {
+			a := o.Line(w)
+			pe := Persisted{Loader: o.Loader, Value: w.Value, File: a.File, Line: a.Line}
+			// A refused text leaves an earlier line's value in force.
+			if e, in := Find(k); in {
+				_, taken, known := e.store(h.Live[k].Text, w.Value)
+				pe.Refused = known && !taken
+			}
+			p.Persisted = append(p.Persisted, pe)
+		}
+		if l := o.Losers(k); len(l) > 0 {
+			p.Losers[o.Loader] = l
+		}
+	}
+	if h.Boot != nil {
+		for _, o := range h.Boot.Overrides {
+			if o.Concerns(k) {
+				p.Overrides = append(p.Overrides, o)
+			}
+		}
+	}
+	p.Reboot = h.predict(k, p.Overrides)
+	return p
+}
+
+// predict answers "what will it be after the next reboot", or says what keeps
+// it from answering.
+func (h *Host) predict(k Key, overrides []Override) Prediction {
+	p := h.predictFiles(k)
+	for _, o := range overrides {
+		switch {
+		case o.Certain && o.Value != "" && o.Only == "" && !strings.Contains(o.When, "wins"):
+			place := o.Place
+			p = Prediction{Value: o.Value, Known: true, By: &place, Why: fmt.Sprintf("%s sets it later (%s), %s", o.Who, o.Place, o.When)}
+		case o.Value != "" && p.Known && shapeOf(k).Equal(o.Value, p.Value):
+			// It would set what is there anyway.
+		default:
+			p = Prediction{By: p.By, Why: fmt.Sprintf("%s; but %s may set it later (%s), %s", p.Why, o.Who, o.Place, o.When)}
+		}
+	}
+	live := h.Live[k]
+	switch {
+	case !p.Known || live.State != Present:
+		p.Changes = Unsure
+	case shapeOf(k).Equal(p.Value, live.Text):
+		p.Changes = No
+	default:
+		p.Changes = Yes
+	}
+	return p
+}
+
+func shapeOf(k Key) Shape {
+	if e, ok := Find(k); ok {
+		return e.Shape
+	}
+	return ShapeText
+}
+
+// predictFiles is the prediction without programs that act later.
+func (h *Host) predictFiles(k Key) Prediction {
+	if h.Boot == nil {
+		return Prediction{Why: "how the host starts was not read"}
+	}
+	var o *Outcome
+	switch h.Boot.Loader {
+	case BootSystemd:
+		o = h.Outcome(LoaderSystemd)
+	case BootProcps:
+		o = h.Outcome(LoaderProcps)
+	case BootNone:
+		return h.kernelDefault(k, "nothing applies sysctl files at boot ("+h.Boot.Why+")")
+	default:
+		return Prediction{Why: "what applies sysctl files at boot is not known: " + h.Boot.Why}
+	}
+	if o == nil {
+		return Prediction{Why: "the loader was not simulated"}
+	}
+	if len(o.Gaps) > 0 {
+		return Prediction{Why: "not all files could be read: " + o.Gaps[0].String()}
+	}
+	if p, ok := h.predictForwarding(k, o); ok {
+		return p
+	}
+	if _, ok := o.Winner(k); ok {
+		return h.predictWritten(k, o)
+	}
+	iface, per := k.Interface()
+	if !per || iface == "all" || iface == "default" {
+		return h.kernelDefault(k, "no file sets it")
+	}
+	// A new interface starts with the values of "default" (inetdev_init,
+	// ipv6_add_dev); writing an IPv4 default also changes the interfaces that
+	// nobody has set (devinet_copy_dflt_conf).
+	def := k.WithInterface("default")
+	if _, ok := o.Winner(def); !ok {
+		return h.kernelDefault(k, "no file sets it, nor conf.default")
+	}
+	p := h.predictWritten(def, o)
+	if !p.Known {
+		return p
+	}
+	if strings.HasPrefix(string(k), "net.ipv4.conf.") {
+		p.Why = "taken over from conf.default: " + p.Why
+		return p
+	}
+	return Prediction{By: p.By, Why: "conf.default counts for interfaces that appear after it was set, which cannot be told for " + iface + ": " + p.Why}
+}
+
+// predictWritten plays the loader's writes for a key.
+func (h *Host) predictWritten(k Key, o *Outcome) Prediction {
+	before := ""
+	if e, ok := Find(k); ok {
+		before = e.Default
+	}
+	value, by, known := o.InForce(k, before)
+	w, _ := o.Winner(k)
+	a := o.Line(w)
+	place := Place{a.File, a.Line}
+	switch {
+	case by == nil && known:
+		p := h.kernelDefault(k, fmt.Sprintf("the kernel refuses %q at %s", w.Value, a.Where()))
+		return p
+	case !known:
+		if e, ok := Find(k); ok && e.Shape == ShapeText || !ok && by != nil && *by == w {
+			known = true // free text is stored as it stands
+		}
+	}
+	if by != nil && *by != w {
+		b := o.Line(*by)
+		place = Place{b.File, b.Line}
+	}
+	if !known {
+		return Prediction{By: &place, Why: "set at " + place.String() + ", and what the kernel makes of that text cannot be told"}
+	}
+	if m := moduleOf(k); m != "" && h.isLate(k) {
+		return Prediction{By: &place, Why: fmt.Sprintf("set at %s, but module %s may not be loaded when the file is applied", place, m)}
+	}
+	return Prediction{Value: value, Known: true, By: &place, Why: "set at " + place.String()}
+}
+
+func (h *Host) isLate(k Key) bool {
+	return slices.ContainsFunc(h.Boot.Late, func(l LateLine) bool {
+		return l.Key == k || strings.ContainsAny(string(l.Key), "*?[")
+	})
+}
+
+// kernelDefault is the prediction for a key that no file sets.
+func (h *Host) kernelDefault(k Key, why string) Prediction {
+	e, ok := Find(k)
+	if !ok {
+		return Prediction{Why: why + ", and the kernel's default is not known"}
+	}
+	if e.Default == "" && e.Shape != ShapePorts || e.DefaultNote != "" {
+		// A note means that the number depends on the version or the machine.
+		note := e.DefaultNote
+		if note == "" {
+			note = "not known"
+		}
+		return Prediction{Why: why + "; the kernel's default is " + note}
+	}
+	return Prediction{Value: e.Default, Known: true, Why: why + "; the kernel's default"}
+}
+
+// predictForwarding handles keys that other keys write as well: ip_forward is
+// conf.all.forwarding by another name, and turning either on or off sets every
+// interface and the default (inet_forward_change, addrconf_forward_change);
+// conf.all.disable_ipv6 does the same (addrconf_disable_ipv6). ok is false for
+// all other keys, and where nothing of the kind is written.
+func (h *Host) predictForwarding(k Key, o *Outcome) (Prediction, bool) {
+	var group string // the prefix and name around the interface
+	name := string(k)
+	switch {
+	case name == "net.ipv4.ip_forward" || strings.HasPrefix(name, "net.ipv4.conf.") && strings.HasSuffix(name, ".forwarding"):
+		group = "net.ipv4.conf.*.forwarding"
+	case strings.HasPrefix(name, "net.ipv6.conf.") && strings.HasSuffix(name, ".forwarding"):
+		group = "net.ipv6.conf.*.forwarding"
+	case strings.HasPrefix(name, "net.ipv6.conf.") && strings.HasSuffix(name, ".disable_ipv6"):
+		group = "net.ipv6.conf.*.disable_ipv6"
+	default:
+		return Prediction{}, false
+	}
+	target := "all"
+	if iface, ok := k.Interface(); ok {
+		target = iface
+	}
+	state := newForwardState(group)
+	for i := range o.Writes {
+		state.write(&o.Writes[i])
+	}
+	s, ok := state.of(target)
+	if !ok {
+		return h.kernelDefault(k, "no file sets it"), true
+	}
+	a := o.Line(*s.by)
+	place := Place{a.File, a.Line}
+	why := "set at " + place.String()
+	if s.by.Key != k {
+		why = "follows " + string(s.by.Key) + ", set at " + place.String()
+	}
+	return Prediction{Value: s.value, Known: true, By: &place, Why: why}, true
+}
+
+// forwardState replays writes to a group of keys in which "all" writes the rest.
+type forwardState struct {
+	group Key
+	set   map[string]forwardValue
+	rest  *forwardValue // what interfaces without a value of their own hold
+}
+
+type forwardValue struct {
+	value string
+	by    *Write
+}
+
+func newForwardState(group string) *forwardState {
+	return &forwardState{group: Key(group), set: map[string]forwardValue{}}
+}
+
+func (s *forwardState) write(w *Write) {
+	iface, ok := w.Key.Interface()
+	switch {
+	case w.Key == "net.ipv4.ip_forward" && strings.HasPrefix(string(s.group), "net.ipv4."):
+		iface = "all"
+	case !ok || w.Key.WithInterface("*") != s.group:
+		return
+	}
+	v, err := parseInts(w.Value, 1)
+	if err != nil {
+		return
+	}
+	now := forwardValue{formatInts(v), w}
+	old := "0"
+	if o, ok := s.set[iface]; ok {
+		old = o.value
+	}
+	s.set[iface] = now
+	// Only a change is passed on to the others.
+	if iface == "all" && old != now.value {
+		s.set = map[string]forwardValue{"all": now}
+		s.rest = &now
+	}
+}
+
+func (s *forwardState) of(iface string) (forwardValue, bool) {
+	if v, ok := s.set[iface]; ok {
+		return v, true
+	}
+	// An interface that appears later starts with the value of "default".
+	if v, ok := s.set["default"]; ok && iface != "all" {
+		return v, true
+	}
+	if s.rest != nil {
+		return *s.rest, true
+	}
+	return forwardValue{}, false
+}
