@@ -14,8 +14,8 @@ type Container struct {
 	Name    HostText `json:"name,omitempty"` // where the runtime keeps it readable on the host
 }
 
-func (p *Process) readCgroup(dir int) error {
-	b, err := readAt(dir, "cgroup", maxProcFile)
+func (p *Process) readCgroup(r *procReader, dir int) error {
+	b, err := r.read(dir, "cgroup", maxProcFile, single)
 	if err != nil {
 		return err
 	}

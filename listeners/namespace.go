@@ -51,7 +51,8 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 		return nil, fmt.Errorf("open %s: %w", proc, err)
 	}
 	defer unix.Close(dir)
-	own, err := namespaceAt(dir, "thread-self/ns/net")
+	var r procReader
+	own, err := r.namespace(dir, "thread-self/ns/net")
 	if err != nil {
 		return nil, err
 	}
@@ -70,13 +71,13 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	whole := inInitialPIDNamespace(dir) // else process 1 is a container's
+	machine := inInitialPIDNamespace(dir) // else process 1 is a container's
 	denied := 0
 	for i, pid := range pids {
 		if i%256 == 0 && ctx.Err() != nil {
 			return nil, fmt.Errorf("list network namespaces: %w", ctx.Err())
 		}
-		inode, err := namespaceAt(dir, strconv.Itoa(pid)+"/ns/net")
+		inode, err := r.namespace(dir, strconv.Itoa(pid)+"/ns/net")
 		switch {
 		case err == nil:
 		case gone(err):
@@ -90,13 +91,13 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 			n.PID = pid
 		}
 		n.Processes++
-		n.First = n.First || pid == 1 && whole
+		n.First = n.First || pid == 1 && machine
 	}
 	if denied > 0 {
 		out.Gaps = append(out.Gaps, Gap{What: fmt.Sprintf("network namespaces: %d of %d processes", denied, len(pids)), Why: "may not be looked into without more privilege"})
 	}
 
-	mounts, err := readAt(dir, "thread-self/mountinfo", 16<<20)
+	mounts, err := r.read(dir, "thread-self/mountinfo", 16<<20, whole)
 	if err != nil {
 		out.Gaps = append(out.Gaps, Gap{What: "network namespaces kept by mounts", Why: err.Error()})
 	}
@@ -109,7 +110,7 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 	}
 
 	for _, n := range found {
-		n.name(dir)
+		n.name(&r, dir)
 		out.List = append(out.List, *n)
 	}
 	slices.SortFunc(out.List, func(a, b Namespace) int {
@@ -126,9 +127,9 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 	return out, nil
 }
 
-func (n *Namespace) name(proc int) {
+func (n *Namespace) name(r *procReader, proc int) {
 	if n.PID != 0 && !n.First {
-		if b, err := readAt(proc, strconv.Itoa(n.PID)+"/cgroup", maxProcFile); err == nil {
+		if b, err := r.read(proc, strconv.Itoa(n.PID)+"/cgroup", maxProcFile, single); err == nil {
 			if p, err := parseCgroup(b); err == nil {
 				n.Container = containerOf(p)
 			}

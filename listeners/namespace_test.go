@@ -18,7 +18,9 @@ func child(t testing.TB, flags uintptr, files ...*os.File) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), "LISTENERS_TEST_ROLE=sleep")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: unix.SIGKILL}
+	// No Pdeathsig: it goes by the thread, and these tests use threads up. The
+	// child ends when its standard input does.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 	cmd.ExtraFiles = files
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -161,7 +161,8 @@ func (t *Table) MarkGone(later *Table) {
 const initialPIDNS = 0xEFFFFFFC
 
 func inInitialPIDNamespace(proc int) bool {
-	ino, err := namespaceAt(proc, "thread-self/ns/pid")
+	var r procReader
+	ino, err := r.namespace(proc, "thread-self/ns/pid")
 	return err == nil && ino == initialPIDNS
 }
 

@@ -110,15 +110,15 @@ func (w *scanner) confirm(pid int, sockets []heldSocket, begun uint64) (holding,
 		if h.tid != h.tgid {
 			path = "task/" + strconv.FormatUint(uint64(h.tid), 10) + "/fd/"
 		}
-		link, err := linkAt(dir, path+strconv.FormatUint(uint64(h.fd), 10))
+		link, err := w.reader.link(dir, path+strconv.FormatUint(uint64(h.fd), 10))
 		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 			secret = true
-		} else if ino, ok := socketInode([]byte(link)); err != nil || !ok || ino != h.inode {
-			return w.process(pid, strconv.Itoa(pid)+"/fd")
+		} else if ino, ok := socketInode(link); err != nil || !ok || ino != h.inode {
+			return w.process(pid, 0)
 		}
 		inodes = append(inodes, h.inode)
 	}
-	p, err := describe(dir, pid)
+	p, err := w.reader.describe(dir, pid)
 	if err == nil && secret && (p.Start+1)*uint64(clockTick) > begun {
 		return holding{}, unix.EACCES
 	}

@@ -38,7 +38,7 @@ func (s *search) scan(ctx context.Context, pids []int) error {
 					stop.Store(true)
 					return
 				}
-				h, err := w.process(pids[i], strconv.Itoa(pids[i])+"/fd")
+				h, err := w.process(pids[i], 0)
 				if err == nil && len(h.inodes) == 0 {
 					mu.Lock()
 					s.looked++
@@ -73,17 +73,27 @@ func (s *search) scan(ctx context.Context, pids []int) error {
 
 // scanner is one worker.
 type scanner struct {
-	want  map[uint32]struct{}
-	proc  int
-	dents []byte
-	link  [64]byte
-	hits  []uint32
+	want   map[uint32]struct{}
+	proc   int
+	dents  []byte
+	link   [64]byte
+	hits   []uint32
+	path   []byte
+	reader procReader
 }
 
-// process looks for wanted sockets in a directory of descriptors
-// ("123/fd", "123/task/124/fd").
-func (w *scanner) process(pid int, path string) (holding, error) {
-	fd, err := openAt(w.proc, path, unix.O_RDONLY|unix.O_DIRECTORY)
+// process looks for wanted sockets among the descriptors of a process, or of one
+// of its threads unless tid is 0.
+func (w *scanner) process(pid, tid int) (holding, error) {
+	w.path = strconv.AppendInt(w.path[:0], int64(pid), 10)
+	up := ".."
+	if tid != 0 {
+		w.path = append(w.path, "/task/"...)
+		w.path = strconv.AppendInt(w.path, int64(tid), 10)
+		up = "../../.."
+	}
+	w.path = append(w.path, "/fd\x00"...)
+	fd, err := w.open()
 	if err != nil {
 		return holding{}, err
 	}
@@ -97,17 +107,28 @@ func (w *scanner) process(pid int, path string) (holding, error) {
 	slices.Sort(w.hits)
 	inodes := slices.Clone(slices.Compact(w.hits))
 	// fd/.. is the directory of the same process, whatever became of its pid.
-	up := ".."
-	if path != strconv.Itoa(pid)+"/fd" {
-		up = "../../.."
-	}
 	dir, err := openAt(fd, up, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return holding{}, err
 	}
 	defer unix.Close(dir)
-	p, err := describe(dir, pid)
+	p, err := w.reader.describe(dir, pid)
 	return holding{p, inodes}, err
+}
+
+// open opens the directory at path.
+func (w *scanner) open() (int, error) {
+	for {
+		fd, _, errno := syscall.Syscall6(unix.SYS_OPENAT, uintptr(w.proc), uintptr(unsafe.Pointer(&w.path[0])),
+			unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_LARGEFILE, 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(fd), nil
+		case syscall.EINTR:
+		default:
+			return -1, errno
+		}
+	}
 }
 
 // descriptors fills hits with the inodes of wanted sockets.
@@ -190,7 +211,7 @@ func (s *search) scanThreads(ctx context.Context, pids []int) error {
 			if tid == pid || sameFiles(pid, tid) {
 				continue
 			}
-			h, err := w.process(pid, task+"/"+strconv.Itoa(tid)+"/fd")
+			h, err := w.process(pid, tid)
 			if err == nil && len(h.inodes) > 0 {
 				s.keep(h)
 			}

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -70,30 +70,34 @@ const (
 // errVanished: the process is gone, or its pid belongs to another one now.
 var errVanished = errors.New("the process is gone")
 
+// procReader reads small files of procfs into one buffer, which is only good
+// until the next reading.
+type procReader struct{ buf []byte }
+
 // describe fills in everything of the process behind dir, an open directory
 // /proc/PID. Such a directory stays with its process: once that is gone every
 // look-up fails with ESRCH, even if the pid is in use again. The start time is
 // compared before and after all the same.
-func describe(dir, pid int) (Process, error) {
+func (r *procReader) describe(dir, pid int) (Process, error) {
 	p := Process{PID: pid, Files: FileLimit{Open: -1}}
-	comm, start, err := statAt(dir)
+	comm, start, err := r.stat(dir)
 	if err != nil {
 		return p, err
 	}
 	p.Comm, p.Start = comm, start
 
-	p.untold("executable", p.readExe(dir))
-	p.untold("command line", p.readCommand(dir))
-	p.untold("user", p.readStatus(dir))
-	p.untold("cgroup", p.readCgroup(dir))
-	p.untold("limits", p.readLimits(dir))
-	p.untold("open files", p.countFiles(dir))
+	p.untold("executable", p.readExe(r, dir))
+	p.untold("command line", p.readCommand(r, dir))
+	p.untold("user", p.readStatus(r, dir))
+	p.untold("cgroup", p.readCgroup(r, dir))
+	p.untold("limits", p.readLimits(r, dir))
+	p.untold("open files", p.countFiles(dir, r))
 	var err1, err2 error
-	p.NetNS, err1 = namespaceAt(dir, "ns/net")
-	p.PIDNS, err2 = namespaceAt(dir, "ns/pid")
+	p.NetNS, err1 = r.namespace(dir, "ns/net")
+	p.PIDNS, err2 = r.namespace(dir, "ns/pid")
 	p.untold("namespaces", errors.Join(err1, err2))
 
-	_, again, err := statAt(dir)
+	_, again, err := r.stat(dir)
 	if err != nil {
 		return p, err
 	}
@@ -109,10 +113,10 @@ func (p *Process) untold(what string, err error) {
 	}
 }
 
-// statAt reads comm and start time from DIR/stat (man 5 proc_pid_stat). The
+// stat reads comm and start time from DIR/stat (man 5 proc_pid_stat). The
 // comm is free text in parentheses, parentheses included: the last one counts.
-func statAt(dir int) (HostText, uint64, error) {
-	b, err := readAt(dir, "stat", maxProcFile)
+func (r *procReader) stat(dir int) (HostText, uint64, error) {
+	b, err := r.read(dir, "stat", maxProcFile, single)
 	if err != nil {
 		return "", 0, err
 	}
@@ -135,14 +139,15 @@ func parseStat(b []byte) (HostText, uint64, error) {
 	return HostText(b[open+1 : end]), start, nil
 }
 
-func (p *Process) readExe(dir int) error {
-	path, err := linkAt(dir, "exe")
+func (p *Process) readExe(r *procReader, dir int) error {
+	link, err := r.link(dir, "exe")
 	if err != nil {
 		if err == unix.ENOENT {
 			return nil // a kernel thread has none
 		}
 		return err
 	}
+	path := string(link)
 	if rest, deleted := strings.CutSuffix(path, " (deleted)"); deleted {
 		path, p.ExeDeleted = rest, true
 	}
@@ -150,8 +155,8 @@ func (p *Process) readExe(dir int) error {
 	return nil
 }
 
-func (p *Process) readCommand(dir int) error {
-	b, err := readAt(dir, "cmdline", maxCommand+1)
+func (p *Process) readCommand(r *procReader, dir int) error {
+	b, err := r.read(dir, "cmdline", maxCommand+1, whole)
 	if err != nil && !errors.Is(err, errTooLong) {
 		return err
 	}
@@ -162,8 +167,8 @@ func (p *Process) readCommand(dir int) error {
 	return nil
 }
 
-func (p *Process) readStatus(dir int) error {
-	b, err := readAt(dir, "status", maxProcFile)
+func (p *Process) readStatus(r *procReader, dir int) error {
+	b, err := r.read(dir, "status", maxProcFile, single)
 	if err != nil {
 		return err
 	}
@@ -182,8 +187,15 @@ func parseStatusUID(b []byte) (uint32, error) {
 	return 0, errors.New("parse status: no Uid line")
 }
 
-func (p *Process) readLimits(dir int) error {
-	b, err := readAt(dir, "limits", maxProcFile)
+func (p *Process) readLimits(r *procReader, dir int) error {
+	// prlimit(2) is cheaper, but reads another user's limits only with
+	// CAP_SYS_RESOURCE. A pid that changed hands shows in the start time.
+	var lim unix.Rlimit
+	if unix.Prlimit(p.PID, unix.RLIMIT_NOFILE, nil, &lim) == nil {
+		p.Files.Soft, p.Files.Hard = limitOf(lim.Cur), limitOf(lim.Max)
+		return nil
+	}
+	b, err := r.read(dir, "limits", maxProcFile, single)
 	if err != nil {
 		return err
 	}
@@ -209,6 +221,13 @@ func parseLimits(b []byte) (soft, hard int64, err error) {
 	return 0, 0, errors.New("parse limits: no line for open files")
 }
 
+func limitOf(n uint64) int64 {
+	if n > math.MaxInt64 { // RLIM_INFINITY
+		return unlimited
+	}
+	return int64(n)
+}
+
 func parseLimit(b []byte) (int64, error) {
 	if string(b) == "unlimited" {
 		return unlimited, nil
@@ -222,24 +241,23 @@ func parseLimit(b []byte) (int64, error) {
 
 // countFiles counts the descriptors. Since Linux 6.2 the size of the directory
 // is their number; before it is 0 and they are counted.
-func (p *Process) countFiles(dir int) error {
+func (p *Process) countFiles(dir int, r *procReader) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, "fd", &st, 0); err != nil {
 		return err
+	}
+	if st.Size > 0 {
+		p.Files.Open = int(st.Size)
+		return nil
 	}
 	fd, err := openAt(dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if st.Size > 0 {
-		p.Files.Open = int(st.Size)
-		return nil
-	}
-	buf := make([]byte, 32<<10)
 	n := 0
 	for {
-		got, err := unix.Getdents(fd, buf)
+		got, err := unix.Getdents(fd, r.buffer())
 		if err != nil {
 			return err
 		}
@@ -247,19 +265,19 @@ func (p *Process) countFiles(dir int) error {
 			p.Files.Open = n
 			return nil
 		}
-		for range numericEntries(buf[:got]) {
+		for range numericEntries(r.buf[:got]) {
 			n++
 		}
 	}
 }
 
-// namespaceAt reads a link like "net:[4026531840]".
-func namespaceAt(dir int, name string) (uint64, error) {
-	link, err := linkAt(dir, name)
+// namespace reads a link like "net:[4026531840]".
+func (r *procReader) namespace(dir int, name string) (uint64, error) {
+	link, err := r.link(dir, name)
 	if err != nil {
 		return 0, fmt.Errorf("read link %s: %w", name, err)
 	}
-	return parseNamespaceLink(link)
+	return parseNamespaceLink(string(link))
 }
 
 func parseNamespaceLink(link string) (uint64, error) {
@@ -273,37 +291,58 @@ func parseNamespaceLink(link string) (uint64, error) {
 
 var errTooLong = errors.New("longer than expected")
 
-// readAt reads a whole small file below an open directory; errTooLong with the
-// first limit bytes where it is longer.
-func readAt(dir int, name string, limit int) ([]byte, error) {
+// extent says how a file of procfs comes out of read(2).
+type extent bool
+
+const (
+	// single: made by one show function, so a read that leaves room in the buffer
+	// has got all of it.
+	single extent = true
+	// whole: to be read until the end.
+	whole extent = false
+)
+
+func (r *procReader) buffer() []byte {
+	if r.buf == nil {
+		r.buf = make([]byte, 8<<10)
+	}
+	return r.buf
+}
+
+// read reads a small file below an open directory; errTooLong with the first
+// limit bytes where it is longer.
+func (r *procReader) read(dir int, name string, limit int, ext extent) ([]byte, error) {
 	fd, err := openAt(dir, name, unix.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, vanished(err))
 	}
 	defer unix.Close(fd)
-	var out []byte
-	buf := make([]byte, min(limit, 4096))
-	for len(out) < limit {
-		n, err := unix.Read(fd, buf[:min(len(buf), limit-len(out))])
+	r.buffer()
+	for n := 0; ; {
+		if n == len(r.buf) {
+			r.buf = append(r.buf, make([]byte, len(r.buf))...)
+		}
+		got, err := unix.Read(fd, r.buf[n:])
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return out, fmt.Errorf("read %s: %w", name, vanished(err))
+			return r.buf[:n], fmt.Errorf("read %s: %w", name, vanished(err))
 		}
-		if n == 0 {
-			return out, nil
+		n += got
+		if n > limit {
+			return r.buf[:limit], fmt.Errorf("read %s: %w", name, errTooLong)
 		}
-		out = append(out, buf[:n]...)
+		if got == 0 || ext == single && n < len(r.buf) {
+			return r.buf[:n], nil
+		}
 	}
-	n, err := unix.Read(fd, buf[:1])
-	if err != nil && err != io.EOF {
-		return out, fmt.Errorf("read %s: %w", name, vanished(err))
-	}
-	if n > 0 {
-		return out, fmt.Errorf("read %s: %w", name, errTooLong)
-	}
-	return out, nil
+}
+
+// link reads a symbolic link of procfs.
+func (r *procReader) link(dir int, name string) ([]byte, error) {
+	n, err := unix.Readlinkat(dir, name, r.buffer())
+	return r.buf[:max(n, 0)], err
 }
 
 func vanished(err error) error {
@@ -320,13 +359,4 @@ func openAt(dir int, name string, flags int) (int, error) {
 			return fd, err
 		}
 	}
-}
-
-func linkAt(dir int, name string) (string, error) {
-	buf := make([]byte, 4096)
-	n, err := unix.Readlinkat(dir, name, buf)
-	if err != nil {
-		return "", err
-	}
-	return string(buf[:n]), nil
 }

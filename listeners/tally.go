@@ -18,11 +18,37 @@ const (
 	keepInodes       = 8
 )
 
-// destinationKey names a destination; IPv4 addresses stand IPv4-mapped.
+// address is an IPv6 or IPv4-mapped address as two big-endian words, which
+// compare and hash faster than bytes.
+type address [2]uint64
+
+func addressOf(a netip.Addr) address {
+	b := a.As16()
+	return address{binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])}
+}
+
+func (a address) netip() netip.Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], a[0])
+	binary.BigEndian.PutUint64(b[8:], a[1])
+	return netip.AddrFrom16(b).Unmap()
+}
+
+// destinationKey names a destination.
 type destinationKey struct {
-	from, to [16]byte
+	from, to address
 	port     uint16
 }
+
+// slot is where the key stands in the small cache before the map. Whoever
+// chooses addresses to collide in it only makes us as slow as the map.
+func (k *destinationKey) slot() uint32 {
+	h := k.from[1] ^ k.to[1]*0x9e3779b97f4a7c15 ^ k.from[0] ^ k.to[0] ^ uint64(k.port)<<48
+	h *= 0xbf58476d1ce4e5b9
+	return uint32(h >> (64 - cacheBits))
+}
+
+const cacheBits = 10
 
 type destinationCount struct {
 	key                         destinationKey
@@ -45,12 +71,13 @@ type tally struct {
 	keep      int
 
 	at      map[destinationKey]int32
+	cache   [1 << cacheBits]int32 // index + 1 of the destination last seen in a slot
 	counts  []destinationCount
 	level   uint32 // an evicted or refused destination had at most this many
 	evicted uint64
 
-	sources     map[[16]byte]*PortSet
-	moreSources map[[16]byte]struct{}
+	sources     map[address]*PortSet
+	moreSources map[address]struct{}
 
 	sockets, outside uint64
 	states           [16]uint64
@@ -64,17 +91,15 @@ func newTally(proto Proto, opt CensusOptions) *tally {
 	}
 	return &tally{
 		proto: proto, low: opt.Settings.Low, high: opt.Settings.High, listening: opt.Table.BoundPorts(proto), keep: keep,
-		at: map[destinationKey]int32{}, sources: map[[16]byte]*PortSet{}, moreSources: map[[16]byte]struct{}{},
+		at: map[destinationKey]int32{}, sources: map[address]*PortSet{}, moreSources: map[address]struct{}{},
 	}
 }
-
-var v4Mapped = [12]byte{10: 0xff, 11: 0xff}
 
 // datagram counts the records of one datagram of a dump, in this machine's byte
 // order (a census is never replayed, its result is stored).
 func (t *tally) datagram(b []byte) error {
 	for len(b) > 0 {
-		m, rest, err := sockdiag.NextMessage(b, binary.NativeEndian)
+		m, rest, err := sockdiag.NextNative(b)
 		if err != nil {
 			return err
 		}
@@ -92,36 +117,35 @@ func (t *tally) datagram(b []byte) error {
 // record counts one struct inet_diag_msg. It reads the fields where they lie:
 // building a sockdiag.Header for a million sockets costs as much as the rest.
 func (t *tally) record(p []byte) error {
-	key, state, port, err := t.parse(p)
-	if err != nil {
+	var key destinationKey
+	if err := parseKey(p, &key); err != nil {
 		return err
 	}
-	t.count(key, state, port, binary.NativeEndian.Uint32(p[68:]), p[sockdiag.RecordLen:])
+	t.count(&key, sockdiag.State(p[1]), binary.BigEndian.Uint16(p[4:]), binary.NativeEndian.Uint32(p[68:]), p[sockdiag.RecordLen:])
 	return nil
 }
 
-func (t *tally) parse(p []byte) (key destinationKey, state sockdiag.State, port uint16, err error) {
+// parseKey reads the destination of a record into a zero key.
+func parseKey(p []byte, key *destinationKey) error {
 	if len(p) < sockdiag.RecordLen {
-		return key, 0, 0, fmt.Errorf("socket record of %d bytes: %w", len(p), sockdiag.ErrTruncated)
+		return fmt.Errorf("socket record of %d bytes: %w", len(p), sockdiag.ErrTruncated)
 	}
 	p = p[:sockdiag.RecordLen]
 	switch sockdiag.Family(p[0]) {
 	case sockdiag.Inet4:
-		copy(key.from[:12], v4Mapped[:])
-		copy(key.from[12:], p[8:12])
-		copy(key.to[:12], v4Mapped[:])
-		copy(key.to[12:], p[24:28])
+		key.from[1] = 0xffff<<32 | uint64(binary.BigEndian.Uint32(p[8:]))
+		key.to[1] = 0xffff<<32 | uint64(binary.BigEndian.Uint32(p[24:]))
 	case sockdiag.Inet6:
-		copy(key.from[:], p[8:24])
-		copy(key.to[:], p[24:40])
+		key.from = address{binary.BigEndian.Uint64(p[8:]), binary.BigEndian.Uint64(p[16:])}
+		key.to = address{binary.BigEndian.Uint64(p[24:]), binary.BigEndian.Uint64(p[32:])}
 	default:
-		return key, 0, 0, fmt.Errorf("socket record of address family %d", p[0])
+		return fmt.Errorf("socket record of address family %d", p[0])
 	}
 	key.port = binary.BigEndian.Uint16(p[6:])
-	return key, sockdiag.State(p[1]), binary.BigEndian.Uint16(p[4:]), nil
+	return nil
 }
 
-func (t *tally) count(key destinationKey, state sockdiag.State, port uint16, inode uint32, attrs []byte) {
+func (t *tally) count(key *destinationKey, state sockdiag.State, port uint16, inode uint32, attrs []byte) {
 	t.sockets++
 	t.states[state&15]++
 	if t.proto == TCP {
@@ -183,15 +207,20 @@ func (t *tally) countInbound(port uint16, state sockdiag.State) {
 }
 
 // destination finds or makes the entry of a key.
-func (t *tally) destination(key destinationKey) *destinationCount {
-	if i, ok := t.at[key]; ok {
+func (t *tally) destination(key *destinationKey) *destinationCount {
+	slot := key.slot()
+	if i := t.cache[slot]; i > 0 && int(i) <= len(t.counts) && t.counts[i-1].key == *key {
+		return &t.counts[i-1]
+	}
+	if i, ok := t.at[*key]; ok {
+		t.cache[slot] = i + 1
 		return &t.counts[i]
 	}
 	if len(t.counts) >= t.keep {
 		t.evict()
 	}
-	t.at[key] = int32(len(t.counts))
-	t.counts = append(t.counts, destinationCount{key: key, missed: t.level, source: t.source(key.from)})
+	t.at[*key] = int32(len(t.counts))
+	t.counts = append(t.counts, destinationCount{key: *key, missed: t.level, source: t.source(key.from)})
 	return &t.counts[len(t.counts)-1]
 }
 
@@ -219,7 +248,7 @@ func (t *tally) evict() {
 	t.counts = kept
 }
 
-func (t *tally) source(from [16]byte) *PortSet {
+func (t *tally) source(from address) *PortSet {
 	if s, ok := t.sources[from]; ok {
 		return s
 	}
@@ -313,8 +342,8 @@ func (t *tally) fallback(ctx context.Context, src Source, why error, names ...st
 			if t.proto == TCP && (row.state == sockdiag.Listen || row.state == sockdiag.Close) {
 				return nil
 			}
-			key := destinationKey{row.local.Addr().As16(), row.remote.Addr().As16(), row.remote.Port()}
-			t.count(key, row.state, row.local.Port(), row.inode, nil)
+			key := destinationKey{addressOf(row.local.Addr()), addressOf(row.remote.Addr()), row.remote.Port()}
+			t.count(&key, row.state, row.local.Port(), row.inode, nil)
 			return nil
 		})
 		if err != nil && (i == 0 || !gone(err)) {
@@ -331,7 +360,7 @@ func (t *tally) readBound(ctx context.Context, src Source) (*PortSet, error) {
 	q := sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.TimeWait, sockdiag.SynRecv), BoundPort: true}
 	err := src.Dump(ctx, q, func(b []byte) error {
 		for len(b) > 0 {
-			m, rest, err := sockdiag.NextMessage(b, binary.NativeEndian)
+			m, rest, err := sockdiag.NextNative(b)
 			if err != nil {
 				return err
 			}
@@ -339,10 +368,11 @@ func (t *tally) readBound(ctx context.Context, src Source) (*PortSet, error) {
 			if !m.IsRecord() {
 				continue
 			}
-			key, _, port, err := t.parse(m.Payload)
-			if err != nil {
+			var key destinationKey
+			if err := parseKey(m.Payload, &key); err != nil {
 				return err
 			}
+			port := binary.BigEndian.Uint16(m.Payload[4:])
 			ports.Add(port)
 			if port < t.low || port > t.high {
 				continue
@@ -376,7 +406,7 @@ func (t *tally) result(c *Census, room HeadRoom) {
 			continue // unconnected: counts for its source only
 		}
 		c.Destinations = append(c.Destinations, Destination{
-			Proto: t.proto, From: netip.AddrFrom16(d.key.from).Unmap(), To: netip.AddrFrom16(d.key.to).Unmap(), Port: d.key.port,
+			Proto: t.proto, From: d.key.from.netip(), To: d.key.to.netip(), Port: d.key.port,
 			InUse: d.inUse, TimeWait: d.timeWait, Established: d.established, Connecting: d.connecting, Missed: d.missed,
 			Share: share(int(d.inUse)), LastHalf: d.lastHalf, Bound: d.bound, NoPort: d.noPort,
 			Inodes: slices.Clone(d.inodes[:d.nInodes]),
@@ -384,7 +414,7 @@ func (t *tally) result(c *Census, room HeadRoom) {
 	}
 	for from, ports := range t.sources {
 		if n := ports.Count(); n > 0 {
-			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: netip.AddrFrom16(from).Unmap(), Ports: n, Share: share(n)})
+			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: from.netip(), Ports: n, Share: share(n)})
 		}
 	}
 	c.MoreSources += len(t.moreSources)

@@ -77,6 +77,9 @@ func run() (int, error) {
 		flag.IntVar(f.to, f.name, std, f.help)
 	}
 	flag.Parse()
+	if part := os.Getenv(holdMark); part != "" {
+		return 0, hold(part)
+	}
 	if os.Getenv(insideMark) == "" {
 		return reenter()
 	}
@@ -182,16 +185,5 @@ func prepare(s size) error {
 			return fmt.Errorf("set %s: %w", key, err)
 		}
 	}
-	need := uint64(s.Established + s.Listen + 4096)
-	var lim unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return err
-	}
-	if lim.Cur < need {
-		lim.Cur, lim.Max = need, max(lim.Max, need)
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-			return fmt.Errorf("raise the limit of open files to %d: %w", need, err)
-		}
-	}
-	return nil
+	return raiseFileLimit(s.Listen + 1024)
 }

@@ -115,7 +115,7 @@ func (c *Conn) receive(ctx context.Context, each func(datagram []byte) error) (f
 		if c.stale(datagram) {
 			continue
 		}
-		st := scan(datagram, binary.NativeEndian)
+		st := scan(datagram)
 		interrupted = interrupted || st.interrupted
 		if st.err != nil {
 			return st.done, st.err
