@@ -184,10 +184,16 @@ func (e *Entry) Judge(k Key, f *Facts) []Judgement {
 			return []Judgement{{Verdict: Unknown, Why: "was not read", Missing: []string{string(k)}}}
 		}
 	}
-	if e.Rule == nil {
+	var out []Judgement
+	for _, l := range lintLive(k, f) {
+		out = append(out, l.judgement())
+	}
+	if e.Rule != nil {
+		out = append(out, e.Rule(k, f)...)
+	}
+	if len(out) == 0 && e.Rule == nil && e.Class == ClassInfo {
 		return []Judgement{{Verdict: OK, Why: "information only; nothing on a host is wrong because of this value alone"}}
 	}
-	out := e.Rule(k, f)
 	if len(out) == 0 {
 		return []Judgement{{Verdict: OK, Why: "nothing speaks against it"}}
 	}

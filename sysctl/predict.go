@@ -262,8 +262,15 @@ func (h *Host) predictForwarding(k Key, o *Outcome) (Prediction, bool) {
 	for i := range o.Writes {
 		state.write(&o.Writes[i])
 	}
-	s, ok := state.of(target)
-	if !ok {
+	present, later := state.present(target), state.later(target)
+	if present.value != later.value {
+		return Prediction{Why: "an interface that exists when the files are applied ends with " + present.value + ", one that appears later with " + later.value}, true
+	}
+	s := present
+	if s.by == nil {
+		s.by = later.by
+	}
+	if s.by == nil {
 		return h.kernelDefault(k, "no file sets it"), true
 	}
 	a := o.Line(*s.by)
@@ -275,11 +282,14 @@ func (h *Host) predictForwarding(k Key, o *Outcome) (Prediction, bool) {
 	return Prediction{Value: s.value, Known: true, By: &place, Why: why}, true
 }
 
-// forwardState replays writes to a group of keys in which "all" writes the rest.
+// forwardState replays writes to a group of keys in which "all" writes the
+// rest: IPv4 forwarding only when its value changes (devinet_sysctl_forward),
+// the IPv6 keys always (addrconf_fixup_forwarding, addrconf_disable_ipv6).
 type forwardState struct {
 	group Key
-	set   map[string]forwardValue
-	rest  *forwardValue // what interfaces without a value of their own hold
+	now   map[string]forwardValue // what interfaces that exist hold
+	own   map[string]forwardValue // the last value each was given by name
+	rest  forwardValue            // what those hold that nobody named
 }
 
 type forwardValue struct {
@@ -288,13 +298,17 @@ type forwardValue struct {
 }
 
 func newForwardState(group string) *forwardState {
-	return &forwardState{group: Key(group), set: map[string]forwardValue{}}
+	return &forwardState{
+		group: Key(group), now: map[string]forwardValue{}, own: map[string]forwardValue{},
+		rest: forwardValue{value: "0"}, // all of these are off in a fresh kernel
+	}
 }
 
 func (s *forwardState) write(w *Write) {
 	iface, ok := w.Key.Interface()
+	v4 := strings.HasPrefix(string(s.group), "net.ipv4.")
 	switch {
-	case w.Key == "net.ipv4.ip_forward" && strings.HasPrefix(string(s.group), "net.ipv4."):
+	case w.Key == "net.ipv4.ip_forward" && v4:
 		iface = "all"
 	case !ok || w.Key.WithInterface("*") != s.group:
 		return
@@ -303,29 +317,31 @@ func (s *forwardState) write(w *Write) {
 	if err != nil {
 		return
 	}
-	now := forwardValue{formatInts(v), w}
-	old := "0"
-	if o, ok := s.set[iface]; ok {
-		old = o.value
-	}
-	s.set[iface] = now
-	// Only a change is passed on to the others.
-	if iface == "all" && old != now.value {
-		s.set = map[string]forwardValue{"all": now}
-		s.rest = &now
+	value := forwardValue{formatInts(v), w}
+	before := s.present(iface)
+	s.now[iface], s.own[iface] = value, value
+	if iface == "all" && (!v4 || before.value != value.value) {
+		s.now = map[string]forwardValue{"all": value}
+		s.rest = value
 	}
 }
 
-func (s *forwardState) of(iface string) (forwardValue, bool) {
-	if v, ok := s.set[iface]; ok {
-		return v, true
+// present is what an interface holds that existed all the time.
+func (s *forwardState) present(iface string) forwardValue {
+	if v, ok := s.now[iface]; ok {
+		return v
 	}
-	// An interface that appears later starts with the value of "default".
-	if v, ok := s.set["default"]; ok && iface != "all" {
-		return v, true
+	return s.rest
+}
+
+// later is what an interface holds that appears after the files were applied:
+// its own lines once more (udev), else the values of "default".
+func (s *forwardState) later(iface string) forwardValue {
+	if iface == "all" || iface == "default" {
+		return s.present(iface)
 	}
-	if s.rest != nil {
-		return *s.rest, true
+	if v, ok := s.own[iface]; ok {
+		return v
 	}
-	return forwardValue{}, false
+	return s.present("default")
 }
