@@ -8,11 +8,9 @@ import (
 // conntrackEntries belong to the table of connections that stateful rules and
 // address translation look into. They exist while the module is loaded.
 func conntrackEntries() []*Entry {
-	one, _ := between(1, 0)
-	zero, _ := between(0, 0)
 	timeout := func(name, title, meaning, value string) *Entry {
 		return &Entry{
-			Key: Key("net.netfilter.nf_conntrack_" + name), Title: title, Meaning: meaning, Unit: UnitSeconds, Shape: ShapeInt, Min: zero,
+			Key: Key("net.netfilter.nf_conntrack_" + name), Title: title, Meaning: meaning, Unit: UnitSeconds, Shape: ShapeInt, Max: number(2000000),
 			Default: value, Scope: ScopeNamespace, Class: ClassEvidence, Module: "nf_conntrack",
 			Decides: []string{"share of the table in use"}, Rule: judgeConntrackTimeout, Refs: []string{refConntrack},
 		}
@@ -28,7 +26,7 @@ func conntrackEntries() []*Entry {
 			Meaning: "One bound for all network namespaces together. When it is reached, packets of new connections are dropped: clients see a " +
 				"timeout while everything else looks healthy (kernel log: \"nf_conntrack: table full, dropping packet\"). A write inside a " +
 				"container is refused, and sysctl(8) reports success all the same.",
-			Unit: UnitEntries, Shape: ShapeInt, Min: zero, DefaultNote: "as many as buckets; 262144 on large machines", Scope: ScopeGlobal,
+			Unit: UnitEntries, Shape: ShapeInt, DefaultNote: "as many as buckets; 262144 on large machines", Scope: ScopeGlobal,
 			Class: ClassEvidence, Module: "nf_conntrack", LargerIsFine: true,
 			Decides: []string{"entries in use", "conntrack.drop", "conntrack.early_drop", "conntrack.insert_failed"},
 			Rule:    judgeConntrackMax, Refs: []string{refConntrack},
@@ -36,14 +34,14 @@ func conntrackEntries() []*Entry {
 		{
 			Key: "net.nf_conntrack_max", Title: "most tracked connections, by its other name",
 			Meaning: "The same number as net.netfilter.nf_conntrack_max.",
-			Unit:    UnitEntries, Shape: ShapeInt, Min: zero, Scope: ScopeInitial, Class: ClassInfo, Module: "nf_conntrack", ReadOnly: true,
+			Unit:    UnitEntries, Shape: ShapeInt, Scope: ScopeInitial, Class: ClassInfo, Module: "nf_conntrack", ReadOnly: true,
 			Refs: []string{refConntrack},
 		},
 		{
 			Key: keyConntrackHash, Title: "hash buckets of the connection table",
 			Meaning: "Each connection stands in two chains. With the same number of buckets as connections a chain holds two on average; ten times " +
 				"more connections than buckets make every packet walk twenty.",
-			Unit: UnitEntries, Shape: ShapeInt, Min: zero, DefaultNote: "memory / 16384, from 1024 to 262144", Scope: ScopeGlobal,
+			Unit: UnitEntries, Shape: ShapeInt, DefaultNote: "memory / 16384, from 1024 to 262144", Scope: ScopeGlobal,
 			Class: ClassWrong, Module: "nf_conntrack", LargerIsFine: true,
 			Decides: []string{string(keyConntrackMax)}, Rule: judgeConntrackBuckets, Refs: []string{refConntrack},
 		},
@@ -76,7 +74,7 @@ func conntrackEntries() []*Entry {
 			Key: "net.netfilter.nf_conntrack_tcp_be_liberal", Title: "out-of-window segments are not INVALID",
 			Meaning: "1 calls only resets outside the window invalid. For paths on which this host sees one direction only, where a rule that " +
 				"drops INVALID cuts healthy connections.",
-			Unit: UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassEvidence, Module: "nf_conntrack",
+			Unit: UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassEvidence, Module: "nf_conntrack",
 			Decides: []string{"conntrack.invalid"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				if v, _ := f.Live.Int(k); v != 0 {
@@ -97,12 +95,12 @@ func conntrackEntries() []*Entry {
 		{
 			Key: "net.netfilter.nf_conntrack_tcp_loose", Title: "connections are picked up in the middle",
 			Meaning: "1 tracks a connection whose beginning was not seen, so that established connections survive a restart of the firewall.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassInfo, Module: "nf_conntrack", Refs: []string{refConntrack},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "1", Scope: ScopeNamespace, Class: ClassInfo, Module: "nf_conntrack", Refs: []string{refConntrack},
 		},
 		{
 			Key: "net.netfilter.nf_conntrack_expect_max", Title: "most expected connections",
 			Meaning: "Bound of connections that helpers (FTP, SIP) announce.",
-			Unit:    UnitEntries, Shape: ShapeInt, Min: one, Scope: ScopeGlobal, Class: ClassInfo, Module: "nf_conntrack", Refs: []string{refConntrack},
+			Unit:    UnitEntries, Shape: ShapeInt, Min: number(1), Scope: ScopeGlobal, Class: ClassInfo, Module: "nf_conntrack", Refs: []string{refConntrack},
 		},
 		{
 			Key: "net.bridge.bridge-nf-call-iptables", Title: "bridged IPv4 packets pass the firewall",

@@ -10,13 +10,12 @@ const remedyNoFile = "raise LimitNOFILE= in the unit of the service (or minfds o
 
 // descriptorEntries bound how many connections a process and a machine can hold open.
 func descriptorEntries() []*Entry {
-	zero, long := between(0, math.MaxInt64)
 	return []*Entry{
 		{
 			Key: keyFileMax, Title: "open files of the whole machine",
 			Meaning: "systemd 240 and newer set it to the largest number there is, so every line in a file that names a number lowers it. At the bound " +
 				"nothing can be opened and no connection accepted by programs without CAP_SYS_ADMIN.",
-			Unit: UnitCount, Shape: ShapeInt, Min: zero, Max: long, DefaultNote: "9223372036854775807 under systemd 240 and newer, else one for each 10 KiB of memory",
+			Unit: UnitCount, Shape: ShapeInt, Max: number(math.MaxInt64), DefaultNote: "9223372036854775807 under systemd 240 and newer, else one for each 10 KiB of memory",
 			Scope: ScopeHost, Class: ClassEvidence, LargerIsFine: true, ReadOnly: true,
 			Decides: []string{"open files (fs.file-nr)"}, Rule: judgeFileMax,
 			Refs: []string{refFsSysctl, "https://github.com/NixOS/nixpkgs/issues/67970"},
@@ -29,7 +28,7 @@ func descriptorEntries() []*Entry {
 		{
 			Key: keyNrOpen, Title: "highest limit of open files a process can be given",
 			Meaning: "Caps the hard RLIMIT_NOFILE. A unit that asks for more fails to start or gets less.",
-			Unit:    UnitCount, Shape: ShapeInt, Min: zero, Default: "1048576", DefaultNote: "systemd 240 and newer raise it as far as it goes", Scope: ScopeHost,
+			Unit:    UnitCount, Shape: ShapeInt, Default: "1048576", DefaultNote: "systemd 240 and newer raise it as far as it goes", Scope: ScopeHost,
 			Class: ClassWrong, LargerIsFine: true, ReadOnly: true, Decides: []string{"LimitNOFILE= of units"}, Rule: judgeNrOpen, Refs: []string{refFsSysctl},
 		},
 		{

@@ -5,7 +5,7 @@ package sysctl
 func goneEntries() []*Entry {
 	gone := func(k Key, title, meaning string, removed Version) *Entry {
 		return &Entry{
-			Key: k, Title: title, Meaning: meaning, Shape: ShapeInt, Removed: removed, Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true,
+			Key: k, Title: title, Meaning: meaning, Shape: ShapeInt, Max: number(1), Removed: removed, Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true,
 			Refs: []string{refIPSysctl},
 		}
 	}

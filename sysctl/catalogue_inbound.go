@@ -14,14 +14,11 @@ const (
 	refWorkerman = "https://github.com/walkor/workerman/issues/122"
 )
 
-// between sets the bounds of an entry's fields.
-func between(lo, hi int64) (*int64, *int64) { return &lo, &hi }
+// number is a bound of an entry's fields.
+func number(v int64) *int64 { return &v }
 
 // inboundEntries are the queues that a connection passes on its way in.
 func inboundEntries() []*Entry {
-	zero, max16 := between(0, 65535)
-	_, max2 := between(0, 2)
-	u8Min, u8Max := between(0, 255)
 	return []*Entry{
 		{
 			Key: keySomaxconn, Title: "longest accept queue a listener can have",
@@ -29,7 +26,7 @@ func inboundEntries() []*Entry {
 				"taken when listen() is called: a listener keeps its old bound until it is opened again. A connection whose handshake is " +
 				"complete waits in this queue until the program accepts it; when the queue is full the kernel drops the last packet of " +
 				"further handshakes and the client waits.",
-			Unit: UnitEntries, Shape: ShapeInt, Min: zero, Default: "4096", DefaultNote: "128 before Linux 5.4",
+			Unit: UnitEntries, Shape: ShapeInt, Max: number(65535), Default: "4096", DefaultNote: "128 before Linux 5.4",
 			Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true,
 			Decides: []string{"TcpExt.ListenOverflows", "accept queue of each listener (Recv-Q against Send-Q)"},
 			Rule:    judgeAcceptQueue, Refs: []string{refNetSysctl, refWorkerman},
@@ -48,7 +45,7 @@ func inboundEntries() []*Entry {
 			Meaning: "1 answers with a cookie instead of remembering the connection when the queue of half-open connections is full: the " +
 				"protection against SYN floods. 2 always does so and is for tests of the stack. It is no tuning for busy servers: when it " +
 				"acts, either somebody floods or the program accepts too slowly.",
-			Unit: UnitNone, Shape: ShapeInt, Min: zero, Max: max2, Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
+			Unit: UnitNone, Shape: ShapeInt, Max: number(2), Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
 			Decides: []string{"the value", "TcpExt.TCPReqQFullDoCookies"},
 			Rule:    judgeSyncookies, Refs: []string{refIPSysctl},
 		},
@@ -56,29 +53,29 @@ func inboundEntries() []*Entry {
 			Key: "net.ipv4.tcp_abort_on_overflow", Title: "reset instead of silence when the accept queue is full",
 			Meaning: "1 answers the last packet of a handshake with a reset when the accept queue is full. A short burst that would have been " +
 				"served a moment later then fails for the client. It does not turn dropped SYNs into resets.",
-			Unit: UnitBool, Shape: ShapeInt, Min: u8Min, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
+			Unit: UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_synack_retries", Title: "how long a half-open connection lives",
 			Meaning: "How often the answer to a SYN is repeated: 5 means about 63 seconds until a half-open connection is given up.",
-			Unit:    UnitCount, Shape: ShapeInt, Min: u8Min, Max: u8Max, Default: "5", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitCount, Shape: ShapeInt, Min: number(0), Max: number(255), Default: "5", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_syn_retries", Title: "how long connect() tries",
 			Meaning: "How often a SYN is repeated: 6 means about 131 seconds until connect() fails with a timeout.",
-			Unit:    UnitCount, Shape: ShapeInt, Default: "6", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitCount, Shape: ShapeInt, Min: number(1), Max: number(127), Default: "6", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_syn_linear_timeouts", Title: "SYN repeats before the waiting time doubles",
 			Meaning: "The first repeats of a SYN come at equal distances, only later ones at doubled ones.",
-			Unit:    UnitCount, Shape: ShapeInt, Since: Version{6, 5}, Default: "4", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitCount, Shape: ShapeInt, Min: number(0), Max: number(127), Since: Version{6, 5}, Default: "4", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_migrate_req", Title: "pending connections move when a listener closes",
 			Meaning: "1 hands connections that wait at a closing listener to another one of the same SO_REUSEPORT group. With 0 a reload that " +
 				"closes one listener of a group resets the connections that waited there.",
-			Unit: UnitBool, Shape: ShapeInt, Min: zero, Since: Version{5, 14}, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit: UnitBool, Shape: ShapeInt, Since: Version{5, 14}, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_fastopen", Title: "data in the first packet",
@@ -132,12 +129,12 @@ func inboundEntries() []*Entry {
 		{
 			Key: "net.ipv4.tcp_fwmark_accept", Title: "accepted sockets inherit the packet's mark",
 			Meaning: "1 gives an accepted socket the firewall mark of its SYN, so that policy routing by mark holds for the answers.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.ip_unprivileged_port_start", Title: "first port that anybody may bind",
 			Meaning: "Ports below it need CAP_NET_BIND_SERVICE. The ephemeral range must begin at or above it: the kernel refuses either write otherwise.",
-			Unit:    UnitPorts, Shape: ShapeInt, Min: zero, Max: max16, Default: "1024", Since: Version{4, 11}, Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitPorts, Shape: ShapeInt, Max: number(65535), Default: "1024", Since: Version{4, 11}, Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 	}
 }

@@ -4,14 +4,12 @@ import "fmt"
 
 // memoryEntries bound what connections may buffer.
 func memoryEntries() []*Entry {
-	zero, _ := between(0, 0)
-	one, long := between(1, 1<<62)
 	pages := func(k Key, proto string) *Entry {
 		return &Entry{
 			Key: k, Title: "memory of all " + proto + " sockets together",
 			Meaning: "Three bounds in pages, not bytes: below the first nothing happens, above the second buffers are not enlarged any more, at the " +
 				"third packets are dropped and connections reset.",
-			Unit: UnitPages, Shape: ShapeInts, Fields: 3, Min: zero, Max: long, DefaultNote: "grows with memory", Scope: ScopeInitial,
+			Unit: UnitPages, Shape: ShapeInts, Fields: 3, Max: number(1 << 62), DefaultNote: "grows with memory", Scope: ScopeInitial,
 			Class: ClassEvidence, Refs: []string{refIPSysctl},
 		}
 	}
@@ -24,7 +22,7 @@ func memoryEntries() []*Entry {
 	buffer := func(k Key, title, meaning string) *Entry {
 		return &Entry{
 			Key: k, Title: title, Meaning: meaning, Unit: UnitBytes, Shape: ShapeInt, Scope: ScopeGlobal, Class: ClassEvidence, LargerIsFine: true,
-			DefaultNote: "212992; 4194304 for the maxima since Linux 6.17", Refs: []string{refNetSysctl},
+			DefaultNote: "212992 or 4194304, by version", Refs: []string{refNetSysctl},
 		}
 	}
 	rmem := buffer("net.core.rmem_max", "largest receive buffer a program may ask for",
@@ -55,7 +53,7 @@ func memoryEntries() []*Entry {
 			Key: k, Title: "smallest, first and largest " + which + " buffer of a TCP connection",
 			Meaning: "TCP enlarges a connection's buffer up to the third number when bandwidth times delay needs it. It costs nothing while unused; " +
 				"more than bandwidth times delay gains nothing.",
-			Unit: UnitBytes, Shape: ShapeInts, Fields: 3, Min: one, Default: "", DefaultNote: "4096 131072 6291456 and 4096 16384 4194304 on most machines",
+			Unit: UnitBytes, Shape: ShapeInts, Fields: 3, Min: number(1), Default: "", DefaultNote: "4096 131072 6291456 and 4096 16384 4194304 on most machines",
 			Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true, Decides: []string{"bandwidth × delay of the paths"},
 			Refs: []string{refIPSysctl},
 		}
@@ -68,7 +66,7 @@ func memoryEntries() []*Entry {
 		{
 			Key: "net.ipv4.udp_rmem_min", Title: "receive memory every UDP socket gets",
 			Meaning: "A UDP socket may use this much even under memory pressure.",
-			Unit:    UnitBytes, Shape: ShapeInt, Min: one, Default: "4096", Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true,
+			Unit:    UnitBytes, Shape: ShapeInt, Min: number(1), Default: "4096", Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true,
 			Decides: []string{"Udp.RcvbufErrors", "pages in use (sockstat)"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				mem := f.Live.Ints("net.ipv4.udp_mem")
@@ -86,12 +84,12 @@ func memoryEntries() []*Entry {
 		{
 			Key: "net.ipv4.udp_wmem_min", Title: "send memory every UDP socket gets",
 			Meaning: "Has no effect: the kernel does not account send memory this way.",
-			Unit:    UnitBytes, Shape: ShapeInt, Min: one, Default: "4096", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitBytes, Shape: ShapeInt, Min: number(1), Default: "4096", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.core.optmem_max", Title: "ancillary memory of a socket",
 			Meaning: "For control messages and socket filters.",
-			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "20480; 131072 since Linux 6.7", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refNetSysctl},
+			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "20480 or 131072, by version", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refNetSysctl},
 		},
 		{
 			Key: "net.unix.max_dgram_qlen", Title: "queue of a unix datagram socket",
@@ -101,7 +99,7 @@ func memoryEntries() []*Entry {
 		{
 			Key: "net.ipv4.tcp_moderate_rcvbuf", Title: "TCP enlarges receive buffers by itself",
 			Meaning: "0 leaves every connection with its first buffer.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "1", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_notsent_lowat", Title: "unsent bytes before a socket counts as writable",
@@ -111,7 +109,7 @@ func memoryEntries() []*Entry {
 		{
 			Key: "net.ipv4.tcp_limit_output_bytes", Title: "bytes of one connection in the queues below TCP",
 			Meaning: "Keeps one connection from filling a device's queue.",
-			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "262144 to 4194304 by version", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
+			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "grew from 262144 to 4194304", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
 		},
 	}
 }

@@ -8,17 +8,13 @@ import (
 
 // outboundEntries decide how many connections a host can have to others.
 func outboundEntries() []*Entry {
-	zero, _ := between(0, 0)
-	one, _ := between(1, 0)
-	portMin, portMax := between(1, 65535)
-	_, max2 := between(0, 2)
 	return []*Entry{
 		{
 			Key: keyPortRange, Title: "ports for outgoing connections",
 			Meaning: "First and last port that the kernel picks from when a program connects without binding, for IPv4 and IPv6 alike (there is " +
 				"no net.ipv6 twin). Connections to different destinations share ports, connections to one address and port cannot: so this " +
 				"many at once to each. The ends should have different parity, because connect() prefers one half and bind(0) the other.",
-			Unit: UnitPorts, Shape: ShapeInts, Fields: 2, Min: portMin, Max: portMax, Atomic: true,
+			Unit: UnitPorts, Shape: ShapeInts, Fields: 2, Min: number(1), Max: number(65535), Atomic: true,
 			Default: "32768 60999", DefaultNote: "32768 61000 before Linux 4.2", Scope: ScopeNamespace, Class: ClassEvidence,
 			Decides: []string{"ports in use per destination", "net.ipv4.ip_local_reserved_ports", "parity of the ends"},
 			Rule:    judgePortRange,
@@ -44,7 +40,7 @@ func outboundEntries() []*Entry {
 			Meaning: "1 lets connect() take over a port whose last connection to the same destination is in TIME_WAIT, if both sides use " +
 				"timestamps; 2 only on loopback. It concerns outgoing connections: it does nothing for the TIME_WAIT of a server that closed " +
 				"first. The kernel's own text: \"should not be changed without advice or request of technical experts\".",
-			Unit: UnitNone, Shape: ShapeInt, Min: zero, Max: max2, Default: "2", DefaultNote: "0 before Linux 4.19", Scope: ScopeNamespace, Class: ClassEvidence,
+			Unit: UnitNone, Shape: ShapeInt, Max: number(2), Default: "2", DefaultNote: "0 before Linux 4.19", Scope: ScopeNamespace, Class: ClassEvidence,
 			Decides: []string{"outgoing TIME_WAIT per destination", "connects that failed with EADDRNOTAVAIL", "net.ipv4.tcp_timestamps"},
 			Rule:    judgeTWReuse, Refs: []string{refIPSysctl, refWorkerman},
 		},
@@ -52,7 +48,7 @@ func outboundEntries() []*Entry {
 			Key: "net.ipv4.tcp_tw_reuse_delay", Title: "age from which a TIME_WAIT port is taken over",
 			Meaning: "How long a connection must have been in TIME_WAIT before tcp_tw_reuse takes its port. Below the tick of the peer's " +
 				"timestamp clock the protection against old segments fails.",
-			Unit: UnitMillis, Shape: ShapeInt, Since: Version{6, 14}, Default: "1000", Scope: ScopeNamespace, Class: ClassInfo,
+			Unit: UnitMillis, Shape: ShapeInt, Min: number(1), Max: number(60000), Since: Version{6, 14}, Default: "1000", Scope: ScopeNamespace, Class: ClassInfo,
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
@@ -60,7 +56,7 @@ func outboundEntries() []*Entry {
 			Meaning: "When more sockets would be in TIME_WAIT, the further ones are destroyed at once, with a line in the kernel log. It is a " +
 				"guard against memory exhaustion (about 256 bytes each) and must not be lowered: a destroyed TIME_WAIT lets old segments into " +
 				"new connections.",
-			Unit: UnitCount, Shape: ShapeInt, DefaultNote: "half the entries of the connection hash; 131072 with 32 GiB", Scope: ScopeNamespace,
+			Unit: UnitCount, Shape: ShapeInt, DefaultNote: "half the entries of the connection hash, which grows with memory: 131072 of 262144, for example", Scope: ScopeNamespace,
 			Class: ClassEvidence, LargerIsFine: true, Decides: []string{"TcpExt.TCPTimeWaitOverflow", "the kernel's default"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				return f.seen("TcpExt.TCPTimeWaitOverflow").judge(Judgement{
@@ -76,7 +72,7 @@ func outboundEntries() []*Entry {
 			Key: "net.ipv4.tcp_fin_timeout", Title: "how long an orphaned FIN_WAIT_2 lives",
 			Meaning: "Seconds that a socket which its program has closed waits for the peer's FIN. It is not the length of TIME_WAIT, which is " +
 				"60 seconds compiled in: set to 5, TIME_WAIT still lasts 61 (measured).",
-			Unit: UnitSeconds, Shape: ShapeInt, Default: "60", Scope: ScopeNamespace, Class: ClassNever,
+			Unit: UnitSeconds, Shape: ShapeInt, Min: number(0), Max: number(2000000), Default: "60", Scope: ScopeNamespace, Class: ClassNever,
 			Decides: []string{"the value", "number of orphaned sockets in FIN_WAIT_2"},
 			Rule:    judgeFinWait, Refs: []string{refIPSysctl, "https://github.com/fastos/fastsocket/issues/51"},
 		},
@@ -89,54 +85,54 @@ func outboundEntries() []*Entry {
 			Key: keyTimestamps, Title: "TCP timestamps",
 			Meaning: "Protection against wrapped sequence numbers, exact round-trip times, and the condition for tcp_tw_reuse. Old hardening " +
 				"guides turn it off to hide the uptime; kernels since 4.10 send a random offset per connection.",
-			Unit: UnitNone, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
+			Unit: UnitNone, Shape: ShapeInt, Max: number(2), Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl, "https://github.com/Kicksecure/security-misc/issues/335"},
 		},
 		{
 			Key: "net.ipv4.tcp_sack", Title: "selective acknowledgements",
 			Meaning: "Lets the receiver say which segments arrived, so that a loss costs one retransmission and not a window.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_window_scaling", Title: "windows above 64 KiB",
 			Meaning: "Without it no connection has more than 64 KiB on the way.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_rfc1337", Title: "resets in TIME_WAIT",
 			Meaning: "The kernel's documentation: 1 conforms to RFC 1337, 0 does not and prevents TIME_WAIT assassination less strictly. Many " +
 				"guides say the reverse. Neither value decides whether clients connect.",
-			Unit: UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit: UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.ip_autobind_reuse", Title: "bind(0) may share ports",
 			Meaning: "Lets bind(0) hand out a port that is in use already, if both sockets have SO_REUSEADDR. For experts only; programs that " +
 				"bind before they connect should use IP_BIND_ADDRESS_NO_PORT (Linux 4.2) or IP_LOCAL_PORT_RANGE (6.3).",
-			Unit: UnitBool, Shape: ShapeInt, Min: zero, Since: Version{5, 7}, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
+			Unit: UnitBool, Shape: ShapeInt, Since: Version{5, 7}, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.ip_nonlocal_bind", Title: "programs may bind addresses the host does not have",
 			Meaning: "For addresses that move between hosts (VRRP). Otherwise it hides a wrong bind address: the program starts and nobody can reach it.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassWrong,
+			Unit:    UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassWrong,
 			Decides: []string{"the value", "VRRP or the like on this host"}, Rule: judgeNonlocalBind, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_max_orphans", Title: "most sockets without a program",
 			Meaning: "Sockets that their programs have closed and that still have data to deliver; each may hold 64 KiB. Beyond the bound " +
 				"connections are reset. Not to be lowered.",
-			Unit: UnitCount, Shape: ShapeInt, Min: zero, DefaultNote: "grows with memory", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Unit: UnitCount, Shape: ShapeInt, DefaultNote: "grows with memory", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
 			Decides: []string{"TcpExt.TCPAbortOnMemory", "orphaned sockets"}, Rule: judgeOrphans, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_orphan_retries", Title: "how often an orphaned socket repeats its data",
 			Meaning: "How often a socket without a program repeats unacknowledged data; 0 stands for 8.",
-			Unit:    UnitCount, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitCount, Shape: ShapeInt, Min: number(0), Max: number(255), Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_challenge_ack_limit", Title: "challenge ACKs per second",
 			Meaning: "Bound of the answers to suspicious segments (RFC 5961).",
-			Unit:    UnitCount, Shape: ShapeInt, Min: one, DefaultNote: "1000 before Linux 5.19, then unlimited", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
+			Unit:    UnitCount, Shape: ShapeInt, Min: number(1), DefaultNote: "1000 before Linux 5.19, then unlimited", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
 		},
 	}
 }

@@ -5,7 +5,6 @@ import "fmt"
 // routingEntries decide whether a packet that arrives is heard and whether its
 // answer leaves by a way the client's network accepts.
 func routingEntries() []*Entry {
-	zero, max2 := between(0, 2)
 	v4 := func(name, title, meaning string, u Unit, def string) *Entry {
 		return &Entry{
 			Key: Key("net.ipv4.conf.*." + name), Title: title, Meaning: meaning, Unit: u, Shape: ShapeInt, Default: def,
@@ -28,7 +27,7 @@ func routingEntries() []*Entry {
 			Title: "size of the neighbour table",
 			Meaning: "Addresses of the local network that the host remembers: below gc_thresh1 none is thrown out, above gc_thresh2 they are after " +
 				"five seconds, beyond gc_thresh3 new neighbours cannot be learned and their packets are lost.",
-			Unit: UnitEntries, Shape: ShapeInt, Min: zero, Default: def, Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Unit: UnitEntries, Shape: ShapeInt, Default: def, Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
 			Decides: []string{counter}, Refs: []string{refIPSysctl},
 		}
 		e.Rule = func(k Key, f *Facts) []Judgement {
@@ -103,7 +102,7 @@ func routingEntries() []*Entry {
 		{
 			Key: "net.ipv4.tcp_mtu_probing", Title: "find a smaller packet size when large ones vanish",
 			Meaning: "1 probes smaller sizes when a connection hangs because a hop drops large packets and the ICMP that would say so is filtered; 2 always probes.",
-			Unit:    UnitNone, Shape: ShapeInt, Min: zero, Max: max2, Default: "0", Scope: ScopeNamespace, Class: ClassEvidence,
+			Unit:    UnitNone, Shape: ShapeInt, Max: number(2), Default: "0", Scope: ScopeNamespace, Class: ClassEvidence,
 			Decides: []string{"connects that hang after the handshake", "TcpExt.TCPMTUPSuccess", "TcpExt.TCPMTUPFail"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				if v, _ := f.Live.Int(k); v != 0 || f.roles().PathMTULost != Yes {
@@ -120,13 +119,13 @@ func routingEntries() []*Entry {
 		{
 			Key: "net.ipv4.icmp_echo_ignore_all", Title: "ping is not answered",
 			Meaning: "1: a ping that fails says nothing about this host.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.icmp_ratelimit", Title: "distance between ICMP errors",
 			Meaning: "Milliseconds between ICMP errors to one address, for the types in icmp_ratemask. A REJECT rule that answers with ICMP is " +
 				"silent when it is asked more often: clients see refusals and timeouts mixed.",
-			Unit: UnitMillis, Shape: ShapeInt, Min: zero, Default: "1000", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit: UnitMillis, Shape: ShapeInt, Coarse: true, Max: number(1000000), Default: "1000", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.icmp_ratemask", Title: "which ICMP types are limited",
@@ -136,22 +135,22 @@ func routingEntries() []*Entry {
 		{
 			Key: "net.ipv4.icmp_msgs_per_sec", Title: "ICMP errors per second, all together",
 			Meaning: "Bound of the limited ICMP types to all addresses together.",
-			Unit:    UnitCount, Shape: ShapeInt, Min: zero, DefaultNote: "1000; 10000 since Linux 6.16", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitCount, Shape: ShapeInt, DefaultNote: "1000 or 10000, by version", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv6.icmp.ratelimit", Title: "distance between ICMPv6 errors",
 			Meaning: "As icmp_ratelimit, for IPv6.",
-			Unit:    UnitMillis, Shape: ShapeInt, Min: zero, Default: "1000", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitMillis, Shape: ShapeInt, Coarse: true, Max: number(1000000), DefaultNote: "1000 or 100, by version", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_l3mdev_accept", Title: "listeners serve all VRFs",
 			Meaning: "1 lets a listener that is bound to no VRF accept connections that arrive in one.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.udp_l3mdev_accept", Title: "UDP sockets serve all VRFs",
 			Meaning: "As tcp_l3mdev_accept, for UDP.",
-			Unit:    UnitBool, Shape: ShapeInt, Min: zero, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
+			Unit:    UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 	}
 }

@@ -108,8 +108,13 @@ type Entry struct {
 	Unit    Unit
 	Shape   Shape
 	Fields  int // how many integers, for ShapeInts
-	// Min and Max are what the kernel accepts per field, nil for its default.
+	// Min and Max bound the numbers that every kernel stores as they stand; what
+	// happens beyond differs between versions. nil: from 0 to 2147483647, and to
+	// 1 for switches.
 	Min, Max *int64
+	// Coarse values are kept in ticks of the kernel's clock: only full seconds
+	// come back as they were written.
+	Coarse bool
 	// Atomic values are stored whole or not at all.
 	Atomic bool
 	// Default is the kernel's value where it is a constant; DefaultNote says

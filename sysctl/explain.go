@@ -11,7 +11,7 @@ import (
 func (e *Entry) Explain() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n\n", e.Key, e.Title)
-	b.WriteString(wrap(e.Meaning, "") + "\n")
+	b.WriteString(wrap(e.Meaning, ""))
 	facts := [][2]string{
 		{"unit", e.unitText()},
 		{"default", e.defaultText()},
@@ -23,7 +23,8 @@ func (e *Entry) Explain() string {
 	b.WriteByte('\n')
 	for _, f := range facts {
 		if f[1] != "" {
-			b.WriteString(wrap(fmt.Sprintf("%-14s %s", f[0]+":", f[1]), strings.Repeat(" ", 15)))
+			label := fmt.Sprintf("%-15s", f[0]+":")
+			b.WriteString(label + wrap(f[1], strings.Repeat(" ", len(label))))
 		}
 	}
 	for _, r := range lintRules {
@@ -112,11 +113,12 @@ func (e *Entry) asked() string {
 	return b.String()
 }
 
-// wrap breaks text at 78 columns; further lines begin with indent.
+// wrap breaks text at 78 columns; further lines begin with indent, and the
+// first is taken to begin as far in.
 func wrap(text, indent string) string {
 	const width = 78
 	var b strings.Builder
-	col := 0
+	col := len(indent)
 	for i, word := range strings.Fields(text) {
 		n := len([]rune(word))
 		switch {
@@ -125,12 +127,8 @@ func wrap(text, indent string) string {
 			b.WriteString("\n" + indent)
 			col = len(indent)
 		default:
-			pad := " "
-			if i == 1 && strings.HasSuffix(strings.Fields(text)[0], ":") && len(indent) > col {
-				pad = strings.Repeat(" ", len(indent)-col)
-			}
-			b.WriteString(pad)
-			col += len(pad)
+			b.WriteByte(' ')
+			col++
 		}
 		b.WriteString(word)
 		col += n

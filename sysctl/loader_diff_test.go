@@ -2,7 +2,7 @@ package sysctl
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -93,7 +93,9 @@ func runLoaderDifferential(s *sandbox) error {
 		if err != nil {
 			return err
 		}
-		tree = roundTrip(tree)
+		if tree, err = roundTrip(tree); err != nil {
+			return err
+		}
 		cases := []struct {
 			argv []string
 			o    *Outcome
@@ -160,10 +162,12 @@ func resetWatched() error {
 	return nil
 }
 
-var errDifferent = errors.New("the simulation differs")
-
-func roundTrip(t *Tree) *Tree { return t }
-
-func runPropagation(s *sandbox) error       { return nil }
-func runStoreDifferential(s *sandbox) error { return nil }
-func runWriteJob(s *sandbox) error          { return nil }
+// roundTrip saves and loads the capture, as a snapshot does.
+func roundTrip(t *Tree) (*Tree, error) {
+	data, err := json.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	var back Tree
+	return &back, json.Unmarshal(data, &back)
+}

@@ -29,6 +29,7 @@ var sandboxJobs = map[string]func(s *sandbox) error{
 	"propagation": runPropagation,
 	"store":       runStoreDifferential,
 	"write":       runWriteJob,
+	"defaults":    runDefaults,
 }
 
 func TestMain(m *testing.M) {

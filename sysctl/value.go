@@ -278,28 +278,24 @@ func (e *Entry) store(before, text string) (after string, ok, known bool) {
 		text = text[:min(len(text), pageSize-1)] // do_proc_dointvec looks no further
 		n := max(e.Fields, 1)
 		v, err := parseInts(text, n)
-		bounded := slices.Clone(v)
-		for i, x := range v {
-			if !e.inBounds(x) {
-				bounded, err = v[:i], errValue
-				break
-			}
+		if !e.inBounds(v) {
+			return before, false, false // kernels differ in what they take there
 		}
-		if e.Atomic && err == nil && n == 2 && len(bounded) == 2 && bounded[0] > bounded[1] {
-			err = errValue
+		if e.Atomic {
+			return e.storeRange(before, v, err)
 		}
-		if err != nil && (e.Atomic || len(bounded) == 0) {
+		if len(v) == 0 {
 			return before, false, true
 		}
-		if len(bounded) < n {
+		if len(v) < n {
 			old, oldErr := parseInts(before, n)
 			if oldErr != nil || len(old) < n {
 				return before, err == nil, false
 			}
-			copy(old, bounded)
-			bounded = old
+			copy(old, v)
+			v = old
 		}
-		return formatInts(bounded), err == nil, true
+		return formatInts(v), err == nil, true
 	case ShapePorts:
 		if len(text) >= pageSize-1 {
 			return before, false, false // taken in pieces, which the loaders do differently
@@ -313,16 +309,47 @@ func (e *Entry) store(before, text string) (after string, ok, known bool) {
 	return text, true, false
 }
 
-// inBounds checks a field against what the kernel allows for the key.
-func (e *Entry) inBounds(v int64) bool {
-	lo, hi := int64(math.MinInt32), int64(math.MaxInt32)
+// storeRange is ipv4_local_port_range: both ends are parsed into a copy, which
+// is stored only when it is a range of ports that does not begin below
+// ip_unprivileged_port_start (1024 unless somebody changed it).
+func (e *Entry) storeRange(before string, v []int64, err error) (after string, ok, known bool) {
+	if err != nil || len(v) == 0 {
+		return before, false, true
+	}
+	if len(v) == 1 {
+		old, oldErr := parseInts(before, 2)
+		if oldErr != nil || len(old) < 2 {
+			return before, false, false
+		}
+		v = []int64{v[0], old[1]}
+	}
+	switch {
+	case v[0] > v[1]:
+		return before, false, true
+	case v[0] < 1024:
+		return before, false, false
+	}
+	return formatInts(v), true, true
+}
+
+// inBounds says whether every field lies where all kernels store it as it stands.
+func (e *Entry) inBounds(v []int64) bool {
+	lo, hi := int64(0), int64(math.MaxInt32)
+	if e.Unit == UnitBool {
+		hi = 1
+	}
 	if e.Min != nil {
 		lo = *e.Min
 	}
 	if e.Max != nil {
 		hi = *e.Max
 	}
-	return lo <= v && v <= hi
+	for _, x := range v {
+		if x < lo || x > hi || e.Coarse && x%1000 != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // shapedLike makes an entry for a key that the catalogue does not have, with

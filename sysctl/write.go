@@ -85,7 +85,7 @@ func CheckValue(k Key, live, value string) error {
 		return nil
 	case !known || !taken:
 		return fmt.Errorf("refuse to write %s: %w: %q", k, errValue, value)
-	case !e.Shape.Equal(after, value):
+	case !e.Shape.Equal(after, value), e.Shape != ShapePorts && e.Shape.Canonical(value) != strings.Join(strings.Fields(value), " "):
 		return fmt.Errorf("refuse to write %s: the kernel would make %q of %q", k, after, value)
 	}
 	return nil
