@@ -1,0 +1,302 @@
+package xtables
+
+import (
+	"bytes"
+
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// DecodeTable lowers the entries of a table. It is pure: the table keeps entries
+// to print its rules from, so the caller must not change them.
+func DecodeTable(fam firewall.TableFamily, name string, info, entries []byte, sets Sets) (*firewall.Table, error) {
+	i, err := newTableInfo(fam, name, info)
+	if err != nil {
+		return nil, err
+	}
+	l := newBlob(fam, name, entries)
+	t := &firewall.Table{Backend: firewall.IPTablesLegacy, Family: fam, Name: name}
+	spans, err := l.chains(t, &i)
+	if err != nil {
+		return nil, err
+	}
+	d := newLowerer(l, spans, sets)
+	if err := d.reach(); err != nil {
+		return nil, err
+	}
+	p := &blobPrinter{blob: l, starts: d.starts, spans: make(map[*firewall.Chain]*chainSpan, len(spans)), sets: sets}
+	d.print = p.rule
+	for _, s := range spans {
+		p.spans[s.chain] = s
+		if err := d.chain(s); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// maxCached bounds the statements that are shared between rules.
+const maxCached = 1 << 14
+
+// lowerer lowers the rules of one table. Rules share the statements that say
+// the same: most differ in an address or a port only.
+type lowerer struct {
+	*blob
+	spans  []*chainSpan
+	starts map[int]*firewall.Chain // by the offset of the first rule
+	hooks  map[*firewall.Chain]uint8
+	sets   Sets
+	print  func(*firewall.Rule) string
+
+	exts     map[string][]firewall.Stmt // by the bytes of a match or target
+	ifaces   map[string][]firewall.Stmt
+	jumps    map[*firewall.Chain]*[2]firewall.Verdict // jump, goto
+	protos   [2][256]*firewall.Match
+	matches  []firewall.Match
+	ranges   []firewall.Range
+	stmts    []firewall.Stmt
+	scratch  []firewall.Stmt
+	comments map[string]string
+}
+
+func newLowerer(l *blob, spans []*chainSpan, sets Sets) *lowerer {
+	d := &lowerer{
+		blob: l, spans: spans, sets: sets,
+		starts:   make(map[int]*firewall.Chain, len(spans)),
+		hooks:    make(map[*firewall.Chain]uint8, len(spans)),
+		exts:     map[string][]firewall.Stmt{},
+		ifaces:   map[string][]firewall.Stmt{},
+		jumps:    map[*firewall.Chain]*[2]firewall.Verdict{},
+		comments: map[string]string{},
+	}
+	for _, s := range spans {
+		d.starts[s.first] = s.chain
+	}
+	return d
+}
+
+// reach finds the hooks from which each chain can be reached, which NETMAP
+// cannot be read without.
+func (d *lowerer) reach() error {
+	if !bytes.Contains(d.b, []byte("NETMAP\x00")) {
+		return nil
+	}
+	spans := make(map[*firewall.Chain]*chainSpan, len(d.spans))
+	var open []*firewall.Chain
+	for _, s := range d.spans {
+		spans[s.chain] = s
+		if s.chain.Base != nil {
+			d.hooks[s.chain] = 1 << s.chain.Base.Hook
+			open = append(open, s.chain)
+		}
+	}
+	for len(open) > 0 {
+		c := open[len(open)-1]
+		open = open[:len(open)-1]
+		s := spans[c]
+		for off, n := s.first, 0; n < s.rules; n++ {
+			e, err := d.entry(off)
+			if err != nil {
+				return err
+			}
+			if v, ok := d.isStandard(e); ok && v >= 0 {
+				if to := d.starts[int(v)]; to != nil && d.hooks[to]|d.hooks[c] != d.hooks[to] {
+					d.hooks[to] |= d.hooks[c]
+					open = append(open, to)
+				}
+			}
+			off = e.next
+		}
+	}
+	return nil
+}
+
+// chain lowers the rules of one chain.
+func (d *lowerer) chain(s *chainSpan) error {
+	if s.rules == 0 {
+		return nil
+	}
+	cx := &Context{Family: d.fam, Hooks: d.hooks[s.chain], Sets: d.sets}
+	rules := make([]firewall.Rule, s.rules)
+	s.chain.Rules = make([]*firewall.Rule, s.rules)
+	off := s.first
+	for i := range rules {
+		e, err := d.entry(off)
+		if err != nil {
+			return err
+		}
+		r := &rules[i]
+		r.Chain, r.Number, r.Print, r.Packets = s.chain, i+1, d.print, d.packets(e)
+		if err := d.rule(cx, r, e); err != nil {
+			return err
+		}
+		s.chain.Rules[i] = r
+		off = e.next
+	}
+	return nil
+}
+
+func (d *lowerer) rule(cx *Context, r *firewall.Rule, e entry) error {
+	h := newHeader(cx.family(), d.b[e.off:])
+	to := d.head(d.scratch[:0], cx, &h)
+	for off := e.off + d.header; off < e.target; {
+		size := int(u16(d.b, off))
+		if size < extHeader || off+size > e.target {
+			return d.errorf(off, "a match of %d bytes", size)
+		}
+		raw := d.b[off : off+size]
+		if string(raw[2:10]) == "comment\x00" {
+			r.Comment = d.comment(raw[extHeader:])
+		} else {
+			to = append(to, d.cached(cx, raw, DecodeMatch)...)
+		}
+		off += size
+	}
+	to, err := d.target(to, cx, &h, e)
+	if err != nil {
+		return err
+	}
+	d.scratch = to
+	r.Stmts = d.keep(to)
+	return nil
+}
+
+// comment returns the text, shared between rules.
+func (d *lowerer) comment(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	if s, ok := d.comments[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if len(d.comments) < maxCached {
+		d.comments[s] = s
+	}
+	return s
+}
+
+// cached lowers the match or target in raw.
+func (d *lowerer) cached(cx *Context, raw []byte, decode func(*Context, Ext) []firewall.Stmt) []firewall.Stmt {
+	if s, ok := d.exts[string(raw)]; ok {
+		return s
+	}
+	x := Ext{Name: cstring(raw[2 : 2+extName]), Rev: raw[31], Info: raw[extHeader:]}
+	s := decode(cx, x)
+	// NETMAP is the only struct that means another thing in another chain.
+	if len(d.exts) < maxCached && x.Name != "NETMAP" {
+		d.exts[string(raw)] = s
+	}
+	return s
+}
+
+var (
+	acceptStmt = &firewall.Verdict{Kind: firewall.Accept}
+	dropStmt   = &firewall.Verdict{Kind: firewall.Drop}
+	queueStmt  = &firewall.Verdict{Kind: firewall.Queue}
+	returnStmt = &firewall.Verdict{Kind: firewall.Return}
+)
+
+// target lowers the target of a rule: the standard one holds a verdict, or the
+// offset of the rule to go on with.
+func (d *lowerer) target(to []firewall.Stmt, cx *Context, h *Header, e entry) ([]firewall.Stmt, error) {
+	v, ok := d.isStandard(e)
+	if !ok {
+		size := int(u16(d.b, e.target))
+		if size < extHeader || e.target+size > e.next {
+			return nil, d.errorf(e.target, "a target of %d bytes", size)
+		}
+		return append(to, d.cached(cx, d.b[e.target:e.target+size], DecodeTarget)...), nil
+	}
+	switch {
+	case v == -2: // -NF_ACCEPT - 1
+		return append(to, acceptStmt), nil
+	case v == -1: // -NF_DROP - 1
+		return append(to, dropStmt), nil
+	case v == -4: // -NF_QUEUE - 1
+		return append(to, queueStmt), nil
+	case v == -5: // XT_RETURN
+		return append(to, returnStmt), nil
+	case v < 0:
+		return append(to, &firewall.Opaque{Name: "standard", MayEnd: true, Reason: "a verdict that is not known here"}), nil
+	case int(v) == e.next:
+		return to, nil // no target: the rule counts only
+	}
+	chain := d.starts[int(v)]
+	if chain == nil {
+		return nil, d.errorf(e.target, "a jump to byte %d, where no chain begins", v)
+	}
+	j := d.jumps[chain]
+	if j == nil {
+		j = &[2]firewall.Verdict{{Kind: firewall.Jump, Chain: chain}, {Kind: firewall.Goto, Chain: chain}}
+		d.jumps[chain] = j
+	}
+	if h.Goto {
+		return append(to, &j[1]), nil
+	}
+	return append(to, &j[0]), nil
+}
+
+// head is DecodeHeader with statements shared where they can be.
+func (d *lowerer) head(to []firewall.Stmt, cx *Context, h *Header) []firewall.Stmt {
+	to = d.addr(to, cx, h, firewall.FieldSrcAddr, h.Src, h.SrcMask, InvertSrc)
+	to = d.addr(to, cx, h, firewall.FieldDstAddr, h.Dst, h.DstMask, InvertDst)
+	if h.InMask[0]|h.OutMask[0]|h.Invert&(InvertIn|InvertOut) != 0 {
+		to = append(to, d.iface(h)...)
+	}
+	if h.HasProto && h.Proto > 0 && h.Proto < 256 && !h.Fragment && h.Invert&InvertFragment == 0 {
+		inv := h.Invert & InvertProto >> 6
+		m := d.protos[inv][h.Proto]
+		if m == nil {
+			m = is(firewall.FieldL4Proto, 1, span(uint64(h.Proto), uint64(h.Proto)), inv != 0)
+			d.protos[inv][h.Proto] = m
+		}
+		return append(to, m)
+	}
+	return h.protocol(to, cx)
+}
+
+// addr is Header.addr, with the usual prefix in a slab.
+func (d *lowerer) addr(to []firewall.Stmt, cx *Context, h *Header, k firewall.FieldKind, addr, mask []byte, bit uint8) []firewall.Stmt {
+	m := firewall.Bytes(mask)
+	want := firewall.Bytes(addr)
+	n := cx.addrLen()
+	if _, ok := prefixLen(m, n); !ok || m.IsZero() || want.And(m) != want {
+		return h.addr(to, cx, k, addr, mask, bit)
+	}
+	if len(d.ranges) == cap(d.ranges) {
+		d.ranges = make([]firewall.Range, 0, 512)
+		d.matches = make([]firewall.Match, 0, 512)
+	}
+	i := len(d.ranges)
+	d.ranges = append(d.ranges, firewall.Range{Lo: want, Hi: want.Or(m.Not(n))})
+	d.matches = append(d.matches, firewall.Match{Operand: firewall.Plain(k, n), In: firewall.Ranges(d.ranges[i : i+1 : i+1]), Invert: h.Invert&bit != 0})
+	return append(to, &d.matches[i])
+}
+
+func (d *lowerer) iface(h *Header) []firewall.Stmt {
+	key := make([]byte, 0, 65)
+	key = append(append(append(append(key, h.In...), h.Out...), h.InMask...), h.OutMask...)
+	key = append(key, h.Invert&(InvertIn|InvertOut))
+	if s, ok := d.ifaces[string(key)]; ok {
+		return s
+	}
+	s := h.iface(nil, firewall.FieldInName, h.In, h.InMask, InvertIn)
+	s = h.iface(s, firewall.FieldOutName, h.Out, h.OutMask, InvertOut)
+	if len(d.ifaces) < maxCached {
+		d.ifaces[string(key)] = s
+	}
+	return s
+}
+
+// keep copies statements into a slab.
+func (d *lowerer) keep(s []firewall.Stmt) []firewall.Stmt {
+	if len(s) == 0 {
+		return nil
+	}
+	if cap(d.stmts)-len(d.stmts) < len(s) {
+		d.stmts = make([]firewall.Stmt, 0, max(2048, len(s)))
+	}
+	i := len(d.stmts)
+	d.stmts = append(d.stmts, s...)
+	return d.stmts[i:len(d.stmts):len(d.stmts)]
+}
