@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -102,6 +103,16 @@ func (r *reader) inUse(p plan) int {
 	return n
 }
 
+// countsMPTCP: since Linux 5.17 /proc/net/protocols counts MPTCP listeners
+// (mptcp_listen), so that a count of none spares two walks of every listener.
+func countsMPTCP(release string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 5 || major == 5 && minor >= 17
+}
+
 func (r *reader) absent(p plan) bool {
 	if r.counts == nil {
 		return false
@@ -110,7 +121,7 @@ func (r *reader) absent(p plan) bool {
 }
 
 func (r *reader) read(ctx context.Context, p plan) {
-	if r.absent(p) {
+	if r.absent(p) || p.proto == sockdiag.MPTCP && r.inUse(p) == 0 && countsMPTCP(r.src.Kernel()) {
 		return
 	}
 	proto := protoOf[p.proto]
@@ -197,73 +208,70 @@ var errTooMany = errors.New("more than a million listening sockets")
 // until a repetition brings nothing new, and what the last one lacks is asked
 // for by its port: closed, or only skipped.
 func (r *reader) diag(ctx context.Context, q sockdiag.Query) ([]Socket, error) {
-	seen := map[uint64]Socket{} // by cookie
-	var last map[uint64]bool
-	for n := range maxDumps {
-		got, pieces, err := r.dumpOnce(ctx, q)
-		fresh := false
-		last = make(map[uint64]bool, len(got))
+	all, pieces, err := r.dumpOnce(ctx, q)
+	if err != nil || pieces <= 1 {
+		return all, err
+	}
+	at := make(map[uint64]int, len(all)) // cookie → index in all
+	last := make([]int, len(all))        // the last dump that had it
+	for i := range all {
+		at[all[i].Cookie] = i
+	}
+	n := 1
+	for fresh := true; fresh && n < maxDumps; n++ {
+		got, _, err := r.dumpOnce(ctx, q)
+		fresh = false
 		for _, s := range got {
-			_, known := seen[s.Cookie]
-			fresh = fresh || !known
-			seen[s.Cookie] = s
-			last[s.Cookie] = true
+			i, known := at[s.Cookie]
+			if !known {
+				i, fresh = len(all), true
+				at[s.Cookie] = i
+				all, last = append(all, s), append(last, n)
+				continue
+			}
+			all[i], last[i] = s, n
 		}
 		if err != nil {
-			return sorted(seen), err
-		}
-		if pieces <= 1 || n > 0 && !fresh {
-			break
+			return all, err
 		}
 	}
-	if len(last) == len(seen) {
-		return sorted(seen), nil
+	gone, err := r.closed(ctx, q, all, last, n-1)
+	if err != nil || len(gone) == 0 {
+		return all, err
 	}
-	doubtful := map[uint16]bool{}
-	for cookie, s := range seen {
-		if !last[cookie] {
-			doubtful[s.Local.Port()] = true
+	return slices.DeleteFunc(all, func(s Socket) bool { return gone[s.Cookie] }), nil
+}
+
+// closed asks once more, port by port, for the sockets that the last dump lacks
+// and gives the cookies of those that are closed. Beyond maxAgain ports it gives
+// none: then some that are listed may have closed meanwhile, but none is lost.
+func (r *reader) closed(ctx context.Context, q sockdiag.Query, all []Socket, last []int, newest int) (map[uint64]bool, error) {
+	doubtful := map[uint16][]uint64{}
+	for i := range all {
+		if last[i] != newest {
+			port := all[i].Local.Port()
+			doubtful[port] = append(doubtful[port], all[i].Cookie)
 		}
 	}
 	if len(doubtful) > maxAgain {
-		return sorted(seen), nil // some may have closed meanwhile; none is lost
+		return nil, nil
 	}
-	ports := make([]uint16, 0, len(doubtful))
-	for port := range doubtful {
-		ports = append(ports, port)
-	}
-	slices.Sort(ports) // a recording replays in the same order
-	for _, port := range ports {
+	gone := map[uint64]bool{}
+	for _, port := range slices.Sorted(maps.Keys(doubtful)) { // a recording replays in the same order
 		one := q
 		one.Port = port
 		got, pieces, err := r.dumpOnce(ctx, one)
 		if err != nil {
-			return sorted(seen), err
+			return nil, err
 		}
 		if pieces > 1 {
 			continue // as doubtful as before: keep them
 		}
-		alive := map[uint64]bool{}
-		for _, s := range got {
-			alive[s.Cookie] = true
-			seen[s.Cookie] = s
-		}
-		for cookie, s := range seen {
-			if s.Local.Port() == port && !alive[cookie] && !last[cookie] {
-				delete(seen, cookie)
-			}
+		for _, cookie := range doubtful[port] {
+			gone[cookie] = !slices.ContainsFunc(got, func(s Socket) bool { return s.Cookie == cookie })
 		}
 	}
-	return sorted(seen), nil
-}
-
-func sorted(m map[uint64]Socket) []Socket {
-	out := make([]Socket, 0, len(m))
-	for _, s := range m {
-		out = append(out, s)
-	}
-	slices.SortFunc(out, compareSockets)
-	return out
+	return gone, nil
 }
 
 // dumpOnce reads one dump and tells in how many pieces its records came.

@@ -29,6 +29,8 @@ type Source interface {
 	DeviceName(index int) (string, error)
 	// NetNS gives the inode of the network namespace, 0 where it cannot be told.
 	NetNS() uint64
+	// Kernel gives the release of the kernel ("6.1.0-18-amd64").
+	Kernel() string
 }
 
 // maxNetFile bounds the reading of one file: sixty thousand UDP sockets are 8 MB.
@@ -42,6 +44,7 @@ type Live struct {
 	proc    string
 	netns   uint64
 	control int // a socket for SIOCGIFNAME
+	kernel  string
 }
 
 // OpenLive opens the calling thread's network namespace. proc is where procfs is
@@ -56,6 +59,11 @@ func OpenLive(proc string) (*Live, error) {
 	if err := unix.Stat(filepath.Join(proc, "thread-self/ns/net"), &st); err == nil {
 		l.netns = st.Ino
 	}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return nil, fmt.Errorf("read the kernel's release: %w", err)
+	}
+	l.kernel = unix.ByteSliceToString(uts.Release[:])
 	l.conn, l.connErr = sockdiag.Open()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil { // a host without IPv4
@@ -178,3 +186,6 @@ func (l *Live) DeviceName(index int) (string, error) {
 
 // NetNS implements [Source].
 func (l *Live) NetNS() uint64 { return l.netns }
+
+// Kernel implements [Source].
+func (l *Live) Kernel() string { return l.kernel }

@@ -18,6 +18,7 @@ import (
 type Tape struct {
 	BigEndian bool       `json:"big_endian,omitempty"` // byte order of the recording machine
 	NetNS     uint64     `json:"netns"`
+	Kernel    string     `json:"kernel"`
 	Answers   []TapeItem `json:"answers"`
 }
 
@@ -88,7 +89,7 @@ type Recorder struct {
 
 // NewRecorder records what is asked of src.
 func NewRecorder(src Source) *Recorder {
-	return &Recorder{src: src, tape: Tape{BigEndian: nativeIsBig(), NetNS: src.NetNS()}}
+	return &Recorder{src: src, tape: Tape{BigEndian: nativeIsBig(), NetNS: src.NetNS(), Kernel: src.Kernel()}}
 }
 
 // Tape gives the recording so far.
@@ -122,6 +123,9 @@ func (r *Recorder) DeviceName(index int) (string, error) {
 
 // NetNS implements [Source].
 func (r *Recorder) NetNS() uint64 { return r.src.NetNS() }
+
+// Kernel implements [Source].
+func (r *Recorder) Kernel() string { return r.src.Kernel() }
 
 func deviceKey(index int) string { return fmt.Sprintf("device %d", index) }
 
@@ -191,6 +195,9 @@ func (p *Player) DeviceName(index int) (string, error) {
 
 // NetNS implements [Source].
 func (p *Player) NetNS() uint64 { return p.tape.NetNS }
+
+// Kernel implements [Source].
+func (p *Player) Kernel() string { return p.tape.Kernel }
 
 // ByteOrder is the order of the recording machine.
 func (p *Player) ByteOrder() binary.ByteOrder {

@@ -249,11 +249,21 @@ func (r *Record) locals(v []byte, order binary.ByteOrder) error {
 	return nil
 }
 
-func bigEndian(order binary.ByteOrder) bool { return order.Uint16([]byte{1, 0}) == 0x100 }
-
-func sameOrder(order binary.ByteOrder) bool {
-	return order.Uint16([]byte{1, 0}) == binary.NativeEndian.Uint16([]byte{1, 0})
+// bigEndian and sameOrder compare by identity: asking the interface to decode
+// something would allocate for every record.
+func bigEndian(order binary.ByteOrder) bool {
+	switch order {
+	case binary.BigEndian:
+		return true
+	case binary.LittleEndian:
+		return false
+	}
+	return nativeBig()
 }
+
+func sameOrder(order binary.ByteOrder) bool { return bigEndian(order) == nativeBig() }
+
+func nativeBig() bool { return binary.NativeEndian.Uint16([]byte{1, 0}) == 0x100 }
 
 // swapHeader turns the host-order words of struct inet_diag_msg around, for a
 // recording made on a machine of the other byte order.
