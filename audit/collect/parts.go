@@ -1,0 +1,343 @@
+package collect
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/route"
+	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/listeners"
+	"github.com/hostaudit/hostaudit/sysctl"
+)
+
+func (c *collection) meta(ctx context.Context) {
+	type result struct {
+		m    audit.Meta
+		gaps []audit.Gap
+	}
+	r, err := timed(ctx, &c.clock, "host", c.o.Limit, nil, func(context.Context) (result, error) {
+		m, gaps := readMeta(c.o.Root, c.o.Tool)
+		return result{m, gaps}, nil
+	})
+	if err != nil {
+		c.gap(audit.Gap{What: "name and kernel of the host", Why: c.uid.explain(err, needNothing)})
+		r.m = audit.Meta{TakenAt: time.Now().UTC(), Tool: c.o.Tool, UID: int(c.uid), Root: c.o.Root}
+	}
+	c.gap(r.gaps...)
+	c.snapshot.Meta = r.m
+}
+
+// sample reads the counters once.
+func (c *collection) sample(ctx context.Context) time.Time {
+	if c.o.Quick {
+		return time.Time{}
+	}
+	now := time.Now()
+	s, err := timed(ctx, &c.clock, "counters", c.o.Limit, c.home.place, func(ctx context.Context) (*listeners.Sample, error) {
+		return listeners.ReadSample(ctx, "")
+	})
+	if err != nil {
+		c.gap(audit.Gap{What: "counters", Why: c.uid.explain(err, needNothing)})
+		return now
+	}
+	for _, g := range s.Gaps {
+		if len(c.snapshot.Samples) == 0 {
+			c.gap(audit.Gap{What: g.What, Why: g.Why})
+		}
+	}
+	c.snapshot.Samples = append(c.snapshot.Samples, audit.Sample{At: now.UTC(), Counters: s.Counters})
+	return now
+}
+
+// last takes the second sample, as long after the first as was asked for.
+func (c *collection) last(ctx context.Context, first time.Time) {
+	if c.o.Quick {
+		return
+	}
+	start := time.Now()
+	if left := c.o.Sample - time.Since(first); left > 0 {
+		t := time.NewTimer(left)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		c.took("waiting for the second sample", start)
+	}
+	c.sample(ctx)
+}
+
+// secret tells settings that hold secrets; nothing here turns on their values.
+func secret(k sysctl.Key) bool {
+	p := k.Path()
+	return p == "net/ipv4/tcp_fastopen_key" || len(p) > 14 && p[len(p)-14:] == "/stable_secret"
+}
+
+// settings reads the sysctls and the files that set them.
+func (c *collection) settings(ctx context.Context) {
+	files, err := timed(ctx, &c.clock, "sysctl files", c.o.Limit, nil, func(ctx context.Context) (*sysctl.Tree, error) {
+		return sysctl.CaptureFiles(ctx, c.o.Root, c.o.SysctlFiles...)
+	})
+	if err != nil {
+		c.gap(audit.Gap{What: "sysctl files", Why: c.uid.explain(err, needFiles)})
+		files = nil
+	}
+	type result struct {
+		values sysctl.Values
+		gaps   []sysctl.Gap
+	}
+	r, err := timed(ctx, &c.clock, "sysctls", c.o.Limit, c.home.place, func(ctx context.Context) (result, error) {
+		keys, gaps, err := sysctl.ListKeys(ctx, sysctl.ProcSys)
+		if err != nil {
+			return result{}, err
+		}
+		set := sysctl.NewKeySet(keys)
+		var outcomes []*sysctl.Outcome
+		if files != nil {
+			for _, l := range sysctl.Loaders() {
+				outcomes = append(outcomes, sysctl.Simulate(l, files, set))
+			}
+		}
+		wanted := sysctl.WantedKeys(set, outcomes...)
+		ask := wanted[:0]
+		for _, k := range wanted {
+			if !secret(k) {
+				ask = append(ask, k)
+			}
+		}
+		values, err := sysctl.ReadValues(ctx, sysctl.ProcSys, ask)
+		return result{values, gaps}, err
+	})
+	if err != nil {
+		c.gap(audit.Gap{What: "sysctls", Why: c.uid.explain(err, needNothing)})
+		r = result{}
+	}
+	for _, g := range r.gaps {
+		c.gap(audit.Gap{What: g.What, Why: g.Why})
+	}
+	for _, g := range r.values.Gaps() {
+		c.gap(audit.Gap{What: g.What, Why: g.Why})
+	}
+	if files != nil {
+		for _, g := range files.Gaps() {
+			c.gap(audit.Gap{What: g.What, Why: g.Why})
+		}
+	}
+	c.snapshot.Files, c.snapshot.Sysctls = files, r.values
+}
+
+// rules reads the ruleset of a namespace, all back ends or none: an answer from
+// half of them would be wrong.
+func (c *collection) rules(ctx context.Context, v *visited) {
+	type result struct {
+		rs  *firewall.Ruleset
+		raw *rawFirewall
+	}
+	r, err := timed(ctx, &c.clock, v.part(partFirewall), c.o.Limit, v.place, func(ctx context.Context) (result, error) {
+		rs, raw, err := liveFirewall(ctx, c.o.Ask, c.keep)
+		return result{rs, raw}, err
+	})
+	if err != nil {
+		c.failed(v, partFirewall, err, needAdmin)
+		return
+	}
+	v.ruleset, v.raw.Firewall = r.rs, r.raw
+}
+
+func (c *collection) routes(ctx context.Context, v *visited) {
+	type result struct {
+		capture *route.Capture
+		table   *route.Table
+	}
+	r, err := timed(ctx, &c.clock, v.part(partRoutes), c.o.Limit, v.place, func(ctx context.Context) (result, error) {
+		capture, err := route.Acquire(ctx)
+		if err != nil {
+			return result{}, err
+		}
+		table, err := route.Decode(capture)
+		return result{capture, table}, err
+	})
+	if err != nil {
+		c.failed(v, partRoutes, err, needNothing)
+		return
+	}
+	v.decoded.routes, v.raw.Routes = r.table, r.capture
+}
+
+// readSockets reads the listeners of the calling thread's namespace.
+func readSockets(ctx context.Context, keep bool) (*listeners.Table, *listeners.Tape, error) {
+	live, err := listeners.OpenLive("")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer live.Close()
+	if !keep {
+		t, err := listeners.Read(ctx, live)
+		return t, nil, err
+	}
+	rec := listeners.NewRecorder(live)
+	t, err := listeners.Read(ctx, rec)
+	tape := rec.Tape()
+	return t, &tape, err
+}
+
+type socketsRead struct {
+	table *listeners.Table
+	tape  *listeners.Tape
+}
+
+func (c *collection) sockets(ctx context.Context, v *visited) error {
+	r, err := timed(ctx, &c.clock, v.part(partListeners), c.o.Limit, v.place, func(ctx context.Context) (socketsRead, error) {
+		table, tape, err := readSockets(ctx, c.keep)
+		return socketsRead{table, tape}, err
+	})
+	if err != nil {
+		c.failed(v, partListeners, err, needNothing)
+		return err
+	}
+	v.table, v.raw.Listeners = r.table, r.tape
+	return nil
+}
+
+// censusOwners is how many destinations of the census get owners.
+const censusOwners = 20
+
+// owners finds the processes that hold the listeners of all namespaces and the
+// busiest outgoing connections, in one walk through the processes.
+func (c *collection) owners(ctx context.Context) {
+	c.census(ctx)
+	var inodes []uint32
+	all := append([]*visited{c.home}, c.seen...)
+	for _, v := range all {
+		if v.table != nil {
+			inodes = append(inodes, v.table.Inodes()...)
+		}
+	}
+	census := c.snapshot.Census
+	if census != nil {
+		inodes = append(inodes, census.SampleInodes(censusOwners)...)
+	}
+	o, err := timed(ctx, &c.clock, "owners", c.o.Limit, nil, func(ctx context.Context) (*listeners.Owners, error) {
+		return listeners.ReadOwners(ctx, inodes, listeners.OwnerOptions{Root: c.o.Root})
+	})
+	if err != nil {
+		c.gap(audit.Gap{What: "owners of the sockets", Why: c.uid.explain(err, needOwners)})
+		for _, v := range all {
+			if v.table != nil {
+				for i := range v.table.Listeners {
+					v.table.Listeners[i].Unowned = listeners.Unreadable
+				}
+			}
+		}
+		return
+	}
+	c.ownerGaps(o)
+	if c.keep {
+		c.capture.Owners = o
+	}
+	if census != nil {
+		census.AssignOwners(o, censusOwners)
+	}
+	for _, v := range all {
+		if v.table == nil {
+			continue
+		}
+		o.Assign(v.table.Listeners)
+		c.markGone(ctx, v)
+	}
+}
+
+// markGone reads the listeners again where some have no owner although every
+// process was looked into: they may just have been closed.
+func (c *collection) markGone(ctx context.Context, v *visited) {
+	suspect := false
+	for i := range v.table.Listeners {
+		suspect = suspect || v.table.Listeners[i].Unowned == listeners.KernelSocket
+	}
+	if !suspect {
+		return
+	}
+	later, err := timed(ctx, &c.clock, v.part(partListeners)+", again", c.o.Limit, v.place, func(ctx context.Context) (socketsRead, error) {
+		table, tape, err := readSockets(ctx, c.keep)
+		return socketsRead{table, tape}, err
+	})
+	if err != nil {
+		return // the first answer stands
+	}
+	v.table.MarkGone(later.table)
+	v.raw.Later = later.tape
+}
+
+// ownerGaps says whose processes could not be looked into.
+func (c *collection) ownerGaps(o *listeners.Owners) {
+	for _, g := range o.Gaps {
+		gap := audit.Gap{What: g.What, Why: g.Why}
+		switch {
+		case g.What == "user names":
+			gap.Minor = true
+		case o.Denied > 0:
+			gap.Why = c.uid.explain(deniedError{g.Why}, needOwners)
+		}
+		c.gap(gap)
+	}
+}
+
+// census counts how the local ports are used.
+func (c *collection) census(ctx context.Context) {
+	if c.o.NoCensus || c.home.table == nil {
+		return
+	}
+	r, err := timed(ctx, &c.clock, "census of local ports", c.o.Limit, c.home.place, func(ctx context.Context) (*listeners.Census, error) {
+		settings, err := listeners.ReadPortSettings(ctx, "")
+		if err != nil {
+			return nil, err
+		}
+		live, err := listeners.OpenLive("")
+		if err != nil {
+			return nil, err
+		}
+		defer live.Close()
+		return listeners.ReadCensus(ctx, live, listeners.CensusOptions{Settings: settings, Table: c.home.table})
+	})
+	if err != nil {
+		c.gap(audit.Gap{What: "census of local ports", Why: c.uid.explain(err, needNothing)})
+		return
+	}
+	for _, g := range r.Gaps {
+		c.gap(audit.Gap{What: g.What, Why: g.Why})
+	}
+	c.snapshot.Census = r
+}
+
+// beside reads what this package knows how to read.
+func (c *collection) beside(ctx context.Context, v *visited) {
+	cgroups := cgroupsOf(v.table)
+	f, err := timed(ctx, &c.clock, v.part(partPrograms), c.o.Limit, v.place, func(ctx context.Context) (besideFacts, error) {
+		return readBeside(c.uid, v.answers, c.host, v.decoded.id, cgroups, c.others), nil
+	})
+	if err != nil {
+		c.failed(v, partPrograms, err, needBPF)
+		return
+	}
+	v.decoded.beside = f
+}
+
+// part names a part of a namespace, for timings.
+func (v *visited) part(name string) string {
+	if v.name == "" {
+		return name
+	}
+	return name + " of network namespace " + v.name
+}
+
+// deniedError is a refusal that a reader has put into words already.
+type deniedError struct{ text string }
+
+func (e deniedError) Error() string { return e.text }
+
+// Is makes it a refusal for errors.Is.
+func (e deniedError) Is(target error) bool { return target == unix.EPERM }
