@@ -3,6 +3,7 @@ package listeners
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -205,10 +206,22 @@ func byInode(t testing.TB, table *Table, inode uint32) *Listener {
 
 // playRole makes the test binary something else: a child process of a test.
 func playRole(role string) {
+	var err error
 	switch role {
-	case "sleep": // until the parent closes our stdin
-		var b [1]byte
-		os.Stdin.Read(b[:])
+	case "nothing":
+	case "sleep": // until the parent closes our standard input
+		_, err = os.Stdin.Read(make([]byte, 1))
+		if err == io.EOF {
+			err = nil
+		}
+	case "unprivileged":
+		err = readUnprivileged()
+	default:
+		err = fmt.Errorf("no role %q", role)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, role+":", err)
+		os.Exit(1)
 	}
 	os.Exit(0)
 }

@@ -43,7 +43,7 @@ type Scope struct {
 // are not spelled out.
 func (s *Socket) Scope(locals []Local) Scope {
 	addr := s.Local.Addr()
-	if addr.IsUnspecified() && len(s.Locals) == 0 {
+	if addr.Unmap().IsUnspecified() && len(s.Locals) == 0 {
 		return s.wildcard(addr, locals)
 	}
 	bound := s.Locals

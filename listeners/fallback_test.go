@@ -1,0 +1,142 @@
+package listeners
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Without sock_diag the same listeners come from /proc, and each says what that
+// source cannot tell.
+func TestReadFallsBackToProc(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1", "0.0.0.0", "::", "::1"} {
+		tcpListener(t, addr, 0)
+	}
+	c := tcpListener(t, "127.0.0.1", 0)
+	dial(t, c, nil) // a connection behind the listeners must not confuse
+	newSock(t, unix.AF_INET, unix.SOCK_DGRAM, 0).bind(t, "127.0.0.1", 0)
+	newSock(t, unix.AF_INET6, unix.SOCK_DGRAM, 0).bind(t, "::", 0)
+	newSock(t, unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6)
+	live := openLive(t)
+	want, err := Read(t.Context(), live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(t.Context(), procOnly{live})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Gaps) > 0 || len(got.Fallbacks) < 2 {
+		t.Errorf("gaps %v, fallbacks %v", got.Gaps, got.Fallbacks)
+	}
+	if len(want.Listeners) != len(got.Listeners) || len(want.Listeners) < 8 {
+		t.Fatalf("%d listeners by sock_diag, %d from /proc", len(want.Listeners), len(got.Listeners))
+	}
+	for i := range want.Listeners {
+		w, g := want.Listeners[i], got.Listeners[i]
+		if w.Proto != g.Proto || w.Local != g.Local || w.UID != g.UID || w.Inode != g.Inode || w.Accept.Len != g.Accept.Len {
+			t.Errorf("%+v from /proc, want %+v", g, w)
+		}
+		if g.Tells(FactLimit) || g.Tells(FactDevice) || g.Local.Addr().Is6() && g.Tells(FactV6Only) {
+			t.Errorf("claims to know: %+v", g)
+		}
+		if g.Local.Addr().Is6() && g.Local.Addr().IsUnspecified() && g.Scope(nil).Kind != ScopeAnyV6Unclear {
+			t.Errorf("scope %+v", g.Scope(nil))
+		}
+	}
+}
+
+// A source without anything is all gaps, not an empty host.
+type nothing struct{ procOnly }
+
+func (nothing) NetFile(_ context.Context, name string) ([]byte, error) {
+	return nil, fmt.Errorf("open %s: %w", name, unix.EACCES)
+}
+
+func TestReadNothingIsGaps(t *testing.T) {
+	table, err := Read(t.Context(), nothing{procOnly{openLive(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(table.Listeners) != 0 || len(table.Gaps) < 4 {
+		t.Errorf("%d listeners, gaps %v", len(table.Listeners), table.Gaps)
+	}
+}
+
+// The answer of a user without privilege.
+type unprivileged struct {
+	Listeners []Listener
+	Owners    *Owners
+	Gaps      []Gap
+}
+
+func readUnprivileged() error {
+	live, err := OpenLive("")
+	if err != nil {
+		return err
+	}
+	table, err := Read(context.Background(), live)
+	if err != nil {
+		return err
+	}
+	o, err := ReadOwners(context.Background(), table.Inodes(), OwnerOptions{})
+	if err != nil {
+		return err
+	}
+	o.Assign(table.Listeners)
+	return json.NewEncoder(os.Stdout).Encode(unprivileged{table.Listeners, o, append(table.Gaps, o.Gaps...)})
+}
+
+// Run by nobody, every listener is still shown, its own with its owner, the
+// others with the reason why there is none.
+func TestUnprivileged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		missing(t, "needs root to become another user")
+	}
+	ours := tcpListener(t, "127.0.0.1", 0)
+	theirs := tcpListener(t, "127.0.0.1", 0)
+	bin := t.TempDir() + "/test"
+	for dir := bin[:strings.LastIndexByte(bin, '/')]; dir != "/tmp" && dir != "/"; dir = dir[:max(1, strings.LastIndexByte(dir, '/'))] {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(bin, exe, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin)
+	cmd.Env = []string{"LISTENERS_TEST_ROLE=unprivileged"}
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{os.NewFile(dup(t, theirs.fd), "listener")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.Output()
+	if err != nil {
+		missing(t, "run as nobody: %v", err)
+	}
+	var got unprivileged
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	table := &Table{Listeners: got.Listeners}
+	o, h := byInode(t, table, ours.inode), byInode(t, table, theirs.inode)
+	if len(o.Owners) != 0 || o.Unowned != NoPrivilege || o.Tells(FactMark) {
+		t.Errorf("a listener of root's: %+v", *o)
+	}
+	if len(h.Owners) != 1 || h.Owners[0].PID != cmd.Process.Pid || h.Owners[0].UID != 65534 || h.Owners[0].User != "nobody" {
+		t.Errorf("its own listener: %+v", *h)
+	}
+	if got.Owners.Denied == 0 || len(got.Gaps) == 0 {
+		t.Errorf("denied %d, gaps %v", got.Owners.Denied, got.Gaps)
+	}
+}
