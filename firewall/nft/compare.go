@@ -198,7 +198,7 @@ func (r *run) between(at, n int, lo, hi fw.Value, invert bool) {
 		r.unsure("cmp", r.whyOf(p))
 		return
 	}
-	if !p.ordered || !p.exact() {
+	if p.op.Field.Kind != fw.FieldUnknown && !p.ordered || !p.exact() {
 		r.unsure("cmp", "a comparison of bytes that are not in network order")
 		return
 	}

@@ -13,6 +13,7 @@ type decoder struct {
 	byName  map[tableKey]*tableState
 	ruleset *fw.Ruleset
 
+	links    map[int]string
 	run      run
 	matches  map[matchKey]*fw.Match
 	verdicts map[verdictKey]*fw.Verdict
@@ -36,6 +37,8 @@ type tableState struct {
 	chains  map[string]*chainState
 	sets    map[string]*setInfo
 	objects map[objectKey]*object
+	// links are the names of interfaces by index, for the text of rules.
+	links map[int]string
 	// lastChain is the chain of the rule before: dumps go chain by chain.
 	lastChain *chainState
 }
@@ -157,7 +160,7 @@ func (d *decoder) table(msg []byte) error {
 	if !ok || a.bad || t.Name == "" {
 		return &DecodeError{"table", errMalformed}
 	}
-	s := &tableState{table: t, family: family, chains: map[string]*chainState{}, sets: map[string]*setInfo{}, objects: map[objectKey]*object{}}
+	s := &tableState{table: t, family: family, chains: map[string]*chainState{}, sets: map[string]*setInfo{}, objects: map[objectKey]*object{}, links: d.links}
 	d.tables = append(d.tables, s)
 	d.byName[tableKey{family, t.Name}] = s
 	d.ruleset.Tables = append(d.ruleset.Tables, t)

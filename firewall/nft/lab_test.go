@@ -35,8 +35,8 @@ func unable(t testing.TB, why string) {
 	t.Skip("SKIPPED: " + why)
 }
 
-// need skips the test where a tool is missing.
-func need(t testing.TB, tools ...string) {
+// needTools skips the test where a tool is missing.
+func needTools(t testing.TB, tools ...string) {
 	t.Helper()
 	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {

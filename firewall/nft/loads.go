@@ -374,6 +374,9 @@ func (r *run) exthdr(t *table) {
 		// A TCP option is written (nft_exthdr_tcp_set_eval) or made void
 		// (nft_exthdr_tcp_strip_eval); both break for other packets.
 		r.requireProto(fw.TCP)
+		if at, ok := t.reg(7, max(int(t.num(4)), 1)); ok {
+			r.parts(at, max(int(t.num(4)), 1)) // what is written is of no matter
+		}
 		r.emit(&fw.Inert{Name: "tcp option", Detail: "changes a TCP option"})
 		return
 	}

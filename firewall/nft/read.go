@@ -18,6 +18,9 @@ type Options struct {
 	// Ask are addresses that are looked up one by one in sets of addresses
 	// that are not dumped.
 	Ask []netip.Addr
+	// LinkNames are the names of interfaces by index. nft shows them in rules
+	// that hold an index.
+	LinkNames map[int]string
 	// Attempts is how often a ruleset that changes under the reading is read
 	// again before Read gives up with ErrChanged. 0 means 5.
 	Attempts int
@@ -119,6 +122,7 @@ func dump(typ uint8) Request { return Request{Subsystem: subsysTables, Type: typ
 // what was read first; the caller checks that.
 func readOnce(ctx context.Context, src Source, opt Options) (*fw.Ruleset, error) {
 	d := newDecoder()
+	d.links = opt.LinkNames
 	for _, part := range []struct {
 		typ uint8
 		f   func([]byte) error

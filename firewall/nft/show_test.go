@@ -228,7 +228,7 @@ func TestShowFile(t *testing.T) {
 	if file == "" {
 		t.Skip("NFT_SHOW names no file")
 	}
-	need(t, "nft")
+	needTools(t, "nft")
 	inNetns(t)
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -1,0 +1,506 @@
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	fw "github.com/hostaudit/hostaudit/firewall"
+)
+
+var cmpText = [...]string{cmpEQ: "", cmpNEQ: "!=", cmpLT: "<", cmpLTE: "<=", cmpGT: ">", cmpGTE: ">="}
+
+func (w *writer) cmp(l *left, op uint32, data []byte) {
+	if l == nil || int(op) >= len(cmpText) {
+		w.say("cmp ?")
+		return
+	}
+	if l.payload && l.shift == "" {
+		w.cmpHeader(l, op, data)
+		return
+	}
+	text, kind, host := l.name, l.kind, l.host
+	if l.ext != nil {
+		w.implied(needNetwork)
+		if l.bits > 0 && l.mask != nil && allZero(l.xor) {
+			if first, n := maskRun(l.mask); n > 0 {
+				if f, ok := l.ext.fieldOf(l.bit+first, n); ok {
+					w.cmpPlain(l.name+" "+f.name, f.kind, op, bitsOf(data, first, n), false, (n+7)/8)
+					return
+				}
+			}
+		}
+	}
+	switch {
+	case l.isMap || l.konst != nil || l.shift != "":
+		text, kind, host = w.left(l, len(data))
+		w.compare(text, cmpText[op], w.value(kind, bigEndian(data, host)))
+	case l.mask != nil:
+		w.cmpMasked(text, kind, bigEndian(l.mask, host), bigEndian(l.xor, host), op, bigEndian(data, host), l)
+	default:
+		w.cmpPlain(text, kind, op, data, host, l.n)
+		w.learn(l, op, data)
+	}
+}
+
+// cmpPlain writes a comparison with a whole value, or with the beginning of a
+// name or an address.
+func (w *writer) cmpPlain(text string, kind valueKind, op uint32, data []byte, host bool, n int) {
+	var right string
+	switch {
+	case kind == valIfName && len(data) < n && bytes.IndexByte(data, 0) < 0:
+		right = `"` + string(data) + `*"`
+	case (kind == valIPv4 || kind == valIPv6) && len(data) < n:
+		right = prefixText(data, 8*len(data), n)
+	default:
+		right = w.value(kind, bigEndian(data, host))
+	}
+	o := cmpText[op]
+	if op == cmpEQ && kind.bitmask() {
+		o = "=="
+	}
+	w.compare(text, o, right)
+}
+
+// prefixText writes the address that begins with data and the length of the
+// prefix.
+func prefixText(data []byte, bits, n int) string {
+	b := make([]byte, n)
+	copy(b, data)
+	a, _ := netip.AddrFromSlice(b)
+	if n == 16 {
+		return ipv6String(b) + "/" + strconv.Itoa(bits)
+	}
+	return a.String() + "/" + strconv.Itoa(bits)
+}
+
+// cmpMasked writes a comparison under a mask.
+func (w *writer) cmpMasked(text string, kind valueKind, mask, xor []byte, op uint32, data []byte, l *left) {
+	zeroXor, zeroData := allZero(xor), allZero(data)
+	if zeroXor && (kind == valIPv4 || kind == valIPv6) && op <= cmpNEQ {
+		if bits, ok := prefixBits(mask); ok {
+			w.compare(text, cmpText[op], prefixText(data, bits, len(mask)))
+			return
+		}
+	}
+	if zeroXor && kind.bitmask() {
+		flags := func(b []byte, sep string) string {
+			if kind == valCTLabel {
+				return labels(b)
+			}
+			return kind.flags(number(b), sep)
+		}
+		single := oneBit(mask)
+		switch {
+		case op == cmpNEQ && zeroData:
+			w.compare(text, "", flags(mask, ","))
+			return
+		case op == cmpEQ && zeroData:
+			w.compare(text, "!", flags(mask, ","))
+			return
+		case op <= cmpNEQ && !single && kind != valCTLabel:
+			w.compare(text, cmpText[op], flags(data, ",")+" / "+flags(mask, ","))
+			return
+		}
+	}
+	o := cmpText[op]
+	if op == cmpEQ {
+		o = "=="
+	}
+	w.compare(text+l.binop(kind, w), o, w.value(kind, data))
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func oneBit(b []byte) bool {
+	n := 0
+	for _, c := range b {
+		for ; c != 0; c &= c - 1 {
+			n++
+		}
+	}
+	return n == 1
+}
+
+// prefixBits counts the bits of a mask that is a prefix.
+func prefixBits(mask []byte) (int, bool) {
+	n, ended := 0, false
+	for _, c := range mask {
+		for bit := byte(0x80); bit != 0; bit >>= 1 {
+			if c&bit == 0 {
+				ended = true
+			} else if ended {
+				return 0, false
+			} else {
+				n++
+			}
+		}
+	}
+	return n, true
+}
+
+// cmpHeader writes a comparison with header bytes, which can hold several
+// fields at once: nft joins matches on fields that lie side by side.
+func (w *writer) cmpHeader(l *left, op uint32, data []byte) {
+	bits := 8 * len(data)
+	mask, xor := l.mask, l.xor
+	if mask == nil {
+		mask = bytes.Repeat([]byte{0xff}, len(data))
+		xor = make([]byte, len(data))
+	}
+	if len(mask) != len(data) || len(xor) != len(data) {
+		w.say("cmp ?")
+		return
+	}
+	p := w.protocol(l.base)
+	base := 0
+	if l.base == baseLink && l.bit >= 112 && w.etherType == 0x8100 {
+		p, base = vlanText, 112
+	}
+	// A run of bits that is a field of its own.
+	first, n := maskRun(mask)
+	if l.mask != nil && allZero(xor) && n > 0 && n < bits {
+		if f, ok := p.fieldOf(l.bit+first-base, n); ok {
+			text, kind := w.header(&left{payload: true, base: l.base, bit: l.bit + first, bits: n}, false)
+			w.cmpPlain(text, kind, op, bitsOf(data, first, n), false, (n+7)/8)
+			_ = f
+			return
+		}
+	}
+	if l.mask != nil {
+		text, kind := w.header(&left{payload: true, base: l.base, bit: l.bit, bits: bits}, false)
+		w.cmpMasked(text, kind, mask, xor, op, data, l)
+		return
+	}
+	// Whole fields, one after the other.
+	for at := 0; at < bits; {
+		f, ok := p.startingAt(l.bit + at - base)
+		rest := bits - at
+		switch {
+		case ok && f.len <= rest && (at == 0 && f.len == rest || op == cmpEQ):
+			part := bitsOf(data, at, f.len)
+			c := &left{payload: true, base: l.base, bit: l.bit + at, bits: f.len}
+			text, kind := w.header(c, false)
+			w.cmpPlain(text, kind, op, part, false, f.len/8)
+			w.learn(c, op, part)
+			at += f.len
+		case ok && f.len > rest && (f.kind == valIPv4 || f.kind == valIPv6):
+			text, kind := w.header(&left{payload: true, base: l.base, bit: l.bit + at, bits: rest}, true)
+			w.cmpPlain(text, kind, op, data[at/8:], false, f.len/8)
+			at = bits
+		default:
+			text, kind := w.header(&left{payload: true, base: l.base, bit: l.bit + at, bits: rest}, false)
+			w.cmpPlain(text, kind, op, bitsOf(data, at, rest), false, (rest+7)/8)
+			at = bits
+		}
+	}
+}
+
+// maskRun finds the only run of ones in a mask.
+func maskRun(mask []byte) (first, n int) {
+	first = -1
+	for i := range 8 * len(mask) {
+		on := mask[i/8]&(0x80>>(i%8)) != 0
+		switch {
+		case on && first < 0:
+			first, n = i, 1
+		case on && i == first+n:
+			n++
+		case on:
+			return 0, 0
+		}
+	}
+	return max(first, 0), n
+}
+
+// learn notes what a comparison says of the headers that follow.
+func (w *writer) learn(l *left, op uint32, data []byte) {
+	if op != cmpEQ {
+		return
+	}
+	at := len(w.items) - 1
+	v := number(data)
+	fam := w.t.table.Family
+	switch {
+	case l.name == "meta nfproto":
+		switch v {
+		case nfprotoIPv4:
+			w.family = fw.IPv4
+		case nfprotoIPv6:
+			w.family = fw.IPv6
+		default:
+			return
+		}
+		w.needs[needNetwork] = need{item: at}
+	case l.name == "meta protocol", l.payload && l.base == baseLink && l.bit == 96 && l.bits == 16:
+		v := number(data)
+		w.etherType = uint16(v)
+		switch v {
+		case 0x0800:
+			w.family = fw.IPv4
+		case 0x86dd:
+			w.family = fw.IPv6
+		case 0x0806, 0x8100:
+		default:
+			return
+		}
+		w.needs[needNetwork] = need{item: at, firm: l.name != "" && fam == fw.TableInet}
+	case l.name == "meta iiftype" && hostValue(data).Lo == 1:
+		w.needs[needLink] = need{item: at}
+	case l.name == "meta l4proto":
+		w.transport = int(v)
+		w.needs[needTransport] = need{item: at}
+	case l.payload && l.base == baseNetwork && (w.family == fw.IPv4 && l.bit == 72 || w.family == fw.IPv6 && l.bit == 48) && l.bits == 8:
+		w.transport = int(v)
+		w.needs[needTransport] = need{item: at, firm: fam != fw.TableIP && fam != fw.TableIP6}
+	}
+}
+
+// lookup writes a look-up in a set, a map or a verdict map.
+func (w *writer) lookup(t *table, reg func(int) int) {
+	s := w.t.set(cstring(t.v[1]))
+	at := reg(2)
+	if s == nil || at < 0 {
+		w.say("lookup ?")
+		return
+	}
+	text, kinds := w.keyText(at, s)
+	if t.has(3) {
+		if t.num(3) == 0 {
+			w.items = append(w.items, item{text: text + " vmap " + w.setText(s, kinds)})
+			return
+		}
+		m := &left{isMap: true, m: s, name: text + " map " + w.setText(s, kinds), n: int(s.dataLen)}
+		dst := reg(3)
+		for i := 0; dst >= 0 && i < int(s.dataLen) && dst+i < registerBytes; i += 4 {
+			c := *m
+			c.part = i
+			w.regs[(dst+i)/4] = &c
+		}
+		return
+	}
+	op := ""
+	if t.num(5)&1 != 0 {
+		op = "!="
+	}
+	w.compare(text, op, w.setText(s, kinds))
+}
+
+// keyText writes what is looked up, and tells the kinds of the key's parts.
+func (w *writer) keyText(at int, s *setInfo) (string, []valueKind) {
+	var texts []string
+	var kinds []valueKind
+	fields := s.set.Fields
+	if len(fields) == 0 {
+		fields = []int{s.set.KeyLen}
+	}
+	off := 0
+	for _, n := range fields {
+		l := w.at(at + off)
+		var text string
+		kind := valHex
+		switch {
+		case l == nil:
+			text = "?"
+		case l.payload && l.ext == nil:
+			c := *l
+			c.bits = 8 * min(n, max(l.n, 1))
+			if l.mask != nil {
+				if first, run := maskRun(l.mask); run > 0 {
+					c.bit, c.bits = l.bit+first, run
+				}
+			}
+			text, kind = w.header(&c, false)
+		default:
+			text, kind, _ = w.left(l, n)
+		}
+		texts, kinds = append(texts, text), append(kinds, kind)
+		off += (n + 3) &^ 3
+	}
+	return strings.Join(texts, " . "), kinds
+}
+
+// mapText is the text of a map whose data a statement takes.
+func (w *writer) mapText(l *left) string { return l.name }
+
+// dataKind is how the data of a map are written.
+func (l *left) dataKind() valueKind {
+	parts := typeParts(l.m.dataType)
+	off := 0
+	for _, k := range parts {
+		if off == l.part {
+			return k
+		}
+		off += (typeSize(uint32(k)) + 3) &^ 3
+	}
+	return valHex
+}
+
+// typeParts splits nft's number of a type into the kinds of its parts.
+func typeParts(t uint32) []valueKind {
+	var out []valueKind
+	for ; t != 0; t >>= typeBits {
+		out = append(out, valueKind(t&(1<<typeBits-1)))
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// setText writes a set in a rule: its name, or for an anonymous one its
+// elements. kinds are those of the key's parts.
+func (w *writer) setText(i *setInfo, kinds []valueKind) string {
+	s := i.set
+	if !s.Anonymous {
+		return "@" + s.Name
+	}
+	if s.Unread != "" {
+		return "{ ? }"
+	}
+	if types := typeParts(i.keyType); len(types) == len(kinds) {
+		for j, k := range types {
+			if kinds[j] == valHex && k != valInteger && k < 47 {
+				kinds[j] = k
+			}
+		}
+	}
+	order := make([]int, s.N)
+	for j := range order {
+		order[j] = j
+	}
+	sortKey := func(j int) []byte {
+		k, _ := s.Key(j)
+		if len(kinds) == 1 && kinds[0].hostOrder() && !s.Interval {
+			return bigEndian(k, true)
+		}
+		return k
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return bytes.Compare(sortKey(a), sortKey(b)) })
+	var out []string
+	for _, j := range order {
+		text := w.elementText(i, j, kinds)
+		if c := i.comments[j]; c != "" {
+			text += ` comment "` + c + `"`
+		}
+		if s.Data != nil {
+			text += " : " + w.datumText(i, &s.Data[j])
+		}
+		out = append(out, text)
+	}
+	if s.HasCatchAll {
+		text := "*"
+		if s.IsMap || s.IsObjectMap {
+			text += " : " + w.datumText(i, s.CatchAll)
+		}
+		out = append(out, text)
+	}
+	return "{ " + strings.Join(out, ", ") + " }"
+}
+
+func (w *writer) elementText(i *setInfo, j int, kinds []valueKind) string {
+	s := i.set
+	key, end := s.Key(j)
+	fields := s.Fields
+	if len(fields) == 0 {
+		fields = []int{s.KeyLen}
+	}
+	var parts []string
+	off := 0
+	for f, n := range fields {
+		if off+n > len(key) || f >= len(kinds) {
+			return "?"
+		}
+		parts = append(parts, w.rangeText(kinds[f], key[off:off+n], end[off:off+n], kinds[f].hostOrder() && !(s.Interval && len(fields) == 1)))
+		off += (n + 3) &^ 3
+	}
+	return strings.Join(parts, " . ")
+}
+
+// rangeText writes a value, a prefix or a range.
+func (w *writer) rangeText(k valueKind, lo, hi []byte, host bool) string {
+	if k == valDSCP || k == valECN {
+		// The key holds the byte of the header.
+		lo, hi = shiftDSCP(k, lo), shiftDSCP(k, hi)
+	}
+	lo, hi = bigEndian(lo, host), bigEndian(hi, host)
+	if bytes.Equal(lo, hi) {
+		return w.value(k, lo)
+	}
+	switch k {
+	case valIPv4, valIPv6:
+		diff := make([]byte, len(lo))
+		aligned := true
+		for i := range lo {
+			diff[i] = ^(lo[i] ^ hi[i])
+			aligned = aligned && lo[i]&hi[i] == lo[i]
+		}
+		if bits, ok := prefixBits(diff); ok && aligned {
+			return prefixText(lo, bits, len(lo))
+		}
+	case valIfName:
+		// A prefix of a name: what follows it is anything.
+		n := len(lo)
+		for n > 0 && lo[n-1] == 0 && hi[n-1] == 0xff {
+			n--
+		}
+		if n < len(lo) && bytes.Equal(lo[:n], hi[:n]) && bytes.IndexByte(lo[:n], 0) < 0 {
+			return `"` + string(lo[:n]) + `*"`
+		}
+	}
+	return w.value(k, lo) + "-" + w.value(k, hi)
+}
+
+// shiftDSCP turns the byte of DSCP and ECN in a key into the field's value.
+func shiftDSCP(k valueKind, b []byte) []byte {
+	switch {
+	case k == valDSCP && len(b) == 1:
+		return []byte{b[0] >> 2}
+	case k == valDSCP && len(b) == 2:
+		return []byte{byte(binary.BigEndian.Uint16(b) >> 6 & 0x3f)}
+	}
+	return b
+}
+
+func (w *writer) datumText(i *setInfo, d *fw.Datum) string {
+	switch {
+	case d.Verdict != nil:
+		switch d.Verdict.Kind {
+		case fw.Jump, fw.Goto:
+			return d.Verdict.Kind.String() + " " + d.Verdict.Chain.Name
+		}
+		return d.Verdict.Kind.String()
+	case d.Object != "":
+		return `"` + d.Object + `"`
+	}
+	kinds := typeParts(i.dataType)
+	var parts []string
+	b := d.Bytes
+	for _, k := range kinds {
+		n := typeSize(uint32(k))
+		if len(kinds) == 1 {
+			n = len(b)
+			if size := typeSize(uint32(k)); size > 0 && n == 2*((size+3)&^3) {
+				// A range of data: for translation.
+				return w.rangeText(k, b[:size], b[n/2:n/2+size], k.hostOrder())
+			}
+		}
+		if n < 1 || n > len(b) {
+			return "?"
+		}
+		parts = append(parts, w.value(k, bigEndian(b[:n], k.hostOrder())))
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	if len(b) > 0 && len(kinds) > 1 {
+		return "?"
+	}
+	return strings.Join(parts, " . ")
+}
