@@ -259,8 +259,20 @@ func (x *ruleWalk) tproxy(c Class, t *TProxy) []alive {
 	st := &c.State
 	addr, port := st.Local, Num(uint64(st.LocalPort))
 	cur := []valued{{Class: c}}
-	if t.Addr != nil {
+	switch {
+	case t.Addr != nil:
 		cur = x.evaluate(c, t.Addr)
+	case t.XT:
+		// nf_tproxy_laddr4: the primary address of the incoming interface.
+		a, ok := Value{}, false
+		if x.env.FIB != nil {
+			a, ok = x.env.FIB.RedirectAddr(st.Family, st.In, st.Local)
+		}
+		if ok {
+			addr = a
+		} else {
+			cur[0].unknown = "the address of the incoming interface"
+		}
 	}
 	var out []alive
 	for _, v := range cur {

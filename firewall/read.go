@@ -208,6 +208,17 @@ func (c *Class) read(f Field, env *Env) reading {
 			return isAbsent()
 		}
 		return isUnknown("the socket that the packet would find")
+	case FieldPhysIn, FieldPhysOut:
+		// xt_physdev and nft's ibrname see bridge ports only on packets that a
+		// bridge hands to the IP hooks (br_netfilter).
+		l := s.In
+		if f.Kind == FieldPhysOut {
+			l = s.Out
+		}
+		if l == nil || l.Kind != "bridge" {
+			return isAbsent()
+		}
+		return isUnknown(fieldWhy[f.Kind])
 	case FieldFIBType, FieldFIBOutIndex, FieldFIBOutName, FieldFIBPresent, FieldRPFilter:
 		return c.readFIB(f, env)
 	}

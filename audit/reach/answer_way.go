@@ -1,0 +1,210 @@
+package reach
+
+import (
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// reply is an answer on its way back: what the client sees when it gets there.
+type reply struct {
+	sees    Sees
+	by      witness
+	deliver *Delivered
+}
+
+// rejected sends the answer of a reject rule on its way.
+func (w *walk) rejected(p *path, h firewall.Hook, e firewall.End, by witness) {
+	if w.answering {
+		// An answer that a rule rejects is lost; the error goes to this host.
+		w.lost(p, e.Class, by)
+		return
+	}
+	st := &e.Class.State
+	typ, code := e.Reject.V4Type, e.Reject.V4Code
+	portUnreachable := typ == 3 && code == 3
+	if st.Family == firewall.IPv6 {
+		typ, code = e.Reject.V6Type, e.Reject.V6Code
+		portUnreachable = typ == 1 && code == 4
+	}
+	sees := Unreachable
+	kind := firewall.AnswerICMP
+	switch {
+	case e.Reject.TCPReset && st.Proto == firewall.TCP:
+		kind, sees = firewall.AnswerRejectReset, Refused
+	case e.Reject.TCPReset:
+		// A reset for what is not TCP: nothing is sent (nf_send_reset), and the packet is dropped.
+		w.finish(e.Class, p, Timeout, by, nil, "")
+		return
+	case portUnreachable:
+		sees = Refused
+	}
+	if h == firewall.Ingress {
+		// nft_reject_netdev sends the answer straight out of the device.
+		w.finish(e.Class, p, sees, by, nil, "")
+		return
+	}
+	w.answer(p, e.Class, kind, typ, code, sees, by, nil)
+}
+
+// answer walks what the namespace answers back to the client.
+func (w *walk) answer(p *path, c firewall.Class, kind firewall.AnswerKind, typ, code uint8, sees Sees, by witness, d *Delivered) {
+	ns := p.ns
+	owner := c.State.Owner
+	first := c.State
+	wasAnswering, cur := w.answering, w.reply
+	w.answering, w.reply = true, reply{sees, by, d}
+	defer func() { w.answering, w.reply = wasAnswering, cur }()
+	c.State = first.Answer(kind, typ, code)
+	if kind == firewall.AnswerData {
+		c.State.Owner = owner
+	}
+	w.note(&c, answerText(kind, first.Proto)+" leaves")
+	if ns.Route == nil {
+		w.unknown(c, p, "the routes of the host, which could not be read: "+ns.Unread["routes"])
+		return
+	}
+	for _, r := range w.routeOut(ns, c) {
+		if r.verdict == routeUnknown {
+			w.unknown(r.class, p, r.why)
+			continue
+		}
+		if r.verdict != routeForward {
+			w.lost(p, r.class, r.by)
+			continue
+		}
+		r.class.State.Out = r.out
+		for _, o := range w.hook(p, firewall.Output, []firewall.Class{r.class}) {
+			w.afterOutput(p, o, r.class.State)
+		}
+	}
+}
+
+func answerText(k firewall.AnswerKind, p firewall.Proto) string {
+	switch k {
+	case firewall.AnswerData:
+		if p == firewall.TCP {
+			return "the SYN-ACK"
+		}
+		return "the answer"
+	case firewall.AnswerICMP:
+		return "the ICMP error"
+	default:
+		return "the RST"
+	}
+}
+
+// afterOutput routes an answer again where output changed its mark or
+// destination, and sends it out.
+func (w *walk) afterOutput(p *path, c firewall.Class, before firewall.State) {
+	st := &c.State
+	if st.Reroute || st.RemoteAddrKind != before.RemoteAddrKind || st.RemoteAddr != before.RemoteAddr {
+		st.Reroute = false
+		for _, r := range w.routeOut(p.ns, c) {
+			switch {
+			case r.verdict == routeUnknown:
+				w.unknown(r.class, p, r.why)
+			case r.verdict != routeForward:
+				w.lost(p, r.class, r.by)
+			default:
+				r.class.State.Out = r.out
+				w.out(p, r.class)
+			}
+		}
+		return
+	}
+	w.out(p, c)
+}
+
+// out passes an answer through postrouting and off the namespace.
+func (w *walk) out(p *path, c firewall.Class) {
+	out := c.State.Out
+	cs := w.hook(p, firewall.Postrouting, []firewall.Class{c})
+	cs = w.hook(p, firewall.Egress, cs)
+	cs = w.programs(p, cs, out, false)
+	for _, c := range cs {
+		w.depart(p, c, out)
+	}
+}
+
+// depart hands an answer to what is at the other end of the link.
+func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
+	if out.Name == "lo" {
+		w.backHome(p, c, out)
+		return
+	}
+	if p.from == nil {
+		w.seen(p, c)
+		return
+	}
+	f := p.from
+	if !w.e.leadsTo(p.ns, out, f) {
+		w.unknown(c, p, "where the answer goes: it leaves "+nsLabel(p.ns)+" by "+out.Name+", not the way the question came")
+		return
+	}
+	back := &path{ns: f.ns, from: f.from, local: f.local, trail: w.trail(p, c)}
+	c.State = f.state.Returned(c.State, f.out)
+	c.Trace = nil
+	cs := []firewall.Class{c}
+	cs = w.programs(back, cs, f.out, true)
+	cs = w.hook(back, firewall.Ingress, cs)
+	cs = w.hook(back, firewall.Prerouting, cs)
+	for _, c := range cs {
+		for _, r := range w.routeBack(f.ns, c) {
+			switch r.verdict {
+			case routeLocal:
+				for _, c := range w.hook(back, firewall.Input, []firewall.Class{r.class}) {
+					w.seen(back, c)
+				}
+			case routeForward:
+				r.class.State.Out = r.out
+				cs := w.hook(back, firewall.Forward, []firewall.Class{r.class})
+				for _, c := range cs {
+					c.State.Out = r.out
+					w.out(back, c)
+				}
+			case routeUnknown:
+				w.unknown(r.class, back, r.why)
+			default:
+				w.lost(back, r.class, r.by)
+			}
+		}
+	}
+}
+
+// backHome is the second pass of an answer over lo to a client of the same
+// namespace.
+func (w *walk) backHome(p *path, c firewall.Class, lo *firewall.Link) {
+	c.State.In, c.State.Out = lo, nil
+	cs := w.programs(p, []firewall.Class{c}, lo, true)
+	cs = w.hook(p, firewall.Ingress, cs)
+	cs = w.hook(p, firewall.Prerouting, cs)
+	cs = w.hook(p, firewall.Input, cs)
+	for _, c := range cs {
+		w.seen(p, c)
+	}
+}
+
+// seen: the answer reached the client.
+func (w *walk) seen(p *path, c firewall.Class) {
+	w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")
+}
+
+// lost: the answer does not reach the client, who waits in vain. What kept the
+// client out stays the witness; for a packet that was delivered it is what
+// stopped the answer.
+func (w *walk) lost(p *path, c firewall.Class, by witness) {
+	if w.reply.sees != Connected {
+		by = w.reply.by
+	}
+	d := w.reply.deliver
+	if c.State.Proto == firewall.TCP {
+		d = nil
+	}
+	w.finish(c, p, Timeout, by, d, "")
+}
+
+func nsLabel(ns *Namespace) string {
+	if ns.Name == "" {
+		return "this host"
+	}
+	return ns.Name
+}

@@ -1,0 +1,277 @@
+package reach_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
+	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+var (
+	seedFlag    = flag.Uint64("seed", 0, "seed of the differential test; 0: by the clock")
+	roundsFlag  = flag.Int("rounds", 40, "rulesets of the differential test")
+	forFlag     = flag.Duration("for", 0, "run the differential test by the clock instead")
+	keepFlag    = flag.Bool("keep", false, "write shrunk failures to testdata/differential")
+	undecidable = flag.Bool("undecidable", false, "draw matches that a reading cannot tell, too")
+)
+
+// bench is a laboratory with listeners, and the probes that judge rulesets.
+type bench struct {
+	*lab.Lab
+	vocabulary
+	probes []lab.Probe
+}
+
+func newBench(t testing.TB) *bench {
+	lab.Need(t, "nft", "iptables-nft", "iptables-legacy", "conntrack")
+	b := &bench{Lab: lab.New(t, lab.Topology{Links: 2})}
+	b.Server.Sysctl(t, "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0", "net.ipv4.conf.eth1.rp_filter=0")
+	b.clients4 = []netip.Addr{b.ClientAddr(0), netip.MustParseAddr("10.9.0.77"), netip.MustParseAddr("172.16.5.1"), netip.MustParseAddr("172.16.5.6"),
+		netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("203.0.113.200"), netip.MustParseAddr("8.8.4.4")}
+	b.clients6 = []netip.Addr{b.ClientAddr6(0), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8:5::1:2"), netip.MustParseAddr("2a00:1450::6"),
+		netip.MustParseAddr("fd12:3456::9")}
+	b.server4 = []netip.Addr{b.ServerAddr(0), b.ServerAddr(1)}
+	b.server6 = []netip.Addr{b.ServerAddr6(0), b.ServerAddr6(1)}
+	b.links = []string{"eth0", "eth1"}
+	b.ports = []int{80, 443, 8080, 8081}
+	b.closed = []int{81, 9999}
+	b.nat = true
+	for _, p := range b.ports {
+		any := netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(p))
+		b.Server.Listen(t, lab.Listen{Proto: lab.TCP, Addr: any}, lab.Listen{Proto: lab.UDP, Addr: any})
+	}
+	return b
+}
+
+// draw draws the probes of one round.
+func (b *bench) draw(g *generator, n int) []lab.Probe {
+	var out []lab.Probe
+	for range n {
+		p := lab.Probe{Proto: lab.TCP, Via: pick(g, b.links...)}
+		if g.chance(30) {
+			p.Proto = lab.UDP
+		}
+		port := pick(g, b.ports...)
+		if g.chance(10) {
+			port = pick(g, b.closed...)
+		}
+		if g.chance(35) {
+			p.From, p.To = pick(g, b.clients6...), netip.AddrPortFrom(pick(g, b.server6...), uint16(port))
+		} else {
+			p.From, p.To = pick(g, b.clients4...), netip.AddrPortFrom(pick(g, b.server4...), uint16(port))
+		}
+		if g.chance(10) {
+			p.In, p.Via = b.Server, ""
+			p.From = pick(g, append(append([]netip.Addr{}, b.server4...), netip.MustParseAddr("127.0.0.1"))...)
+			if p.To.Addr().Is6() {
+				p.From = pick(g, append(append([]netip.Addr{}, b.server6...), netip.IPv6Loopback())...)
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func (b *bench) query(p lab.Probe, fromPort uint16) reach.Query {
+	q := reach.Query{Proto: firewall.TCP, From: p.From, To: p.To.Addr(), Port: p.To.Port(), Iif: p.Via, FromPort: fromPort}
+	if p.Proto == lab.UDP {
+		q.Proto = firewall.UDP
+	}
+	if p.In == b.Server {
+		q.Iif = ""
+	}
+	return q
+}
+
+// load gives a ruleset to the server. What the kernel refuses is left out, and
+// the ruleset is what was loaded.
+func (b *bench) load(t testing.TB, rs *ruleset) *ruleset {
+	loaded := &ruleset{}
+	for _, tb := range rs.tables {
+		loader := map[string]lab.Loader{"nft": lab.NFT, "iptables-nft": lab.IPTablesNFT, "ip6tables-nft": lab.IP6TablesNFT,
+			"iptables-legacy": lab.IPTablesLegacy, "ip6tables-legacy": lab.IP6TablesLegacy}[tb.loader]
+		if err := b.Server.TryLoad(t.Context(), loader, tb.text()); err != nil {
+			if *verboseFlag {
+				t.Logf("refused by %s: %v\n%s", tb.loader, err, tb.text())
+			}
+			continue
+		}
+		loaded.tables = append(loaded.tables, tb)
+	}
+	return loaded
+}
+
+var verboseFlag = flag.Bool("refused", false, "show rulesets that the kernel refuses")
+
+// disagreement is a probe whose outcome is not what the model says.
+type disagreement struct {
+	probe  lab.Probe
+	kernel string
+	model  reach.Answer
+}
+
+func (d disagreement) String() string {
+	s := fmt.Sprintf("%v: the kernel says %s, the model %s", d.probe, d.kernel, d.model.ClientSees)
+	if d.model.DecidedBy != nil {
+		s += fmt.Sprintf(" by %+v", *d.model.DecidedBy)
+	}
+	return s
+}
+
+// judge compares the model's answers with what the probes see.
+func (b *bench) judge(t testing.TB, rs *ruleset, probes []lab.Probe) (wrong []disagreement, depends, asked int) {
+	b.Server.Flush(t)
+	loaded := b.load(t, rs)
+	if len(loaded.tables) == 0 {
+		return nil, 0, 0
+	}
+	e := reach.New(readWorld(t, b.Server))
+	outcomes := b.Probe(t, probes...)
+	for i, o := range outcomes {
+		a, err := e.Ask(b.query(probes[i], o.FromPort), reach.AnswerOnly)
+		if err != nil {
+			t.Fatalf("%v: %v", probes[i], err)
+		}
+		asked++
+		if a.ClientSees == reach.Depends {
+			depends++
+			if *verboseFlag {
+				t.Logf("depends: %v: %+v", probes[i], a.Conditions)
+			}
+			continue
+		}
+		if string(a.ClientSees) != o.ClientSees.String() {
+			wrong = append(wrong, disagreement{probes[i], o.String(), a})
+		}
+	}
+	return wrong, depends, asked
+}
+
+// confirm asks the kernel and the model again about the probes that disagreed, so
+// that a slow machine is not taken for a wrong model.
+func (b *bench) confirm(t testing.TB, rs *ruleset, ds []disagreement) []disagreement {
+	var probes []lab.Probe
+	for _, d := range ds {
+		probes = append(probes, d.probe)
+	}
+	again, _, _ := b.judge(t, rs, probes)
+	return again
+}
+
+// shrink leaves out tables, chains and rules as long as the disagreement stays.
+func (b *bench) shrink(t testing.TB, rs *ruleset, d disagreement) *ruleset {
+	still := func(r *ruleset) bool {
+		w, _, _ := b.judge(t, r, []lab.Probe{d.probe})
+		return len(w) > 0
+	}
+	cur := rs
+	for changed, tries := true, 0; changed && tries < 300; {
+		changed = false
+		for i := 0; i < len(cur.tables); i++ {
+			c := cur.clone()
+			c.tables = append(c.tables[:i], c.tables[i+1:]...)
+			tries++
+			if still(c) {
+				cur, changed = c, true
+				i--
+			}
+		}
+		for i := range cur.tables {
+			for j := range cur.tables[i].chains {
+				for k := 0; k < len(cur.tables[i].chains[j].rules); k++ {
+					c := cur.clone()
+					ch := c.tables[i].chains[j]
+					ch.rules = append(ch.rules[:k], ch.rules[k+1:]...)
+					tries++
+					if still(c) {
+						cur, changed = c, true
+						k--
+					}
+				}
+			}
+		}
+	}
+	return cur
+}
+
+func (rs *ruleset) clone() *ruleset {
+	out := &ruleset{}
+	for _, t := range rs.tables {
+		n := *t
+		n.chains = nil
+		for _, c := range t.chains {
+			m := *c
+			m.rules = append([]string(nil), c.rules...)
+			n.chains = append(n.chains, &m)
+		}
+		out.tables = append(out.tables, &n)
+	}
+	return out
+}
+
+// TestDifferential holds the model against the kernel: random rulesets of every
+// back end, real packets, zero wrong answers.
+func TestDifferential(t *testing.T) {
+	b := newBench(t)
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), vocabulary: b.vocabulary, undecidable: *undecidable}
+	t.Logf("seed %d (repeat with -seed %d)", seed, seed)
+	b.Control(t, b.draw(g, 80)[0])
+	start := time.Now()
+	asked, depends, bad := 0, 0, 0
+	for round := 0; ; round++ {
+		if *forFlag > 0 && time.Since(start) > *forFlag || *forFlag == 0 && round >= *roundsFlag {
+			break
+		}
+		rs := g.draw()
+		probes := b.draw(g, 100)
+		wrong, dep, n := b.judge(t, rs, probes)
+		asked, depends = asked+n, depends+dep
+		if len(wrong) == 0 {
+			continue
+		}
+		if wrong = b.confirm(t, rs, wrong); len(wrong) == 0 {
+			continue
+		}
+		bad++
+		small := b.shrink(t, rs, wrong[0])
+		t.Errorf("round %d: %d of %d probes disagree, for example\n%v\nwith\n%v", round, len(wrong), n, wrong[0], small)
+		if *keepFlag {
+			keep(t, seed, round, small, wrong[0])
+		}
+		if bad >= 5 {
+			break
+		}
+	}
+	t.Logf("%d probes, %d depends (%.2f %%), %d rulesets disagree", asked, depends, 100*float64(depends)/float64(max(1, asked)), bad)
+	if asked < 100 {
+		t.Errorf("only %d probes were judged", asked)
+	}
+	if !*undecidable && depends*50 > asked {
+		t.Errorf("%d of %d answers are depends though every match can be decided", depends, asked)
+	}
+}
+
+func keep(t testing.TB, seed uint64, round int, rs *ruleset, d disagreement) {
+	dir := filepath.Join("testdata", "differential")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, fmt.Sprintf("%d-%d.txt", seed, round))
+	text := fmt.Sprintf("probe %s\n%s", strings.ReplaceAll(d.probe.String(), "\n", " "), rs)
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

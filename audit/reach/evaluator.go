@@ -1,0 +1,109 @@
+package reach
+
+import (
+	"net/netip"
+	"sync"
+
+	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// Evaluator answers questions about one World. It is safe for concurrent use.
+type Evaluator struct {
+	world  *World
+	byID   map[uint64]*Namespace
+	owner  map[*firewall.Table]*Namespace
+	mu     sync.Mutex
+	lookup map[*Namespace]*sockets
+}
+
+// New returns an evaluator. The world is not changed, and must not be.
+func New(w *World) *Evaluator {
+	e := &Evaluator{world: w, byID: map[uint64]*Namespace{}, owner: map[*firewall.Table]*Namespace{}, lookup: map[*Namespace]*sockets{}}
+	for _, ns := range w.Namespaces {
+		e.byID[ns.ID] = ns
+		if ns.Ruleset == nil {
+			continue
+		}
+		for _, t := range ns.Ruleset.Tables {
+			e.owner[t] = ns
+		}
+	}
+	return e
+}
+
+func (e *Evaluator) sockets(ns *Namespace) *sockets {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.lookup[ns]
+	if s == nil {
+		s = newSockets(ns)
+		e.lookup[ns] = s
+	}
+	return s
+}
+
+// home is the audited namespace.
+func (e *Evaluator) home() *Namespace { return e.world.Namespaces[0] }
+
+// env is what rules of a namespace may ask.
+func (w *walk) env(ns *Namespace) *firewall.Env {
+	if env := w.envs[ns]; env != nil {
+		return env
+	}
+	env := &firewall.Env{NoIPSec: ns.NoIPSec, Queues: ns.Queues, Record: w.record}
+	if ns.Route != nil {
+		env.FIB = ns.Route
+	}
+	if ns.Listeners != nil {
+		socks := w.e.sockets(ns)
+		env.TProxyTo = func(f firewall.Family, p firewall.Proto, addr netip.Addr, port uint16) firewall.Outcome {
+			found := socks.find(f, p, addr, port, nil)
+			switch {
+			case found == nil:
+				return firewall.No
+			case !found.Transparent:
+				// nft_tproxy and xt_TPROXY take only transparent sockets
+				// (nf_sk_is_transparent).
+				return firewall.No
+			default:
+				return firewall.Yes
+			}
+		}
+	}
+	if w.logAccepts {
+		env.Accepted = func(h firewall.Hook, base *firewall.Chain, r *firewall.Rule, p firewall.Piece, sure bool) {
+			if (h == firewall.Input || h == firewall.Forward) && !w.answering && base.Base.Type == firewall.ChainFilter {
+				w.accepts = append(w.accepts, accept{ns: ns, base: base, rule: r, Piece: p})
+			}
+		}
+	}
+	w.envs[ns] = env
+	return env
+}
+
+// accept is a piece of the sources that a rule let in.
+type accept struct {
+	ns   *Namespace
+	base *firewall.Chain
+	rule *firewall.Rule
+	firewall.Piece
+}
+
+// protoOf is the transport protocol a listener speaks.
+func protoOf(p listeners.Proto) firewall.Proto {
+	switch p {
+	case listeners.TCP, listeners.MPTCP:
+		return firewall.TCP
+	case listeners.UDP:
+		return firewall.UDP
+	case listeners.UDPLite:
+		return firewall.UDPLite
+	case listeners.SCTP:
+		return firewall.SCTP
+	case listeners.DCCP:
+		return firewall.DCCP
+	default:
+		return 0
+	}
+}

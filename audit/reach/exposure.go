@@ -1,0 +1,160 @@
+package reach
+
+import (
+	"net/netip"
+
+	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// Who is who can reach a listener, in one word.
+type Who string
+
+// The exposures of the contract.
+const (
+	Everyone  Who = "everyone"
+	Some      Who = "some"
+	HostOnly  Who = "host-only"
+	Nobody    Who = "nobody"
+	Uncertain Who = "depends"
+)
+
+// Exposure is who can reach a port.
+type Exposure struct {
+	Who  Who
+	Rows []Row
+}
+
+// Listener tells who can reach a listener of the audited namespace: for a
+// wildcard one at each of the host's addresses, otherwise at its own.
+func (e *Evaluator) Listener(l *listeners.Listener) Exposure {
+	q := Query{Proto: protoOf(l.Proto), Port: l.Port()}
+	if q.Proto == 0 {
+		return Exposure{Who: Uncertain}
+	}
+	a := l.Local.Addr().Unmap().WithZone("")
+	ns := e.home()
+	loopback := a.IsLoopback()
+	if !a.IsUnspecified() {
+		q.To = a
+	} else if l.V6Only || a.Is4() {
+		q.To = a // 0.0.0.0 or [::]: each address of that family
+	}
+	if ns.Route == nil || ns.Listeners == nil {
+		return Exposure{Who: Uncertain, Rows: e.Partition(q)}
+	}
+	if loopback {
+		q.Iif = "lo"
+	}
+	x := Exposure{Rows: e.Partition(q)}
+	x.Who = e.who(x.Rows)
+	if loopback && x.Who == Nobody && len(x.Rows) == 0 {
+		x.Who = HostOnly
+	}
+	return x
+}
+
+// who sums rows up in one word. Sources that the kernel itself refuses on an
+// interface (martians, the host's own addresses, reverse-path) do not count.
+func (e *Evaluator) who(rows []Row) Who {
+	var in, out, unsure, local bool
+	for _, r := range rows {
+		if r.Iif == "lo" {
+			local = local || r.ClientSees == Connected
+			continue
+		}
+		switch {
+		case r.ClientSees == Connected:
+			in = true
+		case r.ClientSees == Depends:
+			unsure = true
+		case r.DecidedBy.Kind == ByRPFilter, r.DecidedBy.Kind == ByRoute:
+		default:
+			out = true
+		}
+	}
+	switch {
+	case in && out:
+		return Some
+	case unsure:
+		return Uncertain
+	case in:
+		return Everyone
+	case local:
+		return HostOnly
+	default:
+		return Nobody
+	}
+}
+
+// Published is a port of the audited namespace that address translation leads
+// to a listener elsewhere: in another namespace of this host (a container), or
+// beyond it.
+type Published struct {
+	Proto firewall.Proto
+	Port  uint16
+	To    Delivered
+	Exposure
+}
+
+// Published lists the ports that DNAT rules lead to listeners in other network
+// namespaces.
+func (e *Evaluator) Published() []Published {
+	ns := e.home()
+	if ns.Ruleset == nil || ns.Route == nil {
+		return nil
+	}
+	type key struct {
+		p    firewall.Proto
+		port uint16
+	}
+	seen := map[key]bool{}
+	var out []Published
+	for _, t := range ns.Ruleset.Tables {
+		if t.Dormant {
+			continue
+		}
+		for _, ch := range t.Chains {
+			for _, r := range ch.Rules {
+				protos, ports := r.Translates()
+				for _, p := range protos {
+					for _, port := range ports {
+						k := key{p, port}
+						if seen[k] {
+							continue
+						}
+						seen[k] = true
+						if x, ok := e.published(p, port); ok {
+							out = append(out, x)
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (e *Evaluator) published(p firewall.Proto, port uint16) (Published, bool) {
+	rows := e.Partition(Query{Proto: p, Port: port})
+	for _, r := range rows {
+		if r.Delivered != nil && r.Delivered.NetNS != "" {
+			return Published{Proto: p, Port: port, To: *r.Delivered, Exposure: Exposure{Who: e.who(rows), Rows: rows}}, true
+		}
+	}
+	return Published{}, false
+}
+
+// entries are the links clients can come in by: those that are up and have an
+// address of their own; lo last.
+func entries(ns *Namespace, iif string) []*firewall.Link {
+	if iif != "" {
+		if l := linkNamed(ns, iif); l != nil {
+			return []*firewall.Link{l}
+		}
+		return nil
+	}
+	return entryLinks(ns)
+}
+
+func addrPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

@@ -1,0 +1,64 @@
+package reach
+
+import (
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// witness is the one thing that decided, before it is spelled out.
+type witness struct {
+	kind  Kind
+	ns    *Namespace
+	rule  *firewall.Rule
+	chain *firewall.Chain // of a policy
+	text  string
+}
+
+func (w witness) show() DecidedBy {
+	switch w.kind {
+	case ByRule:
+		return decidedByRule(w.ns, w.rule)
+	case ByPolicy:
+		return decidedByPolicy(w.ns, w.chain)
+	default:
+		return DecidedBy{Kind: w.kind, Text: w.text, Namespace: w.ns.Name}
+	}
+}
+
+// final is how the way of a part of the sources ends: what the client sees, or
+// that it cannot be told (unknown).
+type final struct {
+	firewall.Piece
+	sees    Sees // Depends: cannot be told
+	by      witness
+	forks   *firewall.Fork
+	why     string // of Depends: what it turns on
+	deliver *Delivered
+	trace   *trail
+}
+
+// trail is the trace of a way through several namespaces, newest first.
+type trail struct {
+	ns   *Namespace
+	step *firewall.Step // newest step in this namespace
+	prev *trail
+}
+
+func (w *walk) trail(p *path, c firewall.Class) *trail {
+	if w.record == firewall.RecordNothing {
+		return nil
+	}
+	return &trail{ns: p.ns, step: c.Trace, prev: p.trail}
+}
+
+// note writes a line into the trace of a class.
+func (w *walk) note(c *firewall.Class, text string) {
+	if w.record != firewall.RecordNothing {
+		c.Trace = &firewall.Step{Note: text, Prev: c.Trace}
+	}
+}
+
+// finish records the end of a class.
+func (w *walk) finish(c firewall.Class, p *path, sees Sees, by witness, d *Delivered, why string) {
+	w.finals = append(w.finals, final{Piece: firewall.Piece{Remote: c.Remote, Ports: c.Ports}, sees: sees, by: by, forks: c.Forks,
+		why: why, deliver: d, trace: w.trail(p, c)})
+}

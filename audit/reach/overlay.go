@@ -1,0 +1,212 @@
+package reach
+
+import (
+	"slices"
+
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// verdict is what the finals that cover a source add up to.
+type verdict struct {
+	sees       Sees
+	by         witness
+	conditions []Condition
+	deliver    *Delivered
+	trace      *trail
+}
+
+// part is a set of sources with one verdict.
+type part struct {
+	remote firewall.Ranges
+	verdict
+	// to are the answers for each destination, where there are several.
+	to []dialled
+}
+
+// overlay adds up the finals: for every source address all finals that cover
+// it. Where they end the same, that is the answer; otherwise it depends. The
+// parts are disjoint and together cover universe; sources that no final covers
+// (a defect) come out as "depends" rather than missing.
+func (w *walk) overlay(universe firewall.Ranges) []part {
+	type event struct {
+		at    firewall.Value
+		index int
+		start bool
+	}
+	var events []event
+	add := func(rs firewall.Ranges, index int) {
+		for _, r := range rs {
+			events = append(events, event{r.Lo, index, true})
+			if r.Hi != firewall.MaxValue(16) {
+				events = append(events, event{r.Hi.Next(), index, false})
+			}
+		}
+	}
+	for i := range w.finals {
+		add(w.finals[i].Remote.Intersect(universe), i)
+	}
+	nf := len(w.finals)
+	for i := range w.accepts {
+		add(w.accepts[i].Remote.Intersect(universe), nf+i)
+	}
+	for _, r := range universe {
+		events = append(events, event{r.Lo, -1, true})
+		if r.Hi != firewall.MaxValue(16) {
+			events = append(events, event{r.Hi.Next(), -1, false})
+		}
+	}
+	slices.SortFunc(events, func(a, b event) int { return a.at.Cmp(b.at) })
+
+	active := map[int]int{}
+	bySignature := map[string]int{}
+	var parts []part
+	var ranges [][]firewall.Range
+	var ids []int
+	var key []byte
+	for i := 0; i < len(events); {
+		at := events[i].at
+		for ; i < len(events) && events[i].at == at; i++ {
+			if events[i].start {
+				active[events[i].index]++
+			} else if active[events[i].index]--; active[events[i].index] == 0 {
+				delete(active, events[i].index)
+			}
+		}
+		if active[-1] == 0 {
+			continue
+		}
+		hi := firewall.MaxValue(16)
+		if i < len(events) {
+			hi = events[i].at.Prev()
+		} else {
+			hi = universe[len(universe)-1].Hi
+		}
+		ids, key = ids[:0], key[:0]
+		for id := range active {
+			if id >= 0 {
+				ids = append(ids, id)
+			}
+		}
+		slices.Sort(ids)
+		for _, id := range ids {
+			key = append(key, byte(id), byte(id>>8), byte(id>>16), byte(id>>24))
+		}
+		n, ok := bySignature[string(key)]
+		if !ok {
+			n = len(parts)
+			bySignature[string(key)] = n
+			parts = append(parts, part{verdict: w.sum(ids, nf)})
+			ranges = append(ranges, nil)
+		}
+		ranges[n] = append(ranges[n], firewall.Range{Lo: at, Hi: hi})
+	}
+	for i := range parts {
+		parts[i].remote = firewall.NewRanges(ranges[i])
+	}
+	return parts
+}
+
+// sum adds up the finals with the given indexes (and, from nf on, the rules
+// that accepted).
+func (w *walk) sum(ids []int, nf int) verdict {
+	var fs []*final
+	var as []*accept
+	for _, id := range ids {
+		if id < nf {
+			fs = append(fs, &w.finals[id])
+		} else {
+			as = append(as, &w.accepts[id-nf])
+		}
+	}
+	if len(fs) == 0 {
+		return verdict{sees: Depends, by: witness{kind: ByOpen, ns: w.e.home(), text: "no answer was found"},
+			conditions: []Condition{{Object: "hostaudit", TurnsOn: "a defect in the evaluation: no branch covers this source"}}}
+	}
+	first := fs[0]
+	same := first.sees != Depends
+	for _, f := range fs[1:] {
+		if f.sees != first.sees {
+			same = false
+		}
+	}
+	if same {
+		v := verdict{sees: first.sees, by: first.by, deliver: first.deliver, trace: first.trace}
+		if v.sees == Connected && v.by.kind == ByOpen {
+			v.by = accepted(v.by, as)
+		}
+		return v
+	}
+	v := verdict{sees: Depends, by: first.by, deliver: first.deliver, trace: first.trace}
+	seen := map[Condition]bool{}
+	put := func(c Condition) {
+		if !seen[c] {
+			seen[c] = true
+			v.conditions = append(v.conditions, c)
+		}
+	}
+	for _, f := range fs {
+		for _, c := range f.forks.Conditions() {
+			put(w.condition(c))
+		}
+		if f.sees == Depends {
+			v.by = f.by
+			if f.forks == nil {
+				c := Condition{Object: f.by.text, TurnsOn: f.why, Namespace: f.by.ns.Name}
+				if f.by.rule != nil {
+					c = conditionOf(f.by.ns.Name, firewall.Condition{Rule: f.by.rule, Why: f.why})
+				}
+				put(c)
+			}
+		}
+	}
+	// Without a fork it is the client's port that tells the finals apart.
+	if len(v.conditions) == 0 {
+		for _, f := range fs {
+			c := Condition{Object: "the client's source port", TurnsOn: string(f.sees) + " from port " + portsText(f.Ports), Namespace: f.by.ns.Name}
+			if f.by.rule != nil {
+				c = conditionOf(f.by.ns.Name, firewall.Condition{Rule: f.by.rule, Why: "the client's source port: " + portsText(f.Ports)})
+			}
+			put(c)
+		}
+	}
+	return v
+}
+
+// accepted names the rule that let a connected client in: the last accept whose
+// chain would otherwise have dropped; else the last one.
+func accepted(open witness, as []*accept) witness {
+	var pick *accept
+	for _, a := range as {
+		if pick == nil || a.base.Base.Policy == firewall.Drop || pick.base.Base.Policy != firewall.Drop {
+			pick = a
+		}
+	}
+	if pick == nil {
+		return open
+	}
+	return witness{kind: ByRule, ns: pick.ns, rule: pick.rule}
+}
+
+func (w *walk) condition(c firewall.Condition) Condition {
+	name := ""
+	if c.Rule != nil {
+		if ns := w.e.owner[c.Rule.Chain.Table]; ns != nil {
+			name = ns.Name
+		}
+	}
+	return conditionOf(name, c)
+}
+
+func portsText(ps firewall.Ranges) string {
+	s := ""
+	for i, p := range ps {
+		if i > 0 {
+			s += ", "
+		}
+		s += itoa(int(p.Lo.Lo))
+		if p.Hi != p.Lo {
+			s += "-" + itoa(int(p.Hi.Lo))
+		}
+	}
+	return s
+}

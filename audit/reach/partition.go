@@ -1,0 +1,122 @@
+package reach
+
+import (
+	"net/netip"
+
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// Partition answers a question about all clients: for each interface and address
+// family, rows in which every source address stands exactly once.
+func (e *Evaluator) Partition(q Query) []Row {
+	var rows []Row
+	ns := e.home()
+	if ns.Route == nil {
+		return []Row{{From: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, ClientSees: Depends,
+			DecidedBy:  DecidedBy{Kind: ByRoute, Text: "routes not read"},
+			Conditions: []Condition{{Object: "the routes and addresses of the host", TurnsOn: "they could not be read: " + ns.Unread["routes"]}}}}
+	}
+	for _, in := range entries(ns, q.Iif) {
+		for _, f := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
+			if q.To.IsValid() && firewall.FamilyOf(q.To) != f {
+				continue
+			}
+			rows = append(rows, e.partitionOn(ns, q, f, in)...)
+		}
+	}
+	return rows
+}
+
+// partitionOn is the partition for packets of one family that come in by one
+// link.
+func (e *Evaluator) partitionOn(ns *Namespace, q Query, f firewall.Family, in *firewall.Link) []Row {
+	dests := e.destinations(ns, q, f, in)
+	if len(dests) == 0 {
+		return nil
+	}
+	universe := firewall.All(f.AddrLen())
+	var parts []part
+	for i, to := range dests {
+		w := e.newWalk(AnswerOnly)
+		w.run(ns, q, f, to, in, in.Name == "lo", universe)
+		ps := w.overlay(universe)
+		if i == 0 {
+			parts = ps
+			for j := range parts {
+				parts[j].to = []dialled{{to, parts[j].verdict.sees}}
+			}
+			continue
+		}
+		parts = crossDestinations(parts, ps, to)
+	}
+	return rowsOf(f, in, parts)
+}
+
+// dialled is what a source sees that dials one of the host's addresses.
+type dialled struct {
+	to   netip.Addr
+	sees Sees
+}
+
+// crossDestinations refines a partition by the answers for one more destination
+// address.
+func crossDestinations(have, more []part, to netip.Addr) []part {
+	var out []part
+	for _, h := range have {
+		for _, m := range more {
+			both := h.remote.Intersect(m.remote)
+			if both.Empty() {
+				continue
+			}
+			n := h
+			n.remote = both
+			n.to = append(append([]dialled(nil), h.to...), dialled{to, m.sees})
+			if h.sees != m.sees {
+				n.sees, n.conditions = Depends, nil
+				for _, d := range n.to {
+					n.conditions = append(n.conditions, Condition{Object: "the address dialled", TurnsOn: d.to.String() + ": " + string(d.sees)})
+				}
+			}
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// rowsOf joins parts that show the same.
+func rowsOf(f firewall.Family, in *firewall.Link, parts []part) []Row {
+	var rows []Row
+	var sets []firewall.Ranges
+next:
+	for _, p := range parts {
+		by := p.by.show()
+		for i := range rows {
+			if rows[i].ClientSees == p.sees && rows[i].DecidedBy == by && sameConditions(rows[i].Conditions, p.conditions) {
+				sets[i] = sets[i].Union(p.remote)
+				continue next
+			}
+		}
+		conditions := p.conditions
+		if p.sees != Depends || conditions == nil {
+			conditions = []Condition{}
+		}
+		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, DecidedBy: by, Conditions: conditions, Delivered: p.deliver})
+		sets = append(sets, p.remote)
+	}
+	for i := range rows {
+		rows[i].From = sets[i].AddrPrefixes(f)
+	}
+	return rows
+}
+
+func sameConditions(a, b []Condition) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,245 @@
+package reach
+
+import (
+	"net/netip"
+
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// walk is one question on its way.
+type walk struct {
+	e          *Evaluator
+	envs       map[*Namespace]*firewall.Env
+	record     firewall.RecordLevel
+	logAccepts bool
+	answering  bool // the answer is on its way, not the question
+	reply      reply
+	finals     []final
+	accepts    []accept
+	hops       int
+}
+
+// maxHops bounds how often packets of one question may change from one
+// namespace to another: routing loops between namespaces exist.
+const maxHops = 32
+
+// path is where a class is: in which namespace, and how it got there.
+type path struct {
+	ns *Namespace
+	// from is the namespace the packet passed before, with its state when it
+	// left; nil when it came in over the wire or was made here.
+	from *frame
+	// local: the client is on this very namespace.
+	local bool
+	// trail is the trace of the hooks behind.
+	trail *trail
+}
+
+// frame is a namespace that a first packet was forwarded by.
+type frame struct {
+	ns    *Namespace
+	state firewall.State // when it left
+	out   *firewall.Link // by which it left
+	local bool           // it was made there
+	from  *frame
+}
+
+// arrive walks classes that come into a namespace by a link.
+func (w *walk) arrive(p *path, in *firewall.Link, cs []firewall.Class) {
+	ns := p.ns
+	for i := range cs {
+		cs[i].State.In, cs[i].State.Out = in, nil
+	}
+	cs = w.programs(p, cs, in, true)
+	if cs = w.ingress(p, in, cs); len(cs) == 0 {
+		return
+	}
+	if in.Name != "lo" {
+		cs = w.receive(p, cs, in)
+	}
+	cs = w.hook(p, firewall.Prerouting, cs)
+	if in.Name == "lo" || p.local {
+		// The route of a packet that this host made is kept over lo
+		// (skb_valid_dst), so that there is no reverse-path filter.
+		w.input(p, cs)
+		return
+	}
+	for _, c := range cs {
+		if c.State.LocalUnknown {
+			w.unknown(c, p, "the address that destination NAT chose")
+			continue
+		}
+		for _, r := range w.routeIn(ns, c) {
+			w.routed(p, r)
+		}
+	}
+}
+
+// ingress calls the netdev chains of a link, and those of the bridge it is a
+// port of.
+func (w *walk) ingress(p *path, in *firewall.Link, cs []firewall.Class) []firewall.Class {
+	return w.hook(p, firewall.Ingress, cs)
+}
+
+// routed goes on after the routing decision.
+func (w *walk) routed(p *path, r routed) {
+	switch r.verdict {
+	case routeLocal:
+		w.input(p, []firewall.Class{r.class})
+	case routeForward:
+		w.forward(p, r.class, r.out, r.gateway)
+	case routeUnknown:
+		w.unknown(r.class, p, r.why)
+	case routeICMP:
+		w.answer(p, r.class, firewall.AnswerICMP, r.icmpType, r.icmpCode, Unreachable, r.by, nil)
+	default:
+		w.finish(r.class, p, Timeout, r.by, nil, "")
+	}
+}
+
+// hook passes classes through a hook, records those that end there, and returns
+// the others.
+func (w *walk) hook(p *path, h firewall.Hook, cs []firewall.Class) []firewall.Class {
+	if len(cs) == 0 {
+		return nil
+	}
+	ns := p.ns
+	if ns.Ruleset == nil {
+		for i := range cs {
+			cs[i].Doubt(firewall.Condition{Object: "the firewall of this host", Why: "it could not be read: " + ns.Unread["firewall"]})
+			w.unknown(cs[i], p, "the firewall could not be read")
+		}
+		return cs
+	}
+	w.hookPrograms(p, cs, h)
+	pass, ends := ns.Ruleset.Walk(h, cs, w.env(ns))
+	for _, e := range ends {
+		w.ended(p, h, e)
+	}
+	return pass
+}
+
+// ended records the classes that a hook did not let through.
+func (w *walk) ended(p *path, h firewall.Hook, e firewall.End) {
+	by := witness{kind: ByRule, ns: p.ns, rule: e.Rule, chain: e.Chain}
+	if e.Rule == nil {
+		by.kind = ByPolicy
+	}
+	switch e.Fate {
+	case firewall.FateDrop:
+		if w.answering {
+			w.lost(p, e.Class, by)
+			return
+		}
+		w.finish(e.Class, p, Timeout, by, nil, "")
+	case firewall.FateReject:
+		w.rejected(p, h, e, by)
+	case firewall.FateSynProxy:
+		w.finish(e.Class, p, Depends, by, nil, e.Why)
+	default:
+		w.finish(e.Class, p, Depends, by, nil, e.Why)
+	}
+}
+
+// unknown ends a class at something that cannot be told.
+func (w *walk) unknown(c firewall.Class, p *path, why string) {
+	w.finish(c, p, Depends, witness{kind: ByRoute, ns: p.ns, text: why}, nil, why)
+}
+
+// input delivers classes to a socket of the namespace.
+func (w *walk) input(p *path, cs []firewall.Class) {
+	if cs = w.hook(p, firewall.Input, cs); len(cs) == 0 {
+		return
+	}
+	for _, c := range cs {
+		w.deliver(p, c)
+	}
+}
+
+func (w *walk) deliver(p *path, c firewall.Class) {
+	ns, st := p.ns, &c.State
+	if ns.Listeners == nil {
+		w.finish(c, p, Depends, witness{kind: ByNoListener, ns: ns, text: "the sockets could not be read"}, nil,
+			"the sockets of the host, which could not be read: "+ns.Unread["listeners"])
+		return
+	}
+	if st.LocalUnknown || st.LocalPortUnknown {
+		w.unknown(c, p, "the address or port that destination NAT chose")
+		return
+	}
+	addr, port := st.Local.Addr(st.Family), st.LocalPort
+	if st.TProxied {
+		addr, port = st.TProxyAddr.Addr(st.Family), st.TProxyPort
+	}
+	socks := w.e.sockets(ns)
+	for _, pr := range ns.Programs {
+		if pr.Kind == "sk_lookup" {
+			w.doubtProgram(p, &c, pr)
+		}
+	}
+	l := socks.find(st.Family, st.Proto, addr, port, st.In)
+	if l == nil {
+		by := socks.missing(ns, st.Family, st.Proto, addr, port, st.In)
+		if st.Proto == firewall.TCP {
+			w.answer(p, c, firewall.AnswerReset, 0, 0, Refused, by, nil)
+			return
+		}
+		typ, code := uint8(3), uint8(3) // port unreachable
+		if st.Family == firewall.IPv6 {
+			typ, code = 1, 4
+		}
+		w.answer(p, c, firewall.AnswerICMP, typ, code, Refused, by, nil)
+		return
+	}
+	d := delivered(ns, l, addr, port)
+	for _, pr := range ns.Programs {
+		if pr.Kind == "cgroup" && pr.sees(l) {
+			w.doubtProgram(p, &c, pr)
+		}
+	}
+	if st.Proto == firewall.TCP && l.Sharing <= 1 && l.Tells("queue-limit") && l.Accept.Full() {
+		w.finish(c, p, Timeout, witness{kind: ByBacklog, ns: ns,
+			text: "the accept queue of " + l.Subject() + " is full: " + itoa(int(l.Accept.Len)) + " of " + itoa(int(l.Accept.Limit))}, nil, "")
+		return
+	}
+	c.State.Owner = &firewall.Owner{UID: l.UID, GIDUnknown: true}
+	w.answer(p, c, firewall.AnswerData, 0, 0, Connected, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d)
+}
+
+// forward passes a class on to another link.
+func (w *walk) forward(p *path, c firewall.Class, out *firewall.Link, gateway netip.Addr) {
+	c.State.Out = out
+	cs := w.hook(p, firewall.Forward, []firewall.Class{c})
+	cs = w.hook(p, firewall.Postrouting, cs)
+	for _, c := range cs {
+		w.leave(p, c, out, gateway, false)
+	}
+}
+
+// leave passes a first packet on to whatever is at the other end of a link.
+func (w *walk) leave(p *path, c firewall.Class, out *firewall.Link, gateway netip.Addr, local bool) {
+	cs := w.hook(p, firewall.Egress, []firewall.Class{c})
+	cs = w.programs(p, cs, out, false)
+	for _, c := range cs {
+		next := gateway
+		if !next.IsValid() {
+			next = c.State.Local.Addr(c.State.Family)
+		}
+		target, in, why := w.e.neighbour(p.ns, out, next)
+		w.hops++
+		if target == nil || w.hops > maxHops {
+			if target != nil {
+				why = "a routing loop between network namespaces"
+			}
+			dest := c.State.Local.Addr(c.State.Family)
+			w.finish(c, p, Depends, witness{kind: ByRoute, ns: p.ns, text: "forwarded to " + hostPort(dest, c.State.LocalPort) + " by " + out.Name},
+				nil, why)
+			continue
+		}
+		f := &frame{ns: p.ns, state: c.State, out: out, local: local, from: p.from}
+		next2 := &path{ns: target, from: f, trail: w.trail(p, c)}
+		c.State = c.State.Enter(in)
+		c.Trace = nil
+		w.arrive(next2, in, []firewall.Class{c})
+	}
+}
