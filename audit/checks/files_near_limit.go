@@ -1,0 +1,82 @@
+package checks
+
+import (
+	"fmt"
+
+	"github.com/hostaudit/hostaudit/audit"
+)
+
+// filesNear is the share of a process's descriptors from which we speak.
+const filesNear = 0.8
+
+// FilesNearLimit finds listening processes that run out of descriptors.
+var FilesNearLimit = &audit.Check{
+	ID:       "listener.nofile-near-limit",
+	Title:    "a listening process is running out of file descriptors",
+	Severity: audit.Warning,
+	Doc: `Every connection is a descriptor, and a process may have no more of them than its own
+RLIMIT_NOFILE (/proc/PID/limits). When they are used up, accept() fails: clients
+still connect, because the kernel completes the handshake, but get no answer, and
+once the accept queue is full they see a timeout.
+
+The limit of a service comes from LimitNOFILE= in its unit (or its supervisor, or
+the container), not from /etc/security/limits.conf nor from ulimit in /etc/profile.`,
+	Refs:   []string{refLimits, "https://github.com/systemd/systemd/issues/25478"},
+	Causes: []audit.Cause{audit.ConnectionTimeout},
+	Needs:  []audit.Need{audit.NeedListeners},
+	Fix:    audit.FixManual,
+	Run: func(p *audit.Pass) error {
+		seen := map[int]bool{}
+		unread := 0
+		for _, port := range p.Ports {
+			if port.Listener == nil {
+				continue
+			}
+			for i := range port.Listener.Owners {
+				proc := &port.Listener.Owners[i]
+				if seen[proc.PID] {
+					continue
+				}
+				seen[proc.PID] = true
+				share, known := proc.Files.Fill()
+				if !known {
+					unread++
+					continue
+				}
+				if share < filesNear || proc.Files.Soft < 0 {
+					continue
+				}
+				// One finding a unit or program: pids change from run to run.
+				subject := string(proc.Unit)
+				if subject == "" {
+					subject = string(proc.Comm)
+				}
+				f := audit.Finding{
+					Subject: subject,
+					Title:   fmt.Sprintf("%s uses %d of its %d file descriptors", proc.Comm, proc.Files.Open, proc.Files.Soft),
+					Why:     "when they are used up, new clients connect and get no answer",
+					Evidence: []audit.Evidence{
+						audit.Evidencef(fmt.Sprintf("/proc/%d", proc.PID), "%d descriptors open, soft limit %d, hard limit %s", proc.Files.Open, proc.Files.Soft, hard(proc.Files.Hard)),
+						listening(port),
+					},
+					Remedy: "find out whether it leaks descriptors; otherwise set LimitNOFILE= in its unit and restart it",
+				}
+				if share >= 0.95 {
+					f.Severity = audit.Critical
+				}
+				p.Report(f)
+			}
+		}
+		if unread > 0 {
+			p.Unsure("open files", fmt.Sprintf("the descriptors of %d processes may not be counted without more privilege", unread))
+		}
+		return nil
+	},
+}
+
+func hard(n int64) string {
+	if n < 0 {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
+}

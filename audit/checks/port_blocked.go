@@ -1,0 +1,131 @@
+package checks
+
+import (
+	"fmt"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// PortBlocked finds ports whose clients a firewall keeps out.
+var PortBlocked = &audit.Check{
+	ID:       "firewall.port-blocked",
+	Title:    "a firewall rule or policy keeps clients from a port",
+	Severity: audit.Critical,
+	Doc: `Something listens for others, and a rule or policy of a firewall on this host keeps
+them out: in nftables, iptables-nft or iptables-legacy, for IPv4 or IPv6, before
+or behind address translation, or on the answer's way back. The finding names the
+one rule or policy that decides. Other tools may show "open" all the while: an
+accept in one table or back end does not undo a drop in another.
+
+It is critical where services: names the port and part of its audience is kept
+out. Otherwise it is a warning where one rule opens the port and another closes
+it, and where a listener on every address is reached by nobody at all; databases
+and the like, which a firewall is meant to shield, are left out.
+
+The remedy is the smallest accept, in the language of whatever manages the
+ruleset, before what decides. Switching the firewall off proves nothing that the
+model has not already shown.`,
+	Refs:   []string{refWorkers, refHooks},
+	Causes: []audit.Cause{audit.ConnectionTimeout, audit.ConnectionRefused},
+	Needs:  []audit.Need{audit.NeedListeners, audit.NeedFirewall, audit.NeedRoutes},
+	Fix:    audit.FixManual,
+	Run: func(p *audit.Pass) error {
+		for _, port := range p.Ports {
+			if !port.Home() || local(port) {
+				continue
+			}
+			in, known := intentOf(p, port)
+			if !known {
+				unmeant(p, port)
+				continue
+			}
+			if in.audience.Kind == audit.ForHost {
+				continue
+			}
+			c, ok := blocked(p, port, in.audience)
+			if !ok {
+				if _, conditions, unsure := uncertain(p, port, in.audience); unsure {
+					p.Unsure(port.Subject(), why(conditions))
+				}
+				continue
+			}
+			if !byFirewall(c.by) {
+				continue // other checks speak
+			}
+			report(p, port, in.severity(), c, in.words, in.evidence)
+		}
+		return nil
+	},
+}
+
+// unmeant judges a port that nothing says anything about: a TCP listener on every
+// address that the firewall keeps from everybody. An unconnected UDP socket is
+// usually a client of something.
+func unmeant(p *audit.Pass, port *audit.Port) {
+	if port.Listener == nil || !wildcard(port) || port.Exposure.Who != reach.Nobody && port.Exposure.Who != reach.HostOnly {
+		return
+	}
+	if port.Proto() != listeners.TCP && !isWellKnown(port) || shielded(port) {
+		return
+	}
+	c, ok := blocked(p, port, everyone)
+	if !ok || !byFirewall(c.by) {
+		return
+	}
+	report(p, port, audit.Warning, c, "it listens on every address of the host", audit.Evidence{})
+}
+
+func report(p *audit.Pass, port *audit.Port, severity audit.Severity, c client, meant string, evidence audit.Evidence) {
+	f := audit.Finding{
+		Severity: severity,
+		Subject:  port.Subject(),
+		Title:    fmt.Sprintf("%s is blocked by the firewall; %s", name(port), seenAs(c.sees)),
+		Why:      fmt.Sprintf("%s decides; %s", decider(c.by), meant),
+		Evidence: []audit.Evidence{
+			{Source: "decided by", Value: decider(c.by)},
+			audit.Evidencef("a client", "%s by %s: %s", c.from, c.iif, c.sees),
+			listening(port),
+		},
+		Remedy: fmt.Sprintf("let %s in before %s, through whatever manages that ruleset, and no more than that", portWords(port.Proto(), port.Number()), short(c.by)),
+		Causes: causesOf(c.sees),
+	}
+	if evidence.Source != "" {
+		f.Evidence = append(f.Evidence, evidence)
+	}
+	if r := c.by.Rule; r != nil && r.Packets >= 0 {
+		f.Evidence = append(f.Evidence, audit.Evidencef("counter of the rule", "%d packets so far", r.Packets))
+	}
+	p.Report(f)
+}
+
+// short names what decided without its text.
+func short(d reach.DecidedBy) string {
+	d.Text = ""
+	switch d.Kind {
+	case reach.ByRule:
+		return "#" + fmt.Sprint(d.Number) + " of " + d.Chain
+	case reach.ByPolicy:
+		return "the policy of " + d.Chain + " applies"
+	default:
+		return "it"
+	}
+}
+
+// why joins the conditions of an uncertain answer.
+func why(cs []reach.Condition) string {
+	if len(cs) == 0 {
+		return "it cannot be told"
+	}
+	c := cs[0]
+	what := c.Object
+	if what == "" {
+		what = fmt.Sprintf("%s %s %s #%d (%s)", c.Backend, c.Table, c.Chain, c.Number, c.Text)
+	}
+	s := fmt.Sprintf("it depends on %s: %s", what, c.TurnsOn)
+	if n := len(cs) - 1; n > 0 {
+		s += fmt.Sprintf(" (and %d more)", n)
+	}
+	return s
+}

@@ -1,0 +1,99 @@
+package checks
+
+import (
+	"fmt"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// queueNear is the share of an accept queue from which we speak.
+const queueNear = 0.8
+
+// QueueFull finds listeners that take no more connections.
+var QueueFull = &audit.Check{
+	ID:       "listener.queue-full",
+	Title:    "a full accept queue drops new connections",
+	Severity: audit.Critical,
+	Doc: `The kernel completes connections and keeps them in the listener's accept queue until
+the program accepts them. When it holds one more than its limit, the handshakes of
+further clients are dropped: they see a timeout, after some clients before them
+connected and got no answer.
+
+The program is too slow, busy, stopped or out of descriptors: look at it first. A
+longer queue only helps bursts. Its limit is the smaller of the program's backlog
+and net.core.somaxconn, taken when listen() was called: after a change the
+listener has to be opened again. net.ipv4.tcp_abort_on_overflow does not help.`,
+	Refs:   []string{refListen, refIPSysctl},
+	Causes: []audit.Cause{audit.ConnectionTimeout},
+	Needs:  []audit.Need{audit.NeedListeners},
+	Fix:    audit.FixManual,
+	Run: func(p *audit.Pass) error {
+		return queues(p, func(q listeners.Queue) bool { return q.Full() }, "%s accepts no connections: its queue is full; clients see a timeout")
+	},
+}
+
+// QueueNearlyFull finds listeners that soon take no more connections.
+var QueueNearlyFull = &audit.Check{
+	ID:       "listener.queue-nearly-full",
+	Title:    "an accept queue is nearly full",
+	Severity: audit.Warning,
+	Doc: `At least four fifths of a listener's accept queue are taken: the program accepts more
+slowly than clients connect. When the queue is full, further clients see a timeout
+(listener.queue-full explains what decides).`,
+	Refs:   []string{refListen, refIPSysctl},
+	Causes: []audit.Cause{audit.ConnectionTimeout},
+	Needs:  []audit.Need{audit.NeedListeners},
+	Fix:    audit.FixManual,
+	Run: func(p *audit.Pass) error {
+		return queues(p, func(q listeners.Queue) bool {
+			return !q.Full() && q.Limit >= 5 && q.Fill() >= queueNear
+		}, "%s accepts connections too slowly: its queue is nearly full")
+	},
+}
+
+func full(port *audit.Port) bool {
+	return port.Listener != nil && !port.Listener.Proto.Datagram() && port.Listener.Tells(listeners.FactLimit) && port.Listener.Accept.Full()
+}
+
+// queues reports the listeners whose queue is as asked. Sockets of a
+// SO_REUSEPORT group have queues of their own.
+func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
+	for _, port := range p.Ports {
+		l := port.Listener
+		if l == nil || l.Proto.Datagram() {
+			continue
+		}
+		if !l.Tells(listeners.FactLimit) {
+			p.Unsure(port.Subject(), "the kernel did not tell the length of the accept queue")
+			continue
+		}
+		if !is(l.Accept) {
+			continue
+		}
+		f := audit.Finding{
+			Subject:  port.Subject(),
+			Title:    fmt.Sprintf(title, name(port)),
+			Why:      fmt.Sprintf("%d connections wait to be accepted by %s, and the queue takes %d", l.Accept.Len, who(port), l.Accept.Limit+1),
+			Evidence: []audit.Evidence{audit.Evidencef("accept queue", "%d of %d", l.Accept.Len, l.Accept.Limit), listening(port)},
+			Remedy:   fmt.Sprintf("find out why %s does not accept: busy, stopped, waiting for something, or out of descriptors", port.Program()),
+		}
+		if l.Accept.Drops != nil {
+			f.Evidence = append(f.Evidence, audit.Evidencef("dropped by this socket", "%d since it was opened", *l.Accept.Drops))
+		}
+		if proc := port.Process(); proc != nil {
+			if share, known := proc.Files.Fill(); known && share >= 1 {
+				f.Why += fmt.Sprintf("; the program is out of descriptors (%d of %d)", proc.Files.Open, proc.Files.Soft)
+				f.Remedy = "raise the descriptor limit: LimitNOFILE= in the unit, then restart it"
+			}
+		}
+		if max, ok := p.Snapshot.Sysctls.Int("net.core.somaxconn"); ok && l.Accept.LimitedBy(uint32(max)) == listeners.LimitSomaxconn {
+			f.Evidence = append(f.Evidence, audit.Evidencef("net.core.somaxconn", "%d: it limits this queue", max))
+			f.Remedy += "; if it is only bursts, raise net.core.somaxconn and " + restart(port)
+		} else {
+			f.Remedy += "; if it is only bursts, raise the program's own backlog"
+		}
+		p.Report(f)
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package checks
+
+import (
+	"fmt"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/sysctl"
+)
+
+// SysctlDrift finds values that will not survive a reboot.
+var SysctlDrift = &audit.Check{
+	ID:       "sysctl.lost-at-reboot",
+	Title:    "a kernel setting that a reboot changes",
+	Severity: audit.Warning,
+	Doc: `The value in force is not the one that the next boot will bring: it was set by hand or
+by a program, or a file was changed and not applied, or another file wins than the
+one that was meant. What the boot applies is worked out as systemd-sysctl and
+sysctl(8) would: directories, masking, order of names, patterns, late modules, and
+programs that set keys later (ufw, tuned, Docker, rc.local).
+
+It is a warning for settings that this program judges, otherwise information. Keys
+of which it cannot be told are not reported; their line in 'scan --format json'
+says why.`,
+	Refs:  []string{refSysctlD, "https://github.com/systemd/systemd/issues/43362"},
+	Needs: []audit.Need{audit.NeedSysctls, audit.NeedFiles},
+	Fix:   audit.FixManual,
+	Run: func(p *audit.Pass) error {
+		type group struct {
+			finding audit.Finding
+			more    int
+		}
+		var order []sysctl.Key
+		groups := map[sysctl.Key]*group{}
+		for _, d := range p.Snapshot.Provenance().Drifts() {
+			k := d.Key
+			if _, per := k.Interface(); per {
+				k = k.WithInterface("*") // one finding for all interfaces
+			}
+			if g := groups[k]; g != nil {
+				g.more++
+				g.finding.Evidence = append(g.finding.Evidence, drifted(d))
+				continue
+			}
+			f := audit.Finding{
+				Severity: audit.Info, Subject: string(k), Title: fmt.Sprintf("%s is %s now and will be %s after a reboot", d.Key, d.Live, d.Reboot.Value),
+				Why: d.Reboot.Why, Evidence: []audit.Evidence{drifted(d)}, Causes: []audit.Cause{},
+			}
+			if e, ok := sysctl.Find(d.Key); ok && e.Class != sysctl.ClassInfo {
+				f.Severity = audit.Warning
+			}
+			switch {
+			case d.Unsaved:
+				f.Remedy = fmt.Sprintf("if %s is meant to last, write %s = %s into a file below /etc/sysctl.d", d.Live, d.Key, d.Live)
+			default:
+				f.Remedy = fmt.Sprintf("decide which is meant: apply the file (sysctl -w %s=%q), or correct %s", d.Key, d.Reboot.Value, d.Reboot.By)
+			}
+			order = append(order, k)
+			groups[k] = &group{finding: f}
+		}
+		for _, k := range order {
+			g := groups[k]
+			if g.more > 0 {
+				g.finding.Title += fmt.Sprintf(", and %d more of its kind", g.more)
+			}
+			p.Report(g.finding)
+		}
+		return nil
+	},
+}
+
+func drifted(d sysctl.Drift) audit.Evidence {
+	return audit.Evidencef(string(d.Key), "%s in force; %s after a reboot: %s", d.Live, d.Reboot.Value, d.Reboot.Why)
+}

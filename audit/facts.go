@@ -1,0 +1,218 @@
+package audit
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/listeners"
+	"github.com/hostaudit/hostaudit/sysctl"
+)
+
+// facts gives the catalogue of sysctls what it looks at. What was not read
+// stays out; the rules then say so.
+func (s *Snapshot) facts(profile sysctl.Profile) *sysctl.Facts {
+	f := &sysctl.Facts{Live: s.Sysctls, MemoryBytes: s.Memory, Profile: profile, Counters: s.counters()}
+	if v, err := sysctl.ParseVersion(s.Meta.Kernel); err == nil {
+		f.Kernel = v
+	}
+	if !s.Meta.NSUnknown {
+		f.InitialNamespace = sysctl.Known(s.Meta.FirstNS)
+	}
+	if host := s.Provenance(); host != nil {
+		f.Boot = host.Boot
+	}
+	home := s.World.Namespaces[0]
+	if home.Listeners != nil {
+		f.ListenersRead, f.ProcessesRead = true, true
+		seen := map[int]bool{}
+		for i := range home.Listeners.Listeners {
+			l := &home.Listeners.Listeners[i]
+			f.Listeners = append(f.Listeners, sysctlListener(l))
+			for j := range l.Owners {
+				if p := &l.Owners[j]; !seen[p.PID] {
+					seen[p.PID] = true
+					f.Processes = append(f.Processes, sysctlProcess(p))
+				}
+			}
+		}
+	}
+	if c := s.Census; c != nil {
+		f.CensusRead = true
+		for i := range c.Destinations {
+			d := &c.Destinations[i]
+			out := sysctl.Destination{Proto: string(d.Proto), From: d.From.String(), To: d.To.String(), Port: d.Port, InUse: int(d.InUse), TimeWait: int(d.TimeWait)}
+			if len(d.Owners) > 0 {
+				out.Program = string(d.Owners[0].Process.Comm)
+			}
+			f.Destinations = append(f.Destinations, out)
+		}
+	}
+	if ss := s.SockStat; ss != nil {
+		f.Sockets = &sysctl.SocketTotals{TCPMemPages: int64(ss.TCPMemory), UDPMemPages: int64(ss.UDPMemory), Orphans: int64(ss.TCPOrphan),
+			TimeWait: int64(ss.TCPTimeWait), FinWait2: -1}
+		if s.Census != nil {
+			f.Sockets.FinWait2 = int64(s.Census.States["fin-wait-2"])
+		}
+	}
+	if c := s.Conntrack; c != nil {
+		f.Conntrack = &sysctl.ConntrackState{Hooked: tracked(home.Ruleset), Count: int64(c.Count)}
+	}
+	if n := s.Sysctls.Ints("fs.file-nr"); len(n) == 3 {
+		f.Files = &sysctl.FileTable{Open: uint64(n[0]), Max: uint64(n[2])}
+	}
+	f.Roles = s.roles()
+	return f
+}
+
+// counters takes the last sample, and the growth since the first.
+func (s *Snapshot) counters() sysctl.Counters {
+	out := sysctl.Counters{}
+	if len(s.Samples) == 0 {
+		return out
+	}
+	first, last := s.Samples[0], s.Samples[len(s.Samples)-1]
+	growth := last.Counters.Sub(first.Counters)
+	window := last.At.Sub(first.At).Seconds()
+	for name, total := range last.Counters {
+		c := sysctl.Counter{Total: total}
+		if len(s.Samples) > 1 {
+			c.Delta, c.Sampled = growth[name]
+			c.Window = math.Round(window*100) / 100
+		}
+		// /proc/net/snmp6 has one word a counter: Udp6RcvbufErrors.
+		for _, group := range []string{"Udp6", "UdpLite6", "Ip6", "Icmp6"} {
+			if rest, ok := strings.CutPrefix(name, group); ok && !strings.Contains(name, ".") {
+				name = group + "." + rest
+				break
+			}
+		}
+		out[name] = c
+	}
+	return out
+}
+
+func sysctlListener(l *listeners.Listener) sysctl.Listener {
+	out := sysctl.Listener{
+		Proto: string(l.Proto), Address: l.Local.Addr().String(), Port: l.Port(), V6: l.Local.Addr().Is6() && !l.Local.Addr().Is4In6(),
+		// A wildcard or low UDP port is chosen; one bound by connect(2) or bind(0)
+		// lies in the ephemeral range and cannot be told from it.
+		Configured: !l.Proto.Datagram(),
+	}
+	if l.Proto == listeners.MPTCP {
+		out.Proto = string(listeners.TCP)
+	}
+	if !l.Proto.Datagram() {
+		out.Queued = int(l.Accept.Len)
+		if l.Tells(listeners.FactLimit) {
+			out.Limit = int(l.Accept.Limit)
+		}
+	}
+	if len(l.Owners) > 0 {
+		out.Program = string(l.Owners[0].Comm)
+	}
+	return out
+}
+
+func sysctlProcess(p *listeners.Process) sysctl.Process {
+	out := sysctl.Process{PID: p.PID, Name: string(p.Comm), OpenFiles: p.Files.Open, SoftLimit: limit(p.Files.Soft), HardLimit: limit(p.Files.Hard)}
+	return out
+}
+
+func limit(n int64) uint64 {
+	if n < 0 {
+		return math.MaxUint64
+	}
+	return uint64(n)
+}
+
+// roles are what the host is for, as far as the reading tells.
+func (s *Snapshot) roles() sysctl.Roles {
+	var r sysctl.Roles
+	home := s.World.Namespaces[0]
+	for _, ns := range s.World.Namespaces[1:] {
+		if ns.Listeners == nil {
+			continue
+		}
+		for i := range ns.Listeners.Listeners {
+			if slices.ContainsFunc(ns.Listeners.Listeners[i].Owners, func(p listeners.Process) bool { return p.Container != nil }) {
+				r.ContainerHost = sysctl.Yes
+			}
+		}
+	}
+	if home.Ruleset != nil {
+		r.DNATToLoopback, r.DNATElsewhere = translates(home.Ruleset)
+	}
+	if home.Listeners != nil {
+		r.VRRP = sysctl.No
+		for i := range home.Listeners.Listeners {
+			l := &home.Listeners.Listeners[i]
+			if l.Proto == listeners.Raw && l.Port() == 112 { // VRRP is IP protocol 112
+				r.VRRP = sysctl.Yes
+			}
+			if a := l.Local.Addr(); a.Is6() && !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+				r.IPv6Wanted = sysctl.Yes
+			}
+		}
+	}
+	return r
+}
+
+// translates looks for rules that rewrite destinations, to this host's loopback
+// or elsewhere.
+func translates(rs *firewall.Ruleset) (loopback, elsewhere sysctl.Fact) {
+	loopback, elsewhere = sysctl.No, sysctl.No
+	for _, t := range rs.Tables {
+		for _, ch := range t.Chains {
+			if ch.Unread != "" {
+				return sysctl.Unsure, sysctl.Unsure
+			}
+			for _, r := range ch.Rules {
+				for _, st := range r.Stmts {
+					nat, ok := st.(*firewall.NAT)
+					if !ok || nat.Kind != firewall.DNAT {
+						continue
+					}
+					if c, ok := nat.AddrMin.(firewall.Const); ok {
+						f := nat.Family
+						if f == 0 {
+							f = firewall.IPv4
+							if firewall.MaxValue(4).Less(c.Value) {
+								f = firewall.IPv6
+							}
+						}
+						if c.Value.Addr(f).IsLoopback() {
+							loopback = sysctl.Yes
+							continue
+						}
+					}
+					elsewhere = sysctl.Yes
+				}
+			}
+		}
+	}
+	return loopback, elsewhere
+}
+
+// tracked says whether a rule needs connection tracking, which is what hooks it.
+func tracked(rs *firewall.Ruleset) sysctl.Fact {
+	if rs == nil {
+		return sysctl.Unsure
+	}
+	for _, t := range rs.Tables {
+		for _, ch := range t.Chains {
+			if ch.Base != nil && ch.Base.Type == firewall.ChainNAT {
+				return sysctl.Yes
+			}
+			for _, r := range ch.Rules {
+				for _, st := range r.Stmts {
+					if m, ok := st.(*firewall.Match); ok && m.Operand.Field.Kind >= firewall.FieldCTState && m.Operand.Field.Kind <= firewall.FieldCTSecMark {
+						return sysctl.Yes
+					}
+				}
+			}
+		}
+	}
+	return sysctl.No
+}

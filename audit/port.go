@@ -1,0 +1,215 @@
+package audit
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// Port is a port of the host that somebody may be able to reach: a listener, or
+// a port that address translation publishes.
+type Port struct {
+	Listener  *listeners.Listener // nil for a published port
+	Namespace *reach.Namespace
+	// Published is the port of the audited namespace that is translated, nil for
+	// a listener.
+	Published *reach.Published
+	Exposure  reach.Exposure
+	// Service is what the operator configured for it, nil for nothing.
+	Service *Service
+}
+
+// Subject names the port the same way in every run.
+func (p *Port) Subject() string {
+	if p.Listener == nil {
+		return fmt.Sprintf("%s *:%d (published)", p.Proto(), p.Number())
+	}
+	s := p.Listener.Subject()
+	if p.Namespace.Name != "" {
+		s += " in " + p.Namespace.Name
+	}
+	return s
+}
+
+// Proto is the transport protocol as clients see it: a multipath TCP listener
+// serves TCP.
+func (p *Port) Proto() listeners.Proto {
+	if p.Listener == nil {
+		return listeners.Proto(p.Published.Proto.String())
+	}
+	if p.Listener.Proto == listeners.MPTCP {
+		return listeners.TCP
+	}
+	return p.Listener.Proto
+}
+
+// Number is the port that clients of the audited namespace dial.
+func (p *Port) Number() uint16 {
+	if p.Listener == nil {
+		return p.Published.Port
+	}
+	return p.Listener.Port()
+}
+
+// Home tells a port of the audited namespace.
+func (p *Port) Home() bool { return p.Namespace.Name == "" }
+
+// query asks about one client of the port.
+func (p *Port) query(from netip.Addr) reach.Query {
+	q := reach.Query{Proto: firewall.TCP, From: from, Port: p.Number()}
+	if p.Proto() == listeners.UDP {
+		q.Proto = firewall.UDP
+	}
+	if p.Listener != nil {
+		// A listener on one address is asked about at that address.
+		if a := p.Listener.Local.Addr().Unmap().WithZone(""); !a.IsUnspecified() && a.Is4() == from.Unmap().Is4() {
+			q.To = a
+		}
+	}
+	return q
+}
+
+// Process is the owner that stands for a listener, nil where none is known: of
+// several the one with the lowest pid, which is usually the one that opened it.
+func (p *Port) Process() *listeners.Process {
+	if p.Listener == nil || len(p.Listener.Owners) == 0 {
+		return nil
+	}
+	return &p.Listener.Owners[0]
+}
+
+// Program names who serves the port, for sentences: the process's name, or what
+// is known instead.
+func (p *Port) Program() string {
+	if proc := p.Process(); proc != nil {
+		return string(proc.Comm)
+	}
+	if p.Listener == nil {
+		return p.Published.To.NetNS
+	}
+	switch p.Listener.Unowned {
+	case listeners.KernelSocket:
+		return "the kernel"
+	default:
+		return "an unknown process"
+	}
+}
+
+// ports works out who can reach what.
+func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
+	var out []*Port
+	home := s.World.Namespaces[0]
+	published := ev.Published()
+	for _, ns := range s.World.Namespaces {
+		if ns.Listeners == nil {
+			continue
+		}
+		for i := range ns.Listeners.Listeners {
+			p := &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns}
+			if ns == home {
+				p.Exposure = ev.Listener(p.Listener)
+			} else {
+				p.Exposure = within(ev, p, published)
+			}
+			out = append(out, p)
+		}
+	}
+	for i := range published {
+		out = append(out, &Port{Namespace: home, Published: &published[i], Exposure: published[i].Exposure})
+	}
+	for _, p := range out {
+		if !p.Home() {
+			continue // services are configured for this host's own ports
+		}
+		i := slices.IndexFunc(cfg.Services, func(svc Service) bool {
+			return svc.Port == p.Number() && svc.Proto == string(p.Proto())
+		})
+		if i >= 0 {
+			p.Service = &cfg.Services[i]
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *Port) int {
+		return cmp.Or(cmp.Compare(a.Namespace.Name, b.Namespace.Name), cmp.Compare(a.Proto(), b.Proto()), cmp.Compare(a.Number(), b.Number()))
+	})
+	return out
+}
+
+// within tells who can reach a listener of another namespace from outside this
+// host: by a published port, or by its own address where the host forwards.
+func within(ev *reach.Evaluator, p *Port, published []reach.Published) reach.Exposure {
+	for _, pub := range published {
+		if pub.To.NetNS == p.Namespace.Name && pub.To.Port == p.Listener.Port() && pub.Proto.String() == string(p.Proto()) {
+			return pub.Exposure
+		}
+	}
+	a := p.Listener.Local.Addr().Unmap().WithZone("")
+	if a.IsLoopback() {
+		return reach.Exposure{Who: reach.HostOnly}
+	}
+	dial := []netip.Addr{a}
+	if a.IsUnspecified() {
+		dial = nil
+		if p.Namespace.Route != nil {
+			for _, own := range hostAddrs(p.Namespace) {
+				if !own.IsLoopback() && !own.IsLinkLocalUnicast() && (own.Is4() || a.Is6()) && (own.Is6() || a.Is4() || !p.Listener.V6Only) {
+					dial = append(dial, own)
+				}
+			}
+		}
+	}
+	x := reach.Exposure{}
+	for _, to := range dial {
+		q := p.query(to)
+		q.From, q.To = netip.Addr{}, to
+		x.Rows = append(x.Rows, ev.Partition(q)...)
+	}
+	x.Who = whoOf(x.Rows)
+	return x
+}
+
+// hostAddrs are the addresses of a namespace's links that are in use.
+func hostAddrs(ns *reach.Namespace) []netip.Addr {
+	if ns.Route == nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range ns.Route.Addrs {
+		if !a.Tentative() && a.Link != nil && a.Link.Up() {
+			out = append(out, a.Local)
+		}
+	}
+	return out
+}
+
+// whoOf sums up the rows of ports in other namespaces.
+func whoOf(rows []reach.Row) reach.Who {
+	var in, out, unsure, local bool
+	for _, r := range rows {
+		switch {
+		case r.Iif == "lo":
+			local = local || r.ClientSees == reach.Connected
+		case r.ClientSees == reach.Connected:
+			in = true
+		case r.ClientSees == reach.Depends:
+			unsure = true
+		case r.DecidedBy.Kind != reach.ByRPFilter && r.DecidedBy.Kind != reach.ByRoute:
+			out = true
+		}
+	}
+	switch {
+	case in && out:
+		return reach.Some
+	case unsure:
+		return reach.Uncertain
+	case in:
+		return reach.Everyone
+	case local:
+		return reach.HostOnly
+	}
+	return reach.Nobody
+}
