@@ -1,0 +1,225 @@
+package route
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// Link is a network interface with everything routing asks of it.
+type Link struct {
+	*firewall.Link
+	// Flags are IFF_* (unix.IFF_UP, IFF_RUNNING, IFF_LOOPBACK, …).
+	Flags uint32
+	MTU   uint32
+	// PeerIndex is the index of the link at the other end (IFLA_LINK: a
+	// veth's peer, a VLAN's lower link), 0 for none.
+	PeerIndex int
+	// PeerNetNSID is the kernel's number, in this namespace, of the namespace
+	// the peer is in (IFLA_LINK_NETNSID); PeerElsewhere tells whether there is one.
+	PeerNetNSID   int32
+	PeerElsewhere bool
+	// XDP is not 0 when a program is attached (XDP_ATTACHED_*), XDPProgram its
+	// id where there is one.
+	XDP        uint8
+	XDPProgram uint32
+	AltNames   []string
+	// PortKind is what the link is a port of: "vrf", "bridge", "bond", "".
+	PortKind string
+
+	// conf4 and conf6 are the link's own devconf values by number; nil when
+	// the family is switched off on the link (no in_device).
+	conf4, conf6 []int32
+}
+
+// Up reports whether the link is administratively up.
+func (l *Link) Up() bool { return l.Flags&unix.IFF_UP != 0 }
+
+// Running reports whether the link has a carrier.
+func (l *Link) Running() bool { return l.Flags&unix.IFF_RUNNING != 0 }
+
+// Loopback reports whether the link is the loopback.
+func (l *Link) Loopback() bool { return l.Flags&unix.IFF_LOOPBACK != 0 }
+
+// The devconf numbers that are used (uapi/linux/ip.h IPV4_DEVCONF_*, less one;
+// uapi/linux/ipv6.h DEVCONF_*).
+const (
+	conf4Forwarding     = 0
+	conf4SendRedirects  = 5
+	conf4RPFilter       = 7
+	conf4AcceptLocal    = 22
+	conf4SrcValidMark   = 23
+	conf4RouteLocalnet  = 25
+	conf4IgnoreLinkdown = 28
+	conf4DropL2         = 29
+	conf4BCForwarding   = 31
+	conf4ARPIgnore      = 18
+
+	conf6Forwarding      = 0
+	conf6DisableIPv6     = 26
+	conf6IgnoreLinkdown  = 39
+	conf6DropL2          = 40
+	conf6UseOIFAddrsOnly = 37
+	conf6ForceForwarding = 59
+)
+
+// conf is a value of a devconf array; one the kernel does not have is 0.
+func conf(values []int32, i int) int32 {
+	if i < len(values) {
+		return values[i]
+	}
+	return 0
+}
+
+// vrf returns the VRF the link is or belongs to, nil for none.
+func (l *Link) vrf() *firewall.Link {
+	for m := l.Link; m != nil; m = m.Master {
+		if m.Kind == "vrf" {
+			return m
+		}
+		if m.Master == m {
+			break
+		}
+	}
+	return nil
+}
+
+// decodeLinks reads the answer to RTM_GETLINK.
+func decodeLinks(c *Capture) ([]*Link, error) {
+	order := c.order()
+	var links []*Link
+	masters := map[*Link]int{}
+	err := messages(blobLinks, order, c.Blobs[blobLinks].Data, unix.RTM_NEWLINK, unix.SizeofIfInfomsg, func(m message) error {
+		if m.fixed[0] != unix.AF_UNSPEC {
+			return nil // a bridge port seen by the bridge
+		}
+		l := &Link{Link: &firewall.Link{
+			Type:  order.Uint16(m.fixed[2:]),
+			Index: int(int32(order.Uint32(m.fixed[4:]))),
+		}, Flags: order.Uint32(m.fixed[8:])}
+		for _, a := range m.attrs {
+			if err := l.attribute(m, a, masters); err != nil {
+				return fmt.Errorf("link %d: %w", l.Index, err)
+			}
+		}
+		links = append(links, l)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	byIndex := map[int]*Link{}
+	for _, l := range links {
+		byIndex[l.Index] = l
+	}
+	for l, master := range masters {
+		if m := byIndex[master]; m != nil && m != l {
+			l.Master = m.Link
+		}
+	}
+	return links, nil
+}
+
+func (l *Link) attribute(m message, a attr, masters map[*Link]int) (err error) {
+	var n uint32
+	switch a.typ {
+	case unix.IFLA_IFNAME:
+		l.Name = a.text()
+	case unix.IFLA_MTU:
+		l.MTU, err = a.u32(m.order)
+	case unix.IFLA_ADDRESS:
+		l.MAC = append([]byte(nil), a.value...)
+	case unix.IFLA_LINK:
+		n, err = a.u32(m.order)
+		l.PeerIndex = int(n)
+	case unix.IFLA_LINK_NETNSID:
+		n, err = a.u32(m.order)
+		l.PeerNetNSID, l.PeerElsewhere = int32(n), true
+	case unix.IFLA_MASTER:
+		n, err = a.u32(m.order)
+		masters[l] = int(n)
+	case unix.IFLA_GROUP:
+		l.Group, err = a.u32(m.order)
+	case unix.IFLA_LINKINFO:
+		err = l.linkInfo(m, a.value)
+	case unix.IFLA_XDP:
+		err = l.xdp(m, a.value)
+	case unix.IFLA_PROP_LIST:
+		subs, e := attributes(m.order, a.value)
+		for _, s := range subs {
+			if s.typ == unix.IFLA_ALT_IFNAME {
+				l.AltNames = append(l.AltNames, s.text())
+			}
+		}
+		err = e
+	case unix.IFLA_AF_SPEC:
+		err = l.afSpec(m, a.value)
+	}
+	return err
+}
+
+func (l *Link) linkInfo(m message, b []byte) error {
+	subs, err := attributes(m.order, b)
+	for _, s := range subs {
+		switch s.typ {
+		case unix.IFLA_INFO_KIND:
+			l.Kind = s.text()
+		case unix.IFLA_INFO_SLAVE_KIND:
+			l.PortKind = s.text()
+		}
+	}
+	return err
+}
+
+func (l *Link) xdp(m message, b []byte) error {
+	subs, err := attributes(m.order, b)
+	if err != nil {
+		return err
+	}
+	for _, s := range subs {
+		switch s.typ {
+		case unix.IFLA_XDP_ATTACHED:
+			l.XDP, err = s.u8()
+		case unix.IFLA_XDP_PROG_ID:
+			l.XDPProgram, err = s.u32(m.order)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// afSpec reads the devconf arrays (inet_fill_link_af, inet6_fill_link_af).
+func (l *Link) afSpec(m message, b []byte) error {
+	const inetConf, inet6Conf = 1, 2 // IFLA_INET_CONF, IFLA_INET6_CONF
+	fams, err := attributes(m.order, b)
+	if err != nil {
+		return err
+	}
+	for _, f := range fams {
+		subs, err := attributes(m.order, f.value)
+		if err != nil {
+			return err
+		}
+		for _, s := range subs {
+			switch {
+			case f.typ == unix.AF_INET && s.typ == inetConf:
+				l.conf4 = numbers(m, s.value)
+			case f.typ == unix.AF_INET6 && s.typ == inet6Conf:
+				l.conf6 = numbers(m, s.value)
+			}
+		}
+	}
+	return nil
+}
+
+func numbers(m message, b []byte) []int32 {
+	out := make([]int32, len(b)/4)
+	for i := range out {
+		out[i] = int32(m.order.Uint32(b[4*i:]))
+	}
+	return out
+}

@@ -1,0 +1,342 @@
+package route
+
+import (
+	"math/bits"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// RedirectAddr is the address REDIRECT translates to (nf_nat_redirect_ipv4,
+// nf_nat_redirect_ipv6): that of the interface the packet came in by, or the
+// loopback address for packets made here (in nil). false: the interface has
+// none, and the packet is dropped.
+func (t *Table) RedirectAddr(f firewall.Family, in *firewall.Link, dst firewall.Value) (firewall.Value, bool) {
+	if in == nil {
+		if f == firewall.IPv6 {
+			return loopback6, true
+		}
+		return firewall.Num(0x7f000001), true
+	}
+	l := t.link(in)
+	for _, a := range t.Addrs {
+		if a.Family != f || a.Link != l {
+			continue
+		}
+		if f == firewall.IPv4 {
+			return a.value(), !a.value().IsZero()
+		}
+		if a.Tentative() || a.Local.Is4In6() {
+			continue
+		}
+		if s := scopeBits6(dst); s != 0 && s&scopeBits6(a.value()) == 0 {
+			continue
+		}
+		return a.value(), true
+	}
+	return firewall.Value{}, false
+}
+
+// scopeBits6 is ipv6_addr_type & IPV6_ADDR_SCOPE_MASK; 0 for global addresses.
+func scopeBits6(v firewall.Value) int {
+	const loopback, linkLocal, siteLocal, compatV4 = 0x10, 0x20, 0x40, 0x80
+	switch {
+	case multicast6.Contains(v):
+		switch v.Hi >> 48 & 0xf {
+		case 1:
+			return loopback
+		case 2:
+			return linkLocal
+		case 5:
+			return siteLocal
+		}
+		return 0
+	case v == loopback6:
+		return loopback
+	case linklocal6.Contains(v):
+		return linkLocal
+	case v.Hi>>54 == 0xfec0>>6:
+		return siteLocal
+	case v.Hi == 0 && v.Lo>>32 == 0 && v.Lo != 0:
+		return compatV4
+	}
+	return 0
+}
+
+// MasqueradeAddr is the source MASQUERADE takes for packets to dst that leave by
+// out: inet_select_addr towards the next hop, or ipv6_dev_get_saddr. false: it
+// has none, or it cannot be told.
+func (t *Table) MasqueradeAddr(f firewall.Family, out *firewall.Link, dst firewall.Value) (firewall.Value, bool) {
+	l := t.link(out)
+	if l == nil || l.vrf() != nil {
+		return firewall.Value{}, false
+	}
+	if f == firewall.IPv6 {
+		return t.sourceFor6(l, dst)
+	}
+	// The route is known by its interface only: the next hops that lead there
+	// must agree.
+	var nh []firewall.Value
+	for _, p := range t.Output(Key{Family: f}, firewall.Single(dst), firewall.Value{}, out) {
+		if p.Kind != Send {
+			return firewall.Value{}, false
+		}
+		for _, h := range p.Hops {
+			switch {
+			case !h.Gateway.IsValid():
+				nh = append(nh, dst)
+			case h.Gateway.Is4():
+				nh = append(nh, firewall.AddrValue(h.Gateway))
+			default:
+				return firewall.Value{}, false
+			}
+		}
+	}
+	var addr firewall.Value
+	for i, hop := range nh {
+		a, ok := t.selectAddr4(l, hop, 0)
+		if !ok || i > 0 && a != addr {
+			return firewall.Value{}, false
+		}
+		addr = a
+	}
+	return addr, len(nh) > 0
+}
+
+// SourceFor is the source address the kernel chooses for a packet to dst where
+// the socket has none. oif is the interface it is bound to, nil for none. false:
+// there is none, or it cannot be told.
+func (t *Table) SourceFor(k Key, dst firewall.Value, oif *firewall.Link) (firewall.Value, bool) {
+	fl := flow{Key: k, iif: loopbackIndex, varies: varyDst, resolve: resolveKey{tos: k.TOS & legacyTOS}}
+	bound := t.link(oif)
+	if oif != nil && bound == nil || t.domain(k.Family).unread != "" {
+		return firewall.Value{}, false
+	}
+	if bound != nil {
+		fl.oif, fl.resolve.oif = bound.Index, bound.Index
+	}
+	if k.Family == firewall.IPv6 {
+		o := &sending{Key: k, oif: bound}
+		r := t.lookup6(o, firewall.Single(dst))[0]
+		if r.unknown != "" || r.err != 0 || r.route.rejects() {
+			return firewall.Value{}, false
+		}
+		if r.route.PrefSrc.IsValid() {
+			return firewall.AddrValue(r.route.PrefSrc), true
+		}
+		hops := t.hops(r.result, fl.resolve)
+		if len(hops) != 1 || t.resultLink(r.result).vrf() != nil {
+			return firewall.Value{}, false
+		}
+		// rt6_get_prefsrc falls to ipv6_dev_get_saddr on the device of the route.
+		return t.sourceFor6(t.link(hops[0].Link), dst)
+	}
+	r := t.fibLookup(&fl, firewall.Single(dst))[0]
+	switch {
+	case r.unknown != "":
+		return firewall.Value{}, false
+	case r.err != 0 && bound != nil:
+		return t.selectAddr4(bound, firewall.Value{}, unix.RT_SCOPE_LINK)
+	case r.err != 0:
+		return firewall.Value{}, false
+	}
+	if r.route.Type == typeLocal {
+		if r.route.PrefSrc.IsValid() {
+			return firewall.AddrValue(r.route.PrefSrc), true
+		}
+		return dst, true
+	}
+	if r.route.PrefSrc.IsValid() {
+		return firewall.AddrValue(r.route.PrefSrc), true
+	}
+	hops, why := t.outputHops4(&sending{oif: bound}, &fl, r)
+	if why != "" {
+		return firewall.Value{}, false
+	}
+	var addr firewall.Value
+	for i, h := range hops {
+		l := t.link(h.Link)
+		if l.vrf() != nil {
+			return firewall.Value{}, false
+		}
+		gw := firewall.Value{}
+		if h.Gateway.Is4() {
+			gw = firewall.AddrValue(h.Gateway)
+		}
+		a, ok := t.selectAddr4(l, gw, r.route.Scope)
+		if !ok || i > 0 && a != addr {
+			return firewall.Value{}, false
+		}
+		addr = a
+	}
+	return addr, len(hops) > 0
+}
+
+// selectAddr4 is inet_select_addr. The kernel falls back to other interfaces in
+// the order they were made, which no reading tells: then they must agree.
+func (t *Table) selectAddr4(l *Link, dst firewall.Value, scope uint8) (firewall.Value, bool) {
+	localnet := uint8(unix.RT_SCOPE_HOST)
+	on, _, _ := t.or4(l, conf4RouteLocalnet, "route_localnet")
+	switch on {
+	case yes:
+		localnet = unix.RT_SCOPE_LINK
+	case unknown:
+		return firewall.Value{}, false
+	}
+	var first *Addr
+	for _, a := range t.Addrs {
+		if a.Family != firewall.IPv4 || a.Link != l || a.Secondary() || min(a.Scope, localnet) > scope {
+			continue
+		}
+		if dst.IsZero() || firewall.Prefix(a.Prefix).Contains(dst) {
+			return a.value(), true
+		}
+		if first == nil {
+			first = a
+		}
+	}
+	if first != nil {
+		return first.value(), true
+	}
+	// lo is always the first interface; then all others must give one answer.
+	for _, a := range t.fallback4(t.lo, scope) {
+		return a, true
+	}
+	var found []firewall.Value
+	for _, o := range t.Links {
+		if o != t.lo && o.vrf() == nil {
+			found = append(found, t.fallback4(o, scope)...)
+		}
+	}
+	if len(found) == 1 {
+		return found[0], true
+	}
+	return firewall.Value{}, false
+}
+
+// fallback4 is in_dev_select_addr, as a list of at most one.
+func (t *Table) fallback4(l *Link, scope uint8) []firewall.Value {
+	for _, a := range t.Addrs {
+		if a.Family == firewall.IPv4 && a.Link == l && !a.Secondary() && a.Scope != unix.RT_SCOPE_LINK && a.Scope <= scope {
+			return []firewall.Value{a.value()}
+		}
+	}
+	return nil
+}
+
+// sourceFor6 is ipv6_dev_get_saddr (RFC 6724 section 5) where the rules decide
+// between the candidates by what a reading tells.
+func (t *Table) sourceFor6(l *Link, dst firewall.Value) (firewall.Value, bool) {
+	if t.labelsWhy != "" {
+		return firewall.Value{}, false
+	}
+	d := dst.Addr(firewall.IPv6)
+	scoped := scopeValue6(dst)
+	var best *Addr
+	tied := false
+	for _, a := range t.Addrs {
+		if a.Family != firewall.IPv6 || a.Tentative() || multicast6.Contains(a.value()) || a.Flags&unix.IFA_F_DADFAILED != 0 {
+			continue
+		}
+		// "candidate source addresses are those of the outgoing interface" for
+		// multicast and link-local destinations, of all otherwise.
+		onlyLink := multicast6.Contains(dst) || scoped <= 2 || conf(l.conf6, conf6UseOIFAddrsOnly) != 0
+		if onlyLink && a.Link != l || a.Link.vrf() != nil {
+			continue
+		}
+		if best == nil {
+			best = a
+			continue
+		}
+		switch c := t.compare6(a, best, l, d, scoped); {
+		case c > 0:
+			best, tied = a, false
+		case c == 0 && a.Link != best.Link:
+			tied = true // the order of the interfaces decides
+		}
+	}
+	if best == nil || tied {
+		return firewall.Value{}, false
+	}
+	return best.value(), true
+}
+
+// compare6 is ipv6_get_saddr_eval rule by rule: positive where a is the better
+// source.
+func (t *Table) compare6(a, b *Addr, l *Link, dst netip.Addr, scope int) int {
+	better := func(x, y bool) int {
+		switch {
+		case x == y:
+			return 0
+		case x:
+			return 1
+		default:
+			return -1
+		}
+	}
+	sa, sb := scopeValue6(a.value()), scopeValue6(b.value())
+	score := func(s int) int {
+		if s >= scope {
+			return -s
+		}
+		return s - 128
+	}
+	rules := []func() int{
+		func() int { return better(a.Local == dst, b.Local == dst) },
+		func() int { return score(sa) - score(sb) },
+		func() int {
+			bad := func(x *Addr) bool { return x.Deprecated() || x.Flags&unix.IFA_F_OPTIMISTIC != 0 }
+			return better(!bad(a), !bad(b))
+		},
+		func() int {
+			return better(a.Flags&unix.IFA_F_HOMEADDRESS != 0, b.Flags&unix.IFA_F_HOMEADDRESS != 0)
+		},
+		func() int { return better(a.Link == l, b.Link == l) },
+		func() int {
+			want := t.label(dst, l.Index)
+			return better(t.label(a.Local, a.Link.Index) == want, t.label(b.Local, b.Link.Index) == want)
+		},
+		func() int { // public addresses are preferred unless use_tempaddr is 2
+			pref := conf(a.Link.conf6, 10) >= 2
+			return better((a.Flags&unix.IFA_F_TEMPORARY != 0) == pref, (b.Flags&unix.IFA_F_TEMPORARY != 0) == (conf(b.Link.conf6, 10) >= 2))
+		},
+		func() int {
+			return better(orchid(a.value()) == orchid(firewall.AddrValue(dst)), orchid(b.value()) == orchid(firewall.AddrValue(dst)))
+		},
+		func() int { return common(a, dst) - common(b, dst) },
+	}
+	for _, r := range rules {
+		if c := r(); c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+func orchid(v firewall.Value) bool { return v.Hi>>36 == 0x2001001 }
+
+// common is the length of the common prefix, no longer than the address's own.
+func common(a *Addr, dst netip.Addr) int {
+	x := a.value().Xor(firewall.AddrValue(dst))
+	n := bits.LeadingZeros64(x.Hi)
+	if n == 64 {
+		n += bits.LeadingZeros64(x.Lo)
+	}
+	return min(n, a.Prefix.Bits())
+}
+
+// scopeValue6 is __ipv6_addr_src_scope of an address: 1 interface, 2 link, 5
+// site, 14 global.
+func scopeValue6(v firewall.Value) int {
+	switch {
+	case multicast6.Contains(v):
+		return int(v.Hi >> 48 & 0xf)
+	case v == loopback6, linklocal6.Contains(v):
+		return 2
+	case v.Hi>>54 == 0xfec0>>6:
+		return 5
+	}
+	return 14
+}
