@@ -22,7 +22,7 @@ type answer struct {
 
 // answers puts the questions that this package asks itself, keeps the answers
 // where a recording is wanted, and gives them again where it is replayed. Each
-// question has a key and is asked once.
+// question has a key; one that is asked again replaces its first answer.
 type answers struct {
 	order  binary.ByteOrder // of the machine that gave the answers
 	replay bool

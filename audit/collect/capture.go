@@ -53,7 +53,7 @@ type reading struct {
 	Later    *listeners.Tape `json:"later,omitempty"`
 	Routes   *route.Capture  `json:"routes,omitempty"`
 	Firewall *rawFirewall    `json:"firewall,omitempty"`
-	Beside   []answer        `json:"beside,omitempty"`
+	Answers  []answer        `json:"answers,omitempty"`
 }
 
 // The parts of a namespace, as reach.Namespace.Unread names them.

@@ -160,7 +160,7 @@ func (c *collection) finish() {
 	}
 	for _, v := range all {
 		v.raw.Failed = v.decoded.failed
-		v.raw.Beside = v.answers.recording()
+		v.raw.Answers = v.answers.recording()
 		p.Taken = append(p.Taken, v.raw)
 	}
 	for _, o := range c.others {

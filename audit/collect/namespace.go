@@ -24,6 +24,7 @@ type decoded struct {
 	table   *listeners.Table
 	routes  *route.Table
 	ruleset *firewall.Ruleset
+	partly  error // tables of the ruleset that are marked as unread, and why
 	beside  besideFacts
 }
 
@@ -116,6 +117,9 @@ func (d *decoded) world(uid reader) (*reach.Namespace, []audit.Gap) {
 			gaps = append(gaps, audit.Gap{What: part + of, Why: why})
 		}
 	}
+	if d.partly != nil {
+		gaps = append(gaps, audit.Gap{What: "a part of the " + partFirewall + of, Why: uid.explain(d.partly, needAdmin)})
+	}
 	if d.table != nil {
 		for _, g := range d.table.Gaps {
 			gaps = append(gaps, audit.Gap{What: g.What + of, Why: g.Why})
@@ -136,6 +140,7 @@ func (d *decoded) world(uid reader) (*reach.Namespace, []audit.Gap) {
 // replay decodes a recorded namespace.
 func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options Options) *decoded {
 	d := &decoded{id: r.ID, name: string(r.Name), failed: maps.Clone(r.Failed)}
+	own := recordedAnswers(r.Answers, c.order())
 	missing := errors.New("not in the snapshot")
 	part := func(name string, there bool, n need, decode func() error) {
 		if d.failed[name] != "" {
@@ -166,7 +171,10 @@ func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options
 		return err
 	})
 	part(partFirewall, r.Firewall != nil, needAdmin, func() (err error) {
-		d.ruleset, err = replayFirewall(ctx, r.Firewall, options.Ask)
+		d.ruleset, d.partly, err = replayFirewall(ctx, r.Firewall, own, options.Ask)
+		if err != nil {
+			d.ruleset = nil
+		}
 		return err
 	})
 	part(partPrograms, true, needBPF, func() error {
@@ -174,7 +182,7 @@ func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options
 		for _, inode := range c.Others {
 			others = append(others, other{inode: inode})
 		}
-		d.beside = readBeside(reader(c.Meta.UID), recordedAnswers(r.Beside, c.order()), host, r.ID, cgroupsOf(d.table), others)
+		d.beside = readBeside(reader(c.Meta.UID), own, host, r.ID, cgroupsOf(d.table), others)
 		return nil
 	})
 	return d

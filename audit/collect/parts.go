@@ -134,18 +134,19 @@ func (c *collection) settings(ctx context.Context) {
 // half of them would be wrong.
 func (c *collection) rules(ctx context.Context, v *visited) {
 	type result struct {
-		rs  *firewall.Ruleset
-		raw *rawFirewall
+		rs     *firewall.Ruleset
+		raw    *rawFirewall
+		partly error
 	}
 	r, err := timed(ctx, &c.clock, v.part(partFirewall), c.o.Limit, v.place, func(ctx context.Context) (result, error) {
-		rs, raw, err := liveFirewall(ctx, c.o.Ask, c.keep)
-		return result{rs, raw}, err
+		rs, raw, partly, err := liveFirewall(ctx, v.answers, c.o.Ask, c.keep)
+		return result{rs, raw, partly}, err
 	})
 	if err != nil {
 		c.failed(v, partFirewall, err, needAdmin)
 		return
 	}
-	v.ruleset, v.raw.Firewall = r.rs, r.raw
+	v.ruleset, v.raw.Firewall, v.partly = r.rs, r.raw, r.partly
 }
 
 func (c *collection) routes(ctx context.Context, v *visited) {
