@@ -24,13 +24,17 @@ type Capture struct {
 	Taken     []reading `json:"namespaces"` // the audited one first
 	// Others are the inodes of the network namespaces that links were looked for
 	// in, in that order.
-	Others  []uint64          `json:"others,omitempty"`
-	Host    []answer          `json:"host,omitempty"` // questions about the machine
-	Owners  *listeners.Owners `json:"owners,omitempty"`
-	Sysctls sysctl.Values     `json:"sysctls,omitempty"`
-	Files   *sysctl.Tree      `json:"files,omitempty"`
-	Samples []audit.Sample    `json:"samples,omitempty"`
-	Census  *listeners.Census `json:"census,omitempty"`
+	Others    []uint64             `json:"others,omitempty"`
+	Host      []answer             `json:"host,omitempty"` // questions about the machine
+	Owners    *listeners.Owners    `json:"owners,omitempty"`
+	Sysctls   sysctl.Values        `json:"sysctls,omitempty"`
+	Files     *sysctl.Tree         `json:"files,omitempty"`
+	Keys      []sysctl.Key         `json:"keys,omitempty"` // settings that exist
+	SockStat  *listeners.SockStat  `json:"sockstat,omitempty"`
+	Conntrack *listeners.Conntrack `json:"conntrack,omitempty"`
+	Memory    uint64               `json:"memory,omitempty"` // MemTotal, bytes
+	Samples   []audit.Sample       `json:"samples,omitempty"`
+	Census    *listeners.Census    `json:"census,omitempty"`
 	// Gaps are those that do not follow from decoding.
 	Gaps    []gapJSON      `json:"gaps,omitempty"`
 	Timings []audit.Timing `json:"timings,omitempty"`

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/sysctl"
 )
 
 // Limits of a saved capture: far above what a real host gives, low enough that
@@ -86,7 +87,11 @@ func (c *Capture) Snapshot() (*audit.Snapshot, error) {
 	if len(c.Taken) == 0 {
 		return nil, errors.New("read snapshot: it holds no network namespace")
 	}
-	s := &audit.Snapshot{Meta: c.Meta.meta(), Sysctls: c.Sysctls, Files: c.Files, Samples: c.Samples, Census: c.Census, Timings: c.Timings}
+	s := &audit.Snapshot{Meta: c.Meta.meta(), Sysctls: c.Sysctls, Files: c.Files, Samples: c.Samples, Census: c.Census, Timings: c.Timings,
+		SockStat: c.SockStat, Conntrack: c.Conntrack, Memory: c.Memory}
+	if c.Keys != nil {
+		s.Keys = sysctl.NewKeySet(c.Keys)
+	}
 	host := recordedAnswers(c.Host, c.order())
 	var list []*decoded
 	for i := range c.Taken {

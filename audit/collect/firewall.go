@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/firewall/ipset"
 	"github.com/hostaudit/hostaudit/firewall/nft"
 	"github.com/hostaudit/hostaudit/firewall/xtables"
 )
@@ -17,76 +18,100 @@ type rawFirewall struct {
 	NFT []byte `json:"nft,omitempty"` // of nft.Recorder; nil: the kernel has no nf_tables
 }
 
+// rulesRead is a ruleset of all back ends together.
+type rulesRead struct {
+	ruleset *firewall.Ruleset
+	raw     *rawFirewall
+	// partly is set where tables or sets are known to be there and could not be
+	// read: they stand in the ruleset as unread, and what turns on them depends.
+	partly error
+}
+
 // liveFirewall reads all back ends of the calling thread's namespace. The
 // error is for a ruleset that could not be read as a whole: half of one looks
-// like a smaller one. Tables that are known to be there and whose rules could
-// not be read stand in the ruleset with their chains marked Unread, and are
-// told in partly.
-func liveFirewall(ctx context.Context, a *answers, ask []netip.Addr, keep bool) (rs *firewall.Ruleset, raw *rawFirewall, partly, err error) {
-	raw = &rawFirewall{}
-	rs = &firewall.Ruleset{}
+// like a smaller one.
+func liveFirewall(ctx context.Context, a *answers, ask []netip.Addr) (r rulesRead, err error) {
+	r.raw = &rawFirewall{}
+	sets, setsErr := liveIPSets(ctx, a)
 	conn, err := nft.Open()
+	var src nft.Source
+	var rec *nft.Recorder
 	switch {
 	case errors.Is(err, nft.ErrNotPresent):
 	case err != nil:
-		return nil, nil, nil, err
+		return r, err
 	default:
 		defer conn.Close()
-		var src nft.Source = conn
-		if keep {
-			src = nft.Record(conn)
-		}
-		if rs, err = readNFT(ctx, src, ask); err != nil {
-			return nil, nil, nil, err
-		}
-		if rec, ok := src.(*nft.Recorder); ok {
-			if raw.NFT, err = rec.MarshalBinary(); err != nil {
-				return nil, nil, nil, fmt.Errorf("keep nf_tables: %w", err)
-			}
+		src = conn
+		if a.keep {
+			rec = nft.Record(conn)
+			src = rec
 		}
 	}
 	kernel, err := xtables.Open()
 	if err != nil {
-		return nil, nil, nil, err
+		return r, err
 	}
 	defer kernel.Close()
-	partly, err = addLegacy(ctx, rs, legacySource{a, kernel})
-	return rs, raw, partly, err
-}
-
-func readNFT(ctx context.Context, src nft.Source, ask []netip.Addr) (*firewall.Ruleset, error) {
-	rs, err := nft.Read(ctx, src, nft.Options{Ask: ask})
-	if errors.Is(err, nft.ErrNotPresent) {
-		return &firewall.Ruleset{}, nil
+	if err := r.read(ctx, a, src, legacySource{a, kernel}, sets, setsErr, ask); err != nil {
+		return rulesRead{}, err
 	}
-	return rs, err
-}
-
-// addLegacy adds the legacy tables to a ruleset.
-func addLegacy(ctx context.Context, rs *firewall.Ruleset, src xtables.Source) (partly, err error) {
-	// Where the list of tables cannot be had, any table may be missing.
-	for _, family := range []firewall.TableFamily{firewall.TableIP, firewall.TableIP6} {
-		if _, err := src.Names(ctx, family); err != nil && !errors.Is(err, xtables.ErrNotPresent) {
-			return nil, err
+	if rec != nil {
+		if r.raw.NFT, err = rec.MarshalBinary(); err != nil {
+			return rulesRead{}, fmt.Errorf("keep nf_tables: %w", err)
 		}
 	}
-	tables, partly := xtables.Read(ctx, src, nil)
-	rs.Tables = append(rs.Tables, tables...)
-	return partly, nil
+	return r, nil
 }
 
 // replayFirewall decodes what liveFirewall kept.
-func replayFirewall(ctx context.Context, raw *rawFirewall, a *answers, ask []netip.Addr) (rs *firewall.Ruleset, partly, err error) {
-	rs = &firewall.Ruleset{}
+func replayFirewall(ctx context.Context, raw *rawFirewall, a *answers, ask []netip.Addr) (r rulesRead, err error) {
+	sets, setsErr := ipset.Read(ctx, ipsetSource{answers: a})
+	var src nft.Source
 	if raw.NFT != nil {
-		src, err := nft.Replay(raw.NFT)
-		if err != nil {
-			return nil, nil, err
-		}
-		if rs, err = readNFT(ctx, src, ask); err != nil {
-			return nil, nil, err
+		if src, err = nft.Replay(raw.NFT); err != nil {
+			return r, err
 		}
 	}
-	partly, err = addLegacy(ctx, rs, legacySource{a, nil})
-	return rs, partly, err
+	err = r.read(ctx, a, src, legacySource{answers: a}, sets, setsErr, ask)
+	return r, err
+}
+
+// read puts the back ends together: the order among chains of one hook is by
+// priority, so that of the tables does not matter.
+func (r *rulesRead) read(ctx context.Context, a *answers, nftables nft.Source, legacy xtables.Source, sets *ipset.Sets, setsErr error, ask []netip.Addr) error {
+	r.ruleset = &firewall.Ruleset{}
+	if nftables != nil {
+		rs, err := nft.Read(ctx, nftables, nft.Options{Ask: ask, LinkNames: linkNames(a)})
+		switch {
+		case errors.Is(err, nft.ErrNotPresent):
+		case err != nil:
+			return err
+		default:
+			r.ruleset = rs
+		}
+	}
+	// Where the list of tables cannot be had, any table may be missing.
+	for _, family := range []firewall.TableFamily{firewall.TableIP, firewall.TableIP6} {
+		if _, err := legacy.Names(ctx, family); err != nil && !errors.Is(err, xtables.ErrNotPresent) {
+			return err
+		}
+	}
+	tables, partly := xtables.Read(ctx, legacy, sets)
+	r.ruleset.Tables = append(r.ruleset.Tables, tables...)
+	r.partly = errors.Join(partly, setsErr)
+	return nil
+}
+
+// linkNames are for the text of rules only; without them it shows indexes.
+func linkNames(a *answers) map[int]string {
+	links, err := readLinks(a)
+	if err != nil {
+		return nil
+	}
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Index] = l.Name
+	}
+	return names
 }

@@ -153,8 +153,12 @@ func (c *collection) finish() {
 		c.capture = nil
 		return
 	}
-	p := c.capture
-	p.Meta, p.Samples, p.Census, p.Sysctls, p.Files, p.Timings = metaToJSON(c.snapshot.Meta), c.snapshot.Samples, c.snapshot.Census, c.snapshot.Sysctls, c.snapshot.Files, c.timings
+	p, t := c.capture, c.snapshot
+	p.Meta, p.Samples, p.Census, p.Sysctls, p.Files, p.Timings = metaToJSON(t.Meta), t.Samples, t.Census, t.Sysctls, t.Files, c.timings
+	p.SockStat, p.Conntrack, p.Memory = t.SockStat, t.Conntrack, t.Memory
+	if t.Keys != nil {
+		p.Keys = t.Keys.Keys()
+	}
 	for _, a := range c.o.Ask {
 		p.Options.Ask = append(p.Options.Ask, a.String())
 	}

@@ -42,6 +42,24 @@ func readMeta(root, tool string) (audit.Meta, []audit.Gap) {
 	return m, gaps
 }
 
+// readMemory gives MemTotal of /proc/meminfo in bytes.
+func readMemory() (uint64, error) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(b) {
+		if f := strings.Fields(string(line)); len(f) == 3 && f[0] == "MemTotal:" && f[2] == "kB" {
+			n, err := strconv.ParseUint(f[1], 10, 53)
+			if err != nil {
+				return 0, fmt.Errorf("read /proc/meminfo: %w", err)
+			}
+			return n << 10, nil
+		}
+	}
+	return 0, errors.New("read /proc/meminfo: no MemTotal")
+}
+
 // readOS gives PRETTY_NAME of os-release(5).
 func readOS(root string) (string, error) {
 	var errs []error

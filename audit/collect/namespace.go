@@ -170,10 +170,10 @@ func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options
 		d.routes, err = route.Decode(r.Routes)
 		return err
 	})
-	part(partFirewall, r.Firewall != nil, needAdmin, func() (err error) {
-		d.ruleset, d.partly, err = replayFirewall(ctx, r.Firewall, own, options.Ask)
-		if err != nil {
-			d.ruleset = nil
+	part(partFirewall, r.Firewall != nil, needAdmin, func() error {
+		read, err := replayFirewall(ctx, r.Firewall, own, options.Ask)
+		if err == nil {
+			d.ruleset, d.partly = read.ruleset, read.partly
 		}
 		return err
 	})

@@ -8,33 +8,35 @@ import (
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/route"
-	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
 	"github.com/hostaudit/hostaudit/sysctl"
 )
 
 func (c *collection) meta(ctx context.Context) {
 	type result struct {
-		m    audit.Meta
-		gaps []audit.Gap
+		m      audit.Meta
+		memory uint64
+		gaps   []audit.Gap
 	}
 	r, err := timed(ctx, &c.clock, "host", c.o.Limit, nil, func(context.Context) (result, error) {
 		m, gaps := readMeta(c.o.Root, c.o.Tool)
-		return result{m, gaps}, nil
+		memory, err := readMemory()
+		if err != nil {
+			gaps = append(gaps, audit.Gap{What: "size of the memory", Why: c.uid.explain(err, needNothing)})
+		}
+		return result{m, memory, gaps}, nil
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "name and kernel of the host", Why: c.uid.explain(err, needNothing)})
 		r.m = audit.Meta{TakenAt: time.Now().UTC(), Tool: c.o.Tool, UID: int(c.uid), Root: c.o.Root}
 	}
 	c.gap(r.gaps...)
-	c.snapshot.Meta = r.m
+	c.snapshot.Meta, c.snapshot.Memory = r.m, r.memory
 }
 
-// sample reads the counters once.
+// sample reads the counters once; a quick reading keeps only the state of the
+// tables, not the counters, whose growth it does not see.
 func (c *collection) sample(ctx context.Context) time.Time {
-	if c.o.Quick {
-		return time.Time{}
-	}
 	now := time.Now()
 	s, err := timed(ctx, &c.clock, "counters", c.o.Limit, c.home.place, func(ctx context.Context) (*listeners.Sample, error) {
 		return listeners.ReadSample(ctx, "")
@@ -48,7 +50,11 @@ func (c *collection) sample(ctx context.Context) time.Time {
 			c.gap(audit.Gap{What: g.What, Why: g.Why})
 		}
 	}
-	c.snapshot.Samples = append(c.snapshot.Samples, audit.Sample{At: now.UTC(), Counters: s.Counters})
+	// The state of the tables is that of the last look.
+	c.snapshot.SockStat, c.snapshot.Conntrack = &s.SockStat, s.Conntrack
+	if !c.o.Quick {
+		c.snapshot.Samples = append(c.snapshot.Samples, audit.Sample{At: now.UTC(), Counters: s.Counters})
+	}
 	return now
 }
 
@@ -87,6 +93,7 @@ func (c *collection) settings(ctx context.Context) {
 		files = nil
 	}
 	type result struct {
+		keys   *sysctl.KeySet
 		values sysctl.Values
 		gaps   []sysctl.Gap
 	}
@@ -110,7 +117,7 @@ func (c *collection) settings(ctx context.Context) {
 			}
 		}
 		values, err := sysctl.ReadValues(ctx, sysctl.ProcSys, ask)
-		return result{values, gaps}, err
+		return result{set, values, gaps}, err
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "sysctls", Why: c.uid.explain(err, needNothing)})
@@ -127,26 +134,20 @@ func (c *collection) settings(ctx context.Context) {
 			c.gap(audit.Gap{What: g.What, Why: g.Why})
 		}
 	}
-	c.snapshot.Files, c.snapshot.Sysctls = files, r.values
+	c.snapshot.Files, c.snapshot.Sysctls, c.snapshot.Keys = files, r.values, r.keys
 }
 
 // rules reads the ruleset of a namespace, all back ends or none: an answer from
 // half of them would be wrong.
 func (c *collection) rules(ctx context.Context, v *visited) {
-	type result struct {
-		rs     *firewall.Ruleset
-		raw    *rawFirewall
-		partly error
-	}
-	r, err := timed(ctx, &c.clock, v.part(partFirewall), c.o.Limit, v.place, func(ctx context.Context) (result, error) {
-		rs, raw, partly, err := liveFirewall(ctx, v.answers, c.o.Ask, c.keep)
-		return result{rs, raw, partly}, err
+	r, err := timed(ctx, &c.clock, v.part(partFirewall), c.o.Limit, v.place, func(ctx context.Context) (rulesRead, error) {
+		return liveFirewall(ctx, v.answers, c.o.Ask)
 	})
 	if err != nil {
 		c.failed(v, partFirewall, err, needAdmin)
 		return
 	}
-	v.ruleset, v.raw.Firewall, v.partly = r.rs, r.raw, r.partly
+	v.ruleset, v.raw.Firewall, v.partly = r.ruleset, r.raw, r.partly
 }
 
 func (c *collection) routes(ctx context.Context, v *visited) {
