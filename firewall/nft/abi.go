@@ -50,6 +50,8 @@ const (
 	chainFlags    = 10
 	chainUserdata = 12
 
+	chainFBinding = 4 // NFT_CHAIN_BINDING
+
 	hookNum      = 1
 	hookPriority = 2
 	hookDev      = 3

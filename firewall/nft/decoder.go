@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	fw "github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/firewall/xtables"
 )
 
 // decoder builds a ruleset out of messages. The order is that of Read: tables,
@@ -14,6 +15,8 @@ type decoder struct {
 	ruleset *fw.Ruleset
 
 	links    map[int]string
+	sets     xtables.Sets
+	xt       xtables.Context
 	run      run
 	matches  map[matchKey]*fw.Match
 	verdicts map[verdictKey]*fw.Verdict
@@ -46,7 +49,9 @@ type tableState struct {
 type chainState struct {
 	chain *fw.Chain
 	use   uint32 // references: rules, jumps and set elements
-	text  *chainText
+	// binding: the chain was written into the rule that jumps to it.
+	binding bool
+	text    *chainText
 }
 
 type objectKey struct {
@@ -191,6 +196,8 @@ func (d *decoder) chain(msg []byte) error {
 			s.use = be32(a.val)
 		case chainType:
 			typ = cstring(a.val)
+		case chainFlags:
+			s.binding = be32(a.val)&chainFBinding != 0
 		}
 	}
 	t := d.byName[tableKey{family, string(table)}]
@@ -441,10 +448,11 @@ func (d *decoder) rule(msg []byte) error {
 	}
 	r := &d.rules[0]
 	d.rules = d.rules[1:]
+	d.run.chain = c.chain
 	kept := d.keep(exprs)
 	stmts := d.run.rule(kept)
 	if c.text == nil {
-		c.text = &chainText{table: t, chain: c.chain}
+		c.text = &chainText{table: t, chain: c.chain, sets: d.sets}
 		c.text.print = c.text.rule
 	}
 	*r = fw.Rule{

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	fw "github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/firewall/xtables"
 )
 
 // Options of Read. The zero value is the usual reading.
@@ -21,6 +22,9 @@ type Options struct {
 	// LinkNames are the names of interfaces by index. nft shows them in rules
 	// that hold an index.
 	LinkNames map[int]string
+	// Sets finds the ipsets that rules of iptables-nft name. Nil: matches on
+	// them are opaque.
+	Sets xtables.Sets
 	// Attempts is how often a ruleset that changes under the reading is read
 	// again before Read gives up with ErrChanged. 0 means 5.
 	Attempts int
@@ -122,7 +126,7 @@ func dump(typ uint8) Request { return Request{Subsystem: subsysTables, Type: typ
 // what was read first; the caller checks that.
 func readOnce(ctx context.Context, src Source, opt Options) (*fw.Ruleset, error) {
 	d := newDecoder()
-	d.links = opt.LinkNames
+	d.links, d.sets = opt.LinkNames, opt.Sets
 	for _, part := range []struct {
 		typ uint8
 		f   func([]byte) error

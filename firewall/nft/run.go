@@ -6,8 +6,9 @@ import (
 
 // run lowers one rule after the other. Its buffers are used again.
 type run struct {
-	d *decoder
-	t *tableState
+	d     *decoder
+	t     *tableState
+	chain *fw.Chain
 
 	m machine
 	g guards

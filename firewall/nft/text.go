@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	fw "github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/firewall/xtables"
 )
 
 // chainText prints the rules of one chain. It keeps their expressions as the
@@ -13,6 +14,7 @@ import (
 type chainText struct {
 	table *tableState
 	chain *fw.Chain
+	sets  xtables.Sets
 	exprs [][]byte
 	print func(*fw.Rule) string
 }
@@ -35,7 +37,7 @@ func (c *chainText) rule(r *fw.Rule) string {
 	if r.Comment != "" {
 		out += ` comment "` + r.Comment + `"`
 	}
-	return strings.TrimPrefix(out, " ")
+	return out
 }
 
 // writer turns the register program of a rule back into nft's language
@@ -48,6 +50,7 @@ type writer struct {
 
 	// What the rule has said of the packet's headers so far, and the matches
 	// that said it: nft leaves those out that the next match implies.
+	link      bool // the link layer is Ethernet
 	family    fw.Family
 	transport int // protocol, -1 for none
 	needs     [3]need
@@ -57,6 +60,7 @@ type writer struct {
 // item is one piece of the rule's text.
 type item struct {
 	left, op, right string // of a comparison
+	numeric         string // the right side without names, for ranges
 	text            string // of anything else
 	dead            bool   // implied by another one
 }
@@ -76,6 +80,7 @@ const (
 
 func newWriter(t *tableState) *writer {
 	w := &writer{t: t, family: familyGuard(t.table.Family), transport: -1}
+	w.link = t.table.Family == fw.TableNetdev || t.table.Family == fw.TableBridge
 	w.forgetNeeds()
 	return w
 }
@@ -125,6 +130,7 @@ type left struct {
 	// Of a map's data.
 	isMap bool
 	m     *setInfo
+	keys  []keyKind
 	part  int // which four bytes of the data
 }
 
@@ -154,12 +160,35 @@ func (w *writer) say(format string, args ...any) {
 // compare adds a comparison. A lower and an upper bound of the same thing make
 // a range.
 func (w *writer) compare(left, op, right string) {
+	w.items = append(w.items, item{left: left, op: op, right: right})
+}
+
+// bound adds a comparison with a lower or an upper bound. Both of the same
+// thing make a range, and nft writes numbers in ranges.
+func (w *writer) bound(left, op string, kind valueKind, b []byte) {
+	numeric := w.number(kind, b)
 	if n := len(w.items); n > 0 && op == "<=" && w.items[n-1].op == ">=" && w.items[n-1].left == left {
 		w.items[n-1].op = ""
-		w.items[n-1].right += "-" + right
+		w.items[n-1].right = w.items[n-1].numeric + "-" + numeric
 		return
 	}
-	w.items = append(w.items, item{left: left, op: op, right: right})
+	w.items = append(w.items, item{left: left, op: op, right: w.value(kind, b), numeric: numeric})
+}
+
+// number writes a value without the name that it may have.
+func (w *writer) number(k valueKind, b []byte) string {
+	if names := valueNames[k]; names != nil && !k.bitmask() && k != valExists && k != valDay {
+		if _, ok := names[number(b)]; ok {
+			switch k {
+			case valDSCP:
+				return fmt.Sprintf("0x%02x", number(b))
+			case valEtherType:
+				return fmt.Sprintf("0x%04x", number(b))
+			}
+			return strconv.FormatUint(number(b), 10)
+		}
+	}
+	return w.value(k, b)
 }
 
 // implied leaves out the match that nft adds for a layer.
@@ -198,6 +227,7 @@ func (w *writer) expression(b []byte) {
 	switch string(name) {
 	case "immediate":
 		if t.num(1) == 0 {
+			// A verdict ends the rule; matches before it keep what they imply.
 			w.items = append(w.items, item{text: w.verdict(t.v[2])})
 			return
 		}
@@ -227,7 +257,7 @@ func (w *writer) expression(b []byte) {
 		if t.num(2) == 1 {
 			op = "!="
 		}
-		w.compare(text, op, w.value(kind, bigEndian(from, host))+"-"+w.value(kind, bigEndian(to, host)))
+		w.compare(text, op, w.number(kind, bigEndian(from, host))+"-"+w.number(kind, bigEndian(to, host)))
 	case "lookup":
 		w.lookup(t, reg)
 	case "match", "target":
@@ -271,15 +301,29 @@ func (w *writer) verdict(b []byte) string {
 		case verdictReturn:
 			return "return"
 		case verdictJump:
-			return "jump " + chain
+			return "jump " + w.chainName(chain)
 		case verdictGoto:
-			return "goto " + chain
+			return "goto " + w.chainName(chain)
 		}
 		if code&0xff == 3 {
 			return "queue to " + strconv.Itoa(int(code>>16))
 		}
 	}
 	return "verdict ?"
+}
+
+// chainName is the name of a chain, or the rules of one that has none of its
+// own: it was written into the rule that jumps to it.
+func (w *writer) chainName(name string) string {
+	c := w.t.chains[name]
+	if c == nil || !c.binding || c.text == nil {
+		return name
+	}
+	var rules []string
+	for _, r := range c.chain.Rules {
+		rules = append(rules, c.text.rule(r))
+	}
+	return "{ " + strings.Join(rules, "; ") + " }"
 }
 
 func (w *writer) payload(t *table, reg func(int) int) {
@@ -321,7 +365,7 @@ func (w *writer) payloadSet(l *left, base uint8, offset, n int) {
 	}
 	target := &left{payload: true, base: base, bit: bit, bits: bits, n: n}
 	name, kind := w.header(target, false)
-	w.say("%s set %s", name, w.right(l, kind, n))
+	w.say("%s set %s", name, w.right(l, kind, n, false))
 }
 
 // bitsOf cuts bits out of bytes, as a number in as few bytes as it needs.
@@ -340,7 +384,9 @@ func bitsOf(b []byte, first, n int) []byte {
 func (w *writer) protocol(base uint8) *protocolText {
 	switch base {
 	case baseLink:
-		return etherText
+		if w.link {
+			return etherText
+		}
 	case baseNetwork:
 		switch w.family {
 		case fw.IPv4:
@@ -410,7 +456,7 @@ func (w *writer) left(l *left, n int) (string, valueKind, bool) {
 	case l.konst != nil:
 		return w.value(valHex, l.konst), valHex, false
 	case l.isMap:
-		return w.mapText(l), l.dataKind(), l.dataKind().hostOrder()
+		return w.mapText(l, false), l.dataKind(), l.dataKind().hostOrder()
 	default:
 		if l.ext != nil {
 			w.implied(needNetwork)
@@ -466,7 +512,7 @@ func (l *left) binop(kind valueKind, w *writer) string {
 }
 
 // right writes a value that a statement takes from a register.
-func (w *writer) right(l *left, kind valueKind, n int) string {
+func (w *writer) right(l *left, kind valueKind, n int, host bool) string {
 	switch {
 	case l == nil:
 		return "?"
@@ -475,10 +521,13 @@ func (w *writer) right(l *left, kind valueKind, n int) string {
 		if len(b) > n {
 			b = b[:n]
 		}
-		if kind.bitmask() {
-			return kind.flags(number(bigEndian(b, kind.hostOrder())), ",")
+		b = bigEndian(b, host)
+		if kind.bitmask() && kind != valCTLabel {
+			return kind.flags(number(b), ",")
 		}
-		return w.value(kind, bigEndian(b, kind.hostOrder()))
+		return w.value(kind, b)
+	case l.isMap:
+		return w.mapText(l, host)
 	default:
 		text, _, _ := w.left(l, n)
 		return text

@@ -58,7 +58,7 @@ func (w *writer) load(name string, t *table, reg func(int) int) {
 			if !strings.HasPrefix(text, "meta ") {
 				text = "meta " + text
 			}
-			w.say("%s set %s", text, w.right(w.at(reg(3)), m.kind, m.n))
+			w.say("%s set %s", text, w.right(w.at(reg(3)), m.kind, m.n, m.host))
 			return
 		}
 		l = m
@@ -168,7 +168,7 @@ func (w *writer) ct(t *table, reg func(int) int) left {
 		}
 	}
 	if t.has(4) {
-		w.say("ct %s set %s", c.name, w.right(w.at(reg(4)), c.kind, c.n))
+		w.say("ct %s set %s", c.name, w.right(w.at(reg(4)), c.kind, c.n, c.host))
 		return left{}
 	}
 	dir := ""
@@ -202,7 +202,7 @@ func fibText(result, flags uint32) left {
 		return left{}
 	}
 	if flags&0x20 != 0 {
-		l.kind, l.n, l.host = valExists, 1, false
+		l.kind, l.n, l.host = valExists, 4, true
 	}
 	return l
 }
@@ -241,6 +241,9 @@ func (w *writer) exthdr(t *table, reg func(int) int) {
 			p.name = fmt.Sprint(typ)
 		}
 		name = "ip option " + p.name
+		if t.has(1) {
+			w.implied(needNetwork)
+		}
 	case exthdrSCTP:
 		chunk, ok := sctpChunks[typ]
 		if !ok {
@@ -280,7 +283,7 @@ func (w *writer) exthdr(t *table, reg func(int) int) {
 		}
 	}
 	if t.has(7) {
-		w.say("%s set %s", l.name, w.right(w.at(reg(7)), l.kind, n))
+		w.say("%s set %s", l.name, w.right(w.at(reg(7)), l.kind, n, false))
 		return
 	}
 	if l.payload {

@@ -62,6 +62,10 @@ func (w *writer) cmpPlain(text string, kind valueKind, op uint32, data []byte, h
 	if op == cmpEQ && kind.bitmask() {
 		o = "=="
 	}
+	if op == cmpGTE || op == cmpLTE {
+		w.bound(text, o, kind, bigEndian(data, host))
+		return
+	}
 	w.compare(text, o, right)
 }
 
@@ -242,9 +246,11 @@ func (w *writer) learn(l *left, op uint32, data []byte) {
 			return
 		}
 		w.needs[needNetwork] = need{item: at}
-	case l.name == "meta protocol", l.payload && l.base == baseLink && l.bit == 96 && l.bits == 16:
+	case l.name == "meta protocol", l.payload && l.base == baseLink && (l.bit == 96 || l.bit == 128) && l.bits == 16:
 		v := number(data)
-		w.etherType = uint16(v)
+		if l.bit != 128 {
+			w.etherType = uint16(v)
+		}
 		switch v {
 		case 0x0800:
 			w.family = fw.IPv4
@@ -256,6 +262,7 @@ func (w *writer) learn(l *left, op uint32, data []byte) {
 		}
 		w.needs[needNetwork] = need{item: at, firm: l.name != "" && fam == fw.TableInet}
 	case l.name == "meta iiftype" && hostValue(data).Lo == 1:
+		w.link = true
 		w.needs[needLink] = need{item: at}
 	case l.name == "meta l4proto":
 		w.transport = int(v)
@@ -277,10 +284,10 @@ func (w *writer) lookup(t *table, reg func(int) int) {
 	text, kinds := w.keyText(at, s)
 	if t.has(3) {
 		if t.num(3) == 0 {
-			w.items = append(w.items, item{text: text + " vmap " + w.setText(s, kinds)})
+			w.items = append(w.items, item{text: text + " vmap " + w.setText(s, kinds, false)})
 			return
 		}
-		m := &left{isMap: true, m: s, name: text + " map " + w.setText(s, kinds), n: int(s.dataLen)}
+		m := &left{isMap: true, m: s, name: text, keys: kinds, n: int(s.dataLen)}
 		dst := reg(3)
 		for i := 0; dst >= 0 && i < int(s.dataLen) && dst+i < registerBytes; i += 4 {
 			c := *m
@@ -293,13 +300,19 @@ func (w *writer) lookup(t *table, reg func(int) int) {
 	if t.num(5)&1 != 0 {
 		op = "!="
 	}
-	w.compare(text, op, w.setText(s, kinds))
+	w.compare(text, op, w.setText(s, kinds, false))
+}
+
+// keyKind is how one part of a key is written.
+type keyKind struct {
+	valueKind
+	host bool
 }
 
 // keyText writes what is looked up, and tells the kinds of the key's parts.
-func (w *writer) keyText(at int, s *setInfo) (string, []valueKind) {
+func (w *writer) keyText(at int, s *setInfo) (string, []keyKind) {
 	var texts []string
-	var kinds []valueKind
+	var kinds []keyKind
 	fields := s.set.Fields
 	if len(fields) == 0 {
 		fields = []int{s.set.KeyLen}
@@ -308,7 +321,7 @@ func (w *writer) keyText(at int, s *setInfo) (string, []valueKind) {
 	for _, n := range fields {
 		l := w.at(at + off)
 		var text string
-		kind := valHex
+		kind, host := valHex, false
 		switch {
 		case l == nil:
 			text = "?"
@@ -322,16 +335,19 @@ func (w *writer) keyText(at int, s *setInfo) (string, []valueKind) {
 			}
 			text, kind = w.header(&c, false)
 		default:
-			text, kind, _ = w.left(l, n)
+			text, kind, host = w.left(l, n)
 		}
-		texts, kinds = append(texts, text), append(kinds, kind)
+		texts, kinds = append(texts, text), append(kinds, keyKind{kind, host})
 		off += (n + 3) &^ 3
 	}
 	return strings.Join(texts, " . "), kinds
 }
 
-// mapText is the text of a map whose data a statement takes.
-func (w *writer) mapText(l *left) string { return l.name }
+// mapText is the text of a map whose data a statement takes; host says that the
+// statement takes them in host byte order.
+func (w *writer) mapText(l *left, host bool) string {
+	return l.name + " map " + w.setText(l.m, l.keys, host)
+}
 
 // dataKind is how the data of a map are written.
 func (l *left) dataKind() valueKind {
@@ -357,8 +373,9 @@ func typeParts(t uint32) []valueKind {
 }
 
 // setText writes a set in a rule: its name, or for an anonymous one its
-// elements. kinds are those of the key's parts.
-func (w *writer) setText(i *setInfo, kinds []valueKind) string {
+// elements. kinds are those of the key's parts; host is the byte order of the
+// data's numbers.
+func (w *writer) setText(i *setInfo, kinds []keyKind, host bool) string {
 	s := i.set
 	if !s.Anonymous {
 		return "@" + s.Name
@@ -368,8 +385,8 @@ func (w *writer) setText(i *setInfo, kinds []valueKind) string {
 	}
 	if types := typeParts(i.keyType); len(types) == len(kinds) {
 		for j, k := range types {
-			if kinds[j] == valHex && k != valInteger && k < 47 {
-				kinds[j] = k
+			if kinds[j].valueKind == valHex && k != valInteger && k < 47 {
+				kinds[j] = keyKind{k, k.hostOrder()}
 			}
 		}
 	}
@@ -378,11 +395,23 @@ func (w *writer) setText(i *setInfo, kinds []valueKind) string {
 		order[j] = j
 	}
 	sortKey := func(j int) []byte {
-		k, _ := s.Key(j)
-		if len(kinds) == 1 && kinds[0].hostOrder() && !s.Interval {
-			return bigEndian(k, true)
+		k, end := s.Key(j)
+		if len(kinds) > 1 && s.Interval {
+			return singleParts(s, k, end)
+		}
+		if len(kinds) != 1 || s.Interval {
+			return k
+		}
+		k = bigEndian(k, kinds[0].host || kinds[0].valueKind == valIfName || kinds[0].valueKind == valString)
+		if kinds[0].bitmask() {
+			// nft sorts `fin | syn` by its first flag.
+			v := number(k)
+			return binary.BigEndian.AppendUint64(nil, v&-v)
 		}
 		return k
+	}
+	if len(kinds) == 1 && kinds[0].bitmask() {
+		slices.Reverse(order)
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return bytes.Compare(sortKey(a), sortKey(b)) })
 	var out []string
@@ -392,21 +421,36 @@ func (w *writer) setText(i *setInfo, kinds []valueKind) string {
 			text += ` comment "` + c + `"`
 		}
 		if s.Data != nil {
-			text += " : " + w.datumText(i, &s.Data[j])
+			text += " : " + w.datumText(i, &s.Data[j], host)
 		}
 		out = append(out, text)
 	}
 	if s.HasCatchAll {
 		text := "*"
 		if s.IsMap || s.IsObjectMap {
-			text += " : " + w.datumText(i, s.CatchAll)
+			text += " : " + w.datumText(i, s.CatchAll, host)
 		}
 		out = append(out, text)
 	}
 	return "{ " + strings.Join(out, ", ") + " }"
 }
 
-func (w *writer) elementText(i *setInfo, j int, kinds []valueKind) string {
+// singleParts is what nft sorts concatenations with intervals by: the parts that
+// are single values, as one number.
+func singleParts(s *fw.Set, key, end []byte) []byte {
+	var b []byte
+	off := 0
+	for _, n := range s.Fields {
+		if off+n <= len(key) && bytes.Equal(key[off:off+n], end[off:off+n]) {
+			b = append(b, key[off:off+n]...)
+		}
+		off += (n + 3) &^ 3
+	}
+	// As a number: what is longer without leading zeros is greater.
+	return append(make([]byte, max(registerBytes-len(b), 0)), b...)
+}
+
+func (w *writer) elementText(i *setInfo, j int, kinds []keyKind) string {
 	s := i.set
 	key, end := s.Key(j)
 	fields := s.Fields
@@ -419,7 +463,7 @@ func (w *writer) elementText(i *setInfo, j int, kinds []valueKind) string {
 		if off+n > len(key) || f >= len(kinds) {
 			return "?"
 		}
-		parts = append(parts, w.rangeText(kinds[f], key[off:off+n], end[off:off+n], kinds[f].hostOrder() && !(s.Interval && len(fields) == 1)))
+		parts = append(parts, w.rangeText(kinds[f].valueKind, key[off:off+n], end[off:off+n], kinds[f].host && !(s.Interval && len(fields) == 1)))
 		off += (n + 3) &^ 3
 	}
 	return strings.Join(parts, " . ")
@@ -456,7 +500,7 @@ func (w *writer) rangeText(k valueKind, lo, hi []byte, host bool) string {
 			return `"` + string(lo[:n]) + `*"`
 		}
 	}
-	return w.value(k, lo) + "-" + w.value(k, hi)
+	return w.number(k, lo) + "-" + w.number(k, hi)
 }
 
 // shiftDSCP turns the byte of DSCP and ECN in a key into the field's value.
@@ -470,7 +514,7 @@ func shiftDSCP(k valueKind, b []byte) []byte {
 	return b
 }
 
-func (w *writer) datumText(i *setInfo, d *fw.Datum) string {
+func (w *writer) datumText(i *setInfo, d *fw.Datum, host bool) string {
 	switch {
 	case d.Verdict != nil:
 		switch d.Verdict.Kind {
@@ -496,7 +540,7 @@ func (w *writer) datumText(i *setInfo, d *fw.Datum) string {
 		if n < 1 || n > len(b) {
 			return "?"
 		}
-		parts = append(parts, w.value(k, bigEndian(b[:n], k.hostOrder())))
+		parts = append(parts, w.value(k, bigEndian(b[:n], k.hostOrder() || host)))
 		b = b[min((n+3)&^3, len(b)):]
 	}
 	if len(b) > 0 && len(kinds) > 1 {

@@ -153,7 +153,7 @@ func logText(t *table) string {
 		out += " level " + logLevels[t.num(5)]
 	}
 	if f := t.num(6); f != 0 {
-		if f&0x1f == 0x1f {
+		if f&0x2f == 0x2f {
 			return out + " flags all"
 		}
 		switch f & 3 {
@@ -170,7 +170,7 @@ func logText(t *table) string {
 		if f&8 != 0 {
 			out += " flags skuid"
 		}
-		if f&16 != 0 {
+		if f&0x20 != 0 {
 			out += " flags ether"
 		}
 	}
@@ -212,6 +212,9 @@ func (w *writer) reject(t *table) {
 	family := w.t.table.Family
 	switch t.num(1) {
 	case 1:
+		if family == fw.TableIP || family == fw.TableIP6 {
+			w.implied(needTransport)
+		}
 		w.say("reject with tcp reset")
 	case 2:
 		if code == 1 && family != fw.TableIP && family != fw.TableIP6 {
@@ -261,6 +264,9 @@ func (w *writer) translation(name, family string, t *table, reg func(int) int, a
 		return reg(i)
 	}
 	if at(addr) >= 0 || at(port) >= 0 {
+		if l := w.at(at(addr)); family == "" && flags&fw.NATNetmap != 0 && l != nil && l.isMap {
+			out += " " + f.String()
+		}
 		if flags&fw.NATNetmap != 0 {
 			out += " prefix"
 		}
@@ -293,12 +299,12 @@ func (w *writer) target(addr, addrMax, port, portMax int, f fw.Family, flags uin
 	if addr >= 0 {
 		l := w.at(addr)
 		fromMap = l != nil && l.isMap
-		out = w.right(l, kind, n)
+		out = w.right(l, kind, n, false)
 		if addrMax >= 0 && addrMax != addr && !fromMap {
 			if hi := w.at(addrMax); flags&fw.NATNetmap != 0 && l != nil && hi != nil && l.konst != nil && hi.konst != nil {
 				out = w.rangeText(kind, l.konst, hi.konst, false)
 			} else {
-				out += "-" + w.right(hi, kind, n)
+				out += "-" + w.right(hi, kind, n, false)
 			}
 		}
 	}
@@ -310,9 +316,9 @@ func (w *writer) target(addr, addrMax, port, portMax int, f fw.Family, flags uin
 		if kind == valIPv6 && addr >= 0 && !fromMap {
 			out = "[" + out + "]"
 		}
-		out += ":" + w.right(l, valPort, 2)
+		out += ":" + w.right(l, valPort, 2, false)
 		if portMax >= 0 && portMax != port {
-			out += "-" + w.right(w.at(portMax), valPort, 2)
+			out += "-" + w.right(w.at(portMax), valPort, 2, false)
 		}
 	}
 	return out
@@ -329,15 +335,15 @@ func (w *writer) dup(name string, t *table, reg func(int) int) {
 	}
 	device := ""
 	if dev >= 0 {
-		device = w.right(w.at(dev), valIfIndex, 4)
+		device = w.right(w.at(dev), valIfIndex, 4, true)
 	}
 	switch {
 	case name == "fwd" && addr >= 0:
-		w.say("fwd %s to %s device %s", map[int]string{4: "ip", 16: "ip6"}[n], w.right(w.at(addr), kind, n), device)
+		w.say("fwd %s to %s device %s", map[int]string{4: "ip", 16: "ip6"}[n], w.right(w.at(addr), kind, n, false), device)
 	case addr >= 0 && device != "":
-		w.say("%s to %s device %s", name, w.right(w.at(addr), kind, n), device)
+		w.say("%s to %s device %s", name, w.right(w.at(addr), kind, n, false), device)
 	case addr >= 0:
-		w.say("%s to %s", name, w.right(w.at(addr), kind, n))
+		w.say("%s to %s", name, w.right(w.at(addr), kind, n, false))
 	default:
 		w.say("%s to %s", name, device)
 	}
@@ -350,7 +356,7 @@ func (w *writer) dynset(t *table, reg func(int) int) {
 		return
 	}
 	key, kinds := w.keyText(reg(4), s)
-	out := [...]string{"add", "update", "delete"}[t.num(3)] + " " + w.setText(s, kinds) + " { " + key
+	out := [...]string{"add", "update", "delete"}[t.num(3)] + " " + w.setText(s, kinds, false) + " { " + key
 	if t.has(6) && t.num64(6) != 0 {
 		out += " timeout " + duration(ms(t.num64(6)))
 	}
@@ -392,7 +398,7 @@ func (w *writer) dynset(t *table, reg func(int) int) {
 	}
 	if t.has(5) {
 		m := left{isMap: true, m: s}
-		out += " : " + w.right(w.at(reg(5)), m.dataKind(), int(s.dataLen))
+		out += " : " + w.right(w.at(reg(5)), m.dataKind(), int(s.dataLen), m.dataKind().hostOrder())
 	}
 	w.say("%s }", out)
 }
@@ -411,7 +417,7 @@ func (w *writer) objref(t *table, reg func(int) int) {
 			return
 		}
 		key, kinds := w.keyText(reg(3), s)
-		w.say("%s %s map %s", objectTexts[s.objType], key, w.setText(s, kinds))
+		w.say("%s %s map %s", objectTexts[s.objType], key, w.setText(s, kinds, false))
 		return
 	}
 	name := objectTexts[t.num(1)]

@@ -1,15 +1,77 @@
 package nft
 
-import fw "github.com/hostaudit/hostaudit/firewall"
+import (
+	fw "github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/firewall/xtables"
+)
+
+// ext reads the match or target of x_tables that a compat expression holds
+// (enum nft_match_attributes, nft_target_attributes).
+func (t *table) ext() (xtables.Ext, bool) {
+	e := xtables.Ext{Name: string(cstring(t.v[1])), Rev: uint8(t.num(2)), Info: t.v[3]}
+	return e, e.Name != "" && t.has(2)
+}
+
+// xtContext tells the decoder of x_tables structs where the rule stands; ok is
+// false for families that it does not know.
+func (r *run) xtContext() (*xtables.Context, bool) {
+	cx := &r.d.xt
+	*cx = xtables.Context{Sets: r.d.sets}
+	switch r.g.family {
+	case fw.IPv4:
+		cx.Family = fw.TableIP
+	case fw.IPv6:
+		cx.Family = fw.TableIP6
+	default:
+		return nil, false
+	}
+	if b := r.chain.Base; b != nil {
+		cx.Hooks = 1 << b.Hook
+	}
+	return cx, true
+}
 
 // xtMatch is nft_match_eval: a match of x_tables.
 func (r *run) xtMatch(t *table) {
-	name := string(cstring(t.v[1]))
-	r.unsure(name, "the match "+name)
+	e, ok := t.ext()
+	if !ok {
+		r.incomplete("match")
+		return
+	}
+	if text, ok := xtables.Comment(e); ok {
+		r.comment = text
+		r.emit(&fw.Inert{Name: "comment", Detail: text})
+		return
+	}
+	cx, ok := r.xtContext()
+	if !ok {
+		r.unsure(e.Name, "the match "+e.Name+" of x_tables in a table of more than one family")
+		return
+	}
+	for _, s := range xtables.DecodeMatch(cx, e) {
+		if m, ok := s.(*fw.Match); ok {
+			r.match(*m)
+			continue
+		}
+		r.emit(s)
+	}
 }
 
 // xtTarget is nft_target_eval_xt: a target of x_tables.
 func (r *run) xtTarget(t *table) {
-	name := string(cstring(t.v[1]))
-	r.emit(&fw.Opaque{Name: name, Reason: "the target " + name, Raw: r.raw, MayEnd: true})
+	e, ok := t.ext()
+	if !ok {
+		r.incomplete("target")
+		return
+	}
+	cx, ok := r.xtContext()
+	if !ok {
+		r.opaque(e.Name, "the target "+e.Name+" of x_tables in a table of more than one family")
+		return
+	}
+	for _, s := range xtables.DecodeTarget(cx, e) {
+		r.emit(s)
+	}
+	// It can have changed anything that was read before.
+	r.m.forget(0, registerBytes, "a value that "+e.Name+" may have changed")
 }
