@@ -9,8 +9,7 @@
 // waits until its standard input ends. Sizes may also come from the environment:
 // LOAD_TIMEWAIT, LOAD_ESTABLISHED, LOAD_LISTEN, LOAD_PROCS, LOAD_FDS.
 //
-// TIME_WAIT lasts a minute: COMMAND has that long, less the time it took to make
-// them (about 25 µs each).
+// TIME_WAIT lasts a minute, begun again for all just before COMMAND starts.
 //
 // Everything happens on loopback in the namespace; nothing outside is touched.
 package main
@@ -178,6 +177,7 @@ func prepare(s size) error {
 		"net/ipv4/tcp_max_tw_buckets":  strconv.Itoa(3_000_000),
 		"net/ipv4/tcp_tw_reuse":        "0",
 		"net/ipv4/tcp_timestamps":      "0",
+		"net/ipv4/tcp_rfc1337":         "1",
 		"net/ipv4/ip_local_port_range": "1024 65535",
 		"net/core/somaxconn":           "65535",
 	} {

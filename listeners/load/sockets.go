@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -122,58 +121,6 @@ func raiseFileLimit(n int) error {
 	lim.Cur, lim.Max = need, max(lim.Max, need)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return fmt.Errorf("raise the limit of open files to %d: %w", n, err)
-	}
-	return nil
-}
-
-// makeTimeWait makes real connections over loopback whose client closes first.
-func makeTimeWait(n int) error {
-	const workers = 2
-	errs := make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() { errs[w] = timeWaitWorker(w, workers, n) })
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func timeWaitWorker(w, workers, n int) error {
-	server, err := stream()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(server)
-	to := unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + w)}, Port: 7}
-	if err := unix.Bind(server, &to); err != nil {
-		return fmt.Errorf("server of TIME_WAIT: %w", err)
-	}
-	if err := unix.Listen(server, 128); err != nil {
-		return fmt.Errorf("server of TIME_WAIT: %w", err)
-	}
-	for i := w; i < n; i += workers {
-		c, err := stream()
-		if err != nil {
-			return fmt.Errorf("TIME_WAIT %d: %w", i, err)
-		}
-		from := unix.SockaddrInet4{Addr: [4]byte{127, 2, byte(i / ports / 250), byte(1 + i/ports%250)}, Port: firstPort + i%ports}
-		if err := unix.Bind(c, &from); err != nil {
-			return fmt.Errorf("TIME_WAIT %d: bind: %w", i, err)
-		}
-		if err := unix.Connect(c, &to); err != nil {
-			return fmt.Errorf("TIME_WAIT %d: %w", i, err)
-		}
-		a, _, err := unix.Accept4(server, unix.SOCK_CLOEXEC)
-		if err != nil {
-			return fmt.Errorf("TIME_WAIT %d: accept: %w", i, err)
-		}
-		unix.Close(c) // first, so TIME_WAIT is on this side
-		unix.Close(a)
 	}
 	return nil
 }

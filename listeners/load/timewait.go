@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// makeTimeWait makes real connections over loopback whose client closes first,
+// and winds up their timers again before it returns, so that all of them have
+// their minute before them.
+func makeTimeWait(n int) error {
+	const workers = 2
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			t := timeWait{server: [4]byte{127, 0, 0, byte(1 + w)}, first: w, step: workers}
+			errs[w] = t.make(n)
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timeWait is one worker's part: connections first, first+step, …
+type timeWait struct {
+	server      [4]byte
+	first, step int
+	raw         int
+}
+
+const (
+	serverPort = 7
+	rewindAt   = 25 * time.Second
+)
+
+// client is the address of connection i.
+func client(i int) unix.SockaddrInet4 {
+	return unix.SockaddrInet4{Addr: [4]byte{127, 2, byte(i / ports / 250), byte(1 + i/ports%250)}, Port: firstPort + i%ports}
+}
+
+func (t *timeWait) make(n int) error {
+	server, err := stream()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(server)
+	to := unix.SockaddrInet4{Addr: t.server, Port: serverPort}
+	if err := unix.Bind(server, &to); err != nil {
+		return fmt.Errorf("server of TIME_WAIT: %w", err)
+	}
+	if err := unix.Listen(server, 128); err != nil {
+		return fmt.Errorf("server of TIME_WAIT: %w", err)
+	}
+	t.raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return fmt.Errorf("raw socket: %w", err)
+	}
+	defer unix.Close(t.raw)
+	// It only sends: what it would receive is dropped at once.
+	if err := unix.SetsockoptInt(t.raw, unix.SOL_SOCKET, unix.SO_RCVBUF, 0); err != nil {
+		return err
+	}
+	if err := unix.Bind(t.raw, &unix.SockaddrInet4{Addr: t.server}); err != nil {
+		return err
+	}
+	wound := time.Now()
+	for i := t.first; i < n; i += t.step {
+		if err := t.one(server, &to, i); err != nil {
+			return fmt.Errorf("TIME_WAIT %d: %w", i, err)
+		}
+		if i%1024 < t.step && time.Since(wound) > rewindAt {
+			if err := t.rewind(i + 1); err != nil {
+				return err
+			}
+			wound = time.Now()
+		}
+	}
+	return t.rewind(n)
+}
+
+func (t *timeWait) one(server int, to *unix.SockaddrInet4, i int) error {
+	c, err := stream()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(c)
+	from := client(i)
+	if err := unix.Bind(c, &from); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	if err := unix.Connect(c, to); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	a, _, err := unix.Accept4(server, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("accept: %w", err)
+	}
+	// The client shuts down first, so TIME_WAIT is on its side.
+	if err := unix.Shutdown(c, unix.SHUT_WR); err != nil {
+		return fmt.Errorf("shutdown: %w", err)
+	}
+	return unix.Close(a)
+}
+
+// rewind sends a bare ACK to each connection up to n: in TIME_WAIT that starts
+// the minute again (tcp_timewait_state_process). The reset that the server
+// answers with would end it, were it not for tcp_rfc1337.
+func (t *timeWait) rewind(n int) error {
+	segment := make([]byte, 20)
+	binary.BigEndian.PutUint16(segment[0:], serverPort)
+	binary.BigEndian.PutUint32(segment[4:], 1)
+	binary.BigEndian.PutUint32(segment[8:], 1)
+	segment[12], segment[13] = 5<<4, 0x10 // five words, ACK
+	for i := t.first; i < n; i += t.step {
+		to := client(i)
+		binary.BigEndian.PutUint16(segment[2:], uint16(to.Port))
+		binary.BigEndian.PutUint16(segment[16:], 0)
+		binary.BigEndian.PutUint16(segment[16:], checksum(t.server, to.Addr, segment))
+		to.Port = 0
+		if err := unix.Sendto(t.raw, segment, 0, &to); err != nil {
+			return fmt.Errorf("wind up TIME_WAIT %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// checksum is TCP's, over the pseudo header and the segment (RFC 9293, 3.1).
+func checksum(from, to [4]byte, segment []byte) uint16 {
+	sum := uint32(unix.IPPROTO_TCP) + uint32(len(segment))
+	add := func(b []byte) {
+		for i := 0; i+1 < len(b); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(b[i:]))
+		}
+	}
+	add(from[:])
+	add(to[:])
+	add(segment)
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
