@@ -1,0 +1,170 @@
+package report
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/hostaudit/hostaudit/audit/reach"
+)
+
+// maxListed is how many networks are named before they are only counted.
+const maxListed = 3
+
+// whoCan says in words who can connect, from the rows of a partition.
+func whoCan(x reach.Exposure) string {
+	switch x.Who {
+	case reach.Everyone:
+		return "everyone"
+	case reach.HostOnly:
+		return "this host only"
+	case reach.Nobody:
+		return "nobody"
+	case reach.Uncertain:
+		return "depends"
+	}
+	return some(x.Rows)
+}
+
+// sideOf is one interface and family of a partition.
+type sideOf struct {
+	iif, family string
+	words       string
+}
+
+// some describes a partition in which some get through.
+func some(rows []reach.Row) string {
+	var sides []sideOf
+	for _, r := range rows {
+		if r.Iif == "lo" || slices.ContainsFunc(sides, func(s sideOf) bool { return s.iif == r.Iif && s.family == r.Family }) {
+			continue
+		}
+		sides = append(sides, sideOf{r.Iif, r.Family, sideWords(rows, r.Iif, r.Family)})
+	}
+	sides = slices.DeleteFunc(sides, func(s sideOf) bool { return s.words == "" })
+	if len(sides) == 0 {
+		return "some"
+	}
+	same := func(by func(sideOf) string) bool {
+		seen := map[string]string{}
+		for _, s := range sides {
+			if w, ok := seen[by(s)]; ok && w != s.words {
+				return false
+			}
+			seen[by(s)] = s.words
+		}
+		return true
+	}
+	familyName := func(s sideOf) string {
+		if s.family == "ip6" {
+			return "IPv6"
+		}
+		return "IPv4"
+	}
+	switch {
+	case same(func(sideOf) string { return "" }):
+		return sides[0].words
+	case same(func(s sideOf) string { return s.family }):
+		return join(sides, func(s sideOf) string { return familyName(s) })
+	case same(func(s sideOf) string { return s.iif }):
+		return join(sides, func(s sideOf) string { return "by " + s.iif })
+	default:
+		return join(sides, func(s sideOf) string { return familyName(s) + " by " + s.iif })
+	}
+}
+
+// join lists sides, each label once, those with the same words together.
+func join(sides []sideOf, label func(sideOf) string) string {
+	var words []string
+	labels := map[string][]string{}
+	for _, s := range sides {
+		if !slices.Contains(words, s.words) {
+			words = append(words, s.words)
+		}
+		if l := label(s); !slices.Contains(labels[s.words], l) {
+			labels[s.words] = append(labels[s.words], l)
+		}
+	}
+	var parts []string
+	for _, w := range words {
+		ls := labels[w]
+		l := strings.Join(ls[:min(len(ls), maxListed)], ", ")
+		if n := len(ls) - maxListed; n > 0 {
+			l += fmt.Sprintf(" and %d more", n)
+		}
+		parts = append(parts, l+": "+w)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// sideWords says who gets through on one interface in one family. Sources that
+// the kernel itself refuses there (its own addresses, martians, the reverse path)
+// are nobody's clients and stay out.
+func sideWords(rows []reach.Row, iif, family string) string {
+	var in, out, unsure []netip.Prefix
+	for _, r := range rows {
+		if r.Iif != iif || r.Family != family {
+			continue
+		}
+		switch {
+		case r.ClientSees == reach.Connected:
+			in = append(in, r.From...)
+		case r.ClientSees == reach.Depends:
+			unsure = append(unsure, r.From...)
+		case r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter:
+			out = append(out, r.From...)
+		}
+	}
+	s := ""
+	switch {
+	case len(in) == 0 && len(out) == 0 && len(unsure) == 0:
+		return ""
+	case len(in) == 0 && len(out) == 0:
+		return "depends"
+	case len(in) == 0:
+		s = "nobody"
+	case len(out) == 0:
+		s = "everyone"
+	case share(in) > share(out):
+		s = "everyone but " + networks(out)
+	default:
+		s = networks(in)
+	}
+	if len(unsure) > 0 {
+		s += "; of " + networks(unsure) + " it depends"
+	}
+	return s
+}
+
+// share is the part of all addresses that the prefixes cover.
+func share(ps []netip.Prefix) float64 {
+	s := 0.0
+	for _, p := range ps {
+		f := 1.0
+		for range min(p.Bits(), 64) {
+			f /= 2
+		}
+		s += f
+	}
+	return s
+}
+
+func networks(ps []netip.Prefix) string {
+	ps = slices.Clone(ps)
+	// The widest say most.
+	slices.SortStableFunc(ps, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
+	var parts []string
+	for _, p := range ps[:min(len(ps), maxListed)] {
+		if p.Bits() == p.Addr().BitLen() {
+			parts = append(parts, p.Addr().String())
+			continue
+		}
+		parts = append(parts, p.String())
+	}
+	s := strings.Join(parts, ", ")
+	if n := len(ps) - maxListed; n > 0 {
+		s += fmt.Sprintf(" and %d more", n)
+	}
+	return s
+}
