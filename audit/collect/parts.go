@@ -237,7 +237,6 @@ func (c *collection) owners(ctx context.Context) {
 		}
 		return
 	}
-	c.ownerGaps(o)
 	if c.keep {
 		c.capture.Owners = o
 	}
@@ -251,6 +250,7 @@ func (c *collection) owners(ctx context.Context) {
 		o.Assign(v.table.Listeners)
 		c.markGone(ctx, v)
 	}
+	c.ownerGaps(o, all)
 }
 
 // markGone reads the listeners again where some have no owner although every
@@ -274,18 +274,33 @@ func (c *collection) markGone(ctx context.Context, v *visited) {
 	v.raw.Later = later.tape
 }
 
-// ownerGaps says whose processes could not be looked into.
-func (c *collection) ownerGaps(o *listeners.Owners) {
+// ownerGaps says whose processes could not be looked into. Where every listener
+// has an owner all the same, nothing turns on the others.
+func (c *collection) ownerGaps(o *listeners.Owners, all []*visited) {
+	unowned := false
+	for _, v := range all {
+		for i := range v.listeners() {
+			unowned = unowned || v.listeners()[i].Unowned == listeners.NoPrivilege
+		}
+	}
 	for _, g := range o.Gaps {
 		gap := audit.Gap{What: g.What, Why: g.Why}
 		switch {
 		case g.What == "user names":
 			gap.Minor = true
 		case o.Denied > 0:
-			gap.Why = c.uid.explain(deniedError{g.Why}, needOwners)
+			gap.Why, gap.Minor = c.uid.explain(deniedError{g.Why}, needOwners), !unowned
 		}
 		c.gap(gap)
 	}
+}
+
+// listeners are those of the namespace, none where they could not be read.
+func (v *visited) listeners() []listeners.Listener {
+	if v.table == nil {
+		return nil
+	}
+	return v.table.Listeners
 }
 
 // census counts how the local ports are used.
