@@ -54,15 +54,20 @@ func (w *walk) answer(p *path, c firewall.Class, kind firewall.AnswerKind, typ, 
 	w.answering, w.reply = true, reply{sees, by, d}
 	defer func() { w.answering, w.reply = wasAnswering, cur }()
 	c.State = first.Answer(kind, typ, code)
-	if kind == firewall.AnswerData {
-		c.State.Owner = owner
-	}
-	w.note(&c, answerText(kind, first.Proto)+" leaves")
 	if ns.Route == nil {
 		w.unknown(c, p, "the routes of the host, which could not be read: "+ns.Unread["routes"])
 		return
 	}
-	for _, r := range w.routeOut(ns, c) {
+	if kind == firewall.AnswerICMP && !isLocal(ns, first.Family, first.Local.Addr(first.Family)) {
+		// __icmp_send: the routing chooses the source of an error about a packet
+		// that is not for this host.
+		c.State.LocalUnknown = true
+	}
+	if kind == firewall.AnswerData {
+		c.State.Owner = owner
+	}
+	w.note(&c, answerText(kind, first.Proto)+" leaves")
+	for _, r := range w.routeAnswer(ns, c, kind, first.In) {
 		if r.verdict == routeUnknown {
 			w.unknown(r.class, p, r.why)
 			continue
@@ -98,7 +103,7 @@ func (w *walk) afterOutput(p *path, c firewall.Class, before firewall.State) {
 	st := &c.State
 	if st.Reroute || st.RemoteAddrKind != before.RemoteAddrKind || st.RemoteAddr != before.RemoteAddr {
 		st.Reroute = false
-		for _, r := range w.routeOut(p.ns, c) {
+		for _, r := range w.routeOut(p.ns, c, nil) {
 			switch {
 			case r.verdict == routeUnknown:
 				w.unknown(r.class, p, r.why)
@@ -131,11 +136,19 @@ func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 		w.backHome(p, c, out)
 		return
 	}
+	if p.local {
+		w.lost(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer to a client on this host leaves by " + out.Name})
+		return
+	}
 	if p.from == nil {
 		w.seen(p, c)
 		return
 	}
 	f := p.from
+	if st := &c.State; st.Local != f.state.Local || st.LocalPort != f.state.LocalPort || st.RemoteAddrKind != f.state.RemoteAddrKind || st.RemoteAddr != f.state.RemoteAddr {
+		w.unknown(c, p, "an answer whose translation "+nsLabel(p.ns)+" does not undo")
+		return
+	}
 	if !w.e.leadsTo(p.ns, out, f) {
 		w.unknown(c, p, "where the answer goes: it leaves "+nsLabel(p.ns)+" by "+out.Name+", not the way the question came")
 		return
@@ -183,8 +196,16 @@ func (w *walk) backHome(p *path, c firewall.Class, lo *firewall.Link) {
 	}
 }
 
-// seen: the answer reached the client.
+// seen: the answer reached the client, who knows it only by the addresses and
+// ports it dialled. Where the translation was not undone (the answer was exempt
+// from tracking, say) it is a stranger's packet.
 func (w *walk) seen(p *path, c firewall.Class) {
+	st := &c.State
+	ours := st.Local == st.OrigLocal && st.LocalPort == st.OrigLocalPort && !st.LocalPortUnknown || st.LocalUnknown && st.Proto != w.proto
+	if !ours || st.RemoteAddrKind != st.BaseAddrKind || st.RemoteAddr != st.BaseAddr || st.RemotePortKind != st.BasePortKind || st.RemotePort != st.BasePort {
+		w.lost(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer leaves with translated addresses that the client does not know"})
+		return
+	}
 	w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")
 }
 

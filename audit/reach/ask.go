@@ -136,6 +136,7 @@ func (e *Evaluator) destinations(ns *Namespace, q Query, f firewall.Family, in *
 
 // run walks the class of all given sources to one destination.
 func (w *walk) run(ns *Namespace, q Query, f firewall.Family, to netip.Addr, in *firewall.Link, local bool, from firewall.Ranges) {
+	w.proto = q.Proto
 	ports := unprivileged()
 	if q.FromPort != 0 {
 		ports = firewall.Single(firewall.Num(uint64(q.FromPort)))

@@ -72,10 +72,19 @@ func (g *generator) nftBase(t *table, name string) *chain {
 	return &chain{name: name, head: fmt.Sprintf("type %s hook %s priority %s; policy %s;", typ, hook, prio, policy)}
 }
 
+// plain is a transport protocol that may stand in a concatenation.
+func (g *generator) plain() string {
+	if g.l4 == "udp" {
+		return "udp"
+	}
+	return "tcp"
+}
+
 func (c *chain) is(word string) bool { return strings.Contains(c.head, word) }
 
 func (g *generator) nftRule(t *table, c *chain, users int) string {
 	var parts []string
+	g.l4 = pick(g, "tcp", "tcp", "udp", "meta l4proto { tcp, udp } th")
 	six := t.family == "ip6" || t.family == "inet" && g.chance(50)
 	for range g.IntN(4) {
 		parts = append(parts, g.nftMatch(t, c, six))
@@ -100,10 +109,7 @@ func (g *generator) nftMatch(t *table, c *chain, six bool) string {
 	if out {
 		src, dst, sport, dport = dst, src, dport, sport
 	}
-	l4 := pick(g, "tcp", "tcp", "udp", "th")
-	if l4 == "th" {
-		l4 = "meta l4proto { tcp, udp } th"
-	}
+	l4 := g.l4
 	switch g.IntN(26) {
 	case 0, 1, 2:
 		return fmt.Sprintf("%s %s %s%s", ip, src, not, g.source(six))
@@ -153,14 +159,17 @@ func (g *generator) nftMatch(t *table, c *chain, six bool) string {
 				return fmt.Sprintf("%s %s %s@s%d", ip, src, not, i)
 			}
 			if strings.Contains(s, "type "+want+" . ") {
-				return fmt.Sprintf("%s %s . tcp %s %s@s%d", ip, src, dport, not, i)
+				return fmt.Sprintf("%s %s . %s %s %s@s%d", ip, src, g.plain(), dport, not, i)
 			}
 			if strings.Contains(s, "type inet_service") {
-				return fmt.Sprintf("tcp %s %s@s%d", dport, not, i)
+				return fmt.Sprintf("%s %s %s@s%d", l4, dport, not, i)
 			}
 		}
 		return "ct state new"
 	case 19:
+		if g.l4 != "tcp" {
+			return "meta l4proto " + g.plain()
+		}
 		return pick(g, "tcp flags syn", "tcp flags & (fin|syn|rst|ack) == syn", "tcp flags & (syn|ack) != syn", "tcp flags != ack")
 	case 20:
 		if six {
@@ -168,9 +177,9 @@ func (g *generator) nftMatch(t *table, c *chain, six bool) string {
 		}
 		return fmt.Sprintf("ip %s & 0.0.0.3 == 0.0.0.%d", src, g.IntN(4))
 	case 21:
-		return fmt.Sprintf("tcp %s %s", sport, pick(g, "1024-65535", "< 30000", ">= 40000", "!= 50000", "1-1023"))
+		return fmt.Sprintf("%s %s %s", l4, sport, pick(g, "1024-65535", "< 30000", ">= 40000", "!= 50000", "1-1023"))
 	case 22:
-		return fmt.Sprintf("ct original proto-dst %s%d", not, g.port())
+		return fmt.Sprintf("meta l4proto tcp ct original proto-dst %s%d", not, g.port())
 	case 23:
 		return pick(g, "ct status dnat", "ct direction original", "ct direction reply", "ct status != dnat")
 	case 24:
@@ -180,7 +189,7 @@ func (g *generator) nftMatch(t *table, c *chain, six bool) string {
 		return "meta mark 0x0"
 	default:
 		a, b := g.portRange()
-		return fmt.Sprintf("%s %s . tcp %s { %s . %d, %s . %d-%d }", ip, src, dport, g.client(six), g.port(), g.client(six), a, b)
+		return fmt.Sprintf("%s %s . %s %s { %s . %d, %s . %d-%d }", ip, src, g.plain(), dport, g.client(six), g.port(), g.client(six), a, b)
 	}
 }
 
@@ -196,7 +205,7 @@ func (g *generator) nftAction(t *table, c *chain, six bool, users int) string {
 		return "drop"
 	case n < 9:
 		if c.is("hook prerouting") || c.is("hook input") {
-			return pick(g, "reject", "meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited", "reject with icmpx host-unreachable", "reject with icmpx port-unreachable", "reject with icmpx no-route")
+			return pick(g, "reject", "meta l4proto "+g.plain()+" reject", g.icmpReject(t))
 		}
 		return "drop"
 	case n < 13:
@@ -218,7 +227,7 @@ func (g *generator) nftAction(t *table, c *chain, six bool, users int) string {
 		if c.is("hook output") || c.is("hook postrouting") {
 			dport = "sport"
 		}
-		return fmt.Sprintf("tcp %s vmap { %d : %s, %d-%d : %s }", dport, g.ports[0], pick(g, "accept", "drop"), g.ports[1], g.ports[1]+1, pick(g, "accept", "drop", "return", "continue"))
+		return fmt.Sprintf("%s %s vmap { %d : %s, %d-%d : %s }", g.l4, dport, g.ports[0], pick(g, "accept", "drop"), g.ports[1], g.ports[1]+1, pick(g, "accept", "drop", "return", "continue"))
 	case n < 19:
 		return "ct state vmap { " + pick(g, "new : accept", "new : drop", "new : continue, established : accept", "established : accept, invalid : drop") + " }"
 	case n < 20:
@@ -248,6 +257,19 @@ func (g *generator) nftAction(t *table, c *chain, six bool, users int) string {
 	}
 }
 
+func (g *generator) icmpReject(t *table) string {
+	switch {
+	case g.l4 == "tcp" && g.chance(40):
+		return "reject with tcp reset"
+	case t.family == "inet":
+		return "reject with icmpx type " + pick(g, "admin-prohibited", "host-unreachable", "port-unreachable", "no-route")
+	case t.family == "ip":
+		return "reject with icmp type " + pick(g, "admin-prohibited", "host-unreachable", "port-unreachable", "net-unreachable", "host-prohibited", "prot-unreachable")
+	default:
+		return "reject with icmpv6 type " + pick(g, "admin-prohibited", "addr-unreachable", "port-unreachable", "no-route")
+	}
+}
+
 func (g *generator) nftNAT(t *table, c *chain, six bool) string {
 	proto := "ip"
 	if six {
@@ -257,7 +279,7 @@ func (g *generator) nftNAT(t *table, c *chain, six bool) string {
 	if six {
 		to = "[" + to + "]"
 	}
-	l4 := pick(g, "tcp", "udp")
+	l4 := g.plain()
 	switch {
 	case c.is("hook input"):
 		return fmt.Sprintf("meta l4proto %s accept", l4)

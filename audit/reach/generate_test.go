@@ -87,7 +87,8 @@ func (rs *ruleset) String() string {
 type generator struct {
 	*rand.Rand
 	vocabulary
-	undecidable bool // may draw what a reading cannot tell
+	undecidable bool   // may draw what a reading cannot tell
+	l4          string // what the rule being drawn speaks of
 }
 
 func pick[T any](g *generator, of ...T) T { return of[g.IntN(len(of))] }

@@ -200,13 +200,55 @@ func (w *walk) routeBack(ns *Namespace, c firewall.Class) []routed {
 	})
 }
 
-// routeOut is the route of an answer made here.
-func (w *walk) routeOut(ns *Namespace, c firewall.Class) []routed {
-	if c.State.LocalUnknown {
+// Destinations that IPv6 looks up with a given interface only (rt6_need_strict).
+var (
+	linkLocal6 = firewall.Prefix(netip.MustParsePrefix("fe80::/10"))
+	loopback6  = firewall.Prefix(netip.MustParsePrefix("::1/128"))
+)
+
+// routeAnswer is the route of an answer to a packet that came in by a link.
+// IPv6 answers a link-local peer by the interface it came in by; and a RST to
+// ::1 is looked up by the interface whose route made the destination local
+// (tcp_v6_send_response: rt6_need_strict, tcp_v6_iif), so that one for another
+// address than ::1 finds no route.
+func (w *walk) routeAnswer(ns *Namespace, c firewall.Class, kind firewall.AnswerKind, in *firewall.Link) []routed {
+	if c.State.Family == firewall.IPv4 || c.State.RemoteAddrKind != firewall.RemoteSame {
+		return w.routeOut(ns, c, nil)
+	}
+	var out []routed
+	rest := c
+	if d := c; !c.Remote.Intersect(linkLocal6).Empty() {
+		d.Remote = c.Remote.Intersect(linkLocal6)
+		rest.Remote = rest.Remote.Minus(linkLocal6)
+		out = append(out, w.routeOut(ns, d, in)...)
+	}
+	if d := c; kind == firewall.AnswerReset && !c.Remote.Intersect(loopback6).Empty() {
+		d.Remote = loopback6
+		rest.Remote = rest.Remote.Minus(loopback6)
+		for _, a := range ns.Route.Addrs {
+			if a.Family == firewall.IPv6 && firewall.AddrValue(a.Local) == c.State.Local {
+				in = a.Link.Link
+			}
+		}
+		out = append(out, w.routeOut(ns, d, in)...)
+	}
+	if !rest.Remote.Empty() {
+		out = append(out, w.routeOut(ns, rest, nil)...)
+	}
+	return out
+}
+
+// routeOut is the route of an answer made here; oif restricts it to a link.
+func (w *walk) routeOut(ns *Namespace, c firewall.Class, oif *firewall.Link) []routed {
+	src := c.State.Local
+	switch {
+	case c.State.LocalUnknown && (c.State.Proto == firewall.ICMP || c.State.Proto == firewall.ICMPv6):
+		src = firewall.Value{} // chosen by the route
+	case c.State.LocalUnknown:
 		return []routed{{class: c, verdict: routeUnknown, why: "the address the answer comes from"}}
 	}
 	rs := w.overRemote(ns, c, func(dsts firewall.Ranges) []route.Part {
-		return ns.Route.Output(key(&c), dsts, c.State.Local, nil)
+		return ns.Route.Output(key(&c), dsts, src, oif)
 	})
 	return overLo(rs)
 }

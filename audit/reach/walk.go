@@ -9,6 +9,7 @@ import (
 // walk is one question on its way.
 type walk struct {
 	e          *Evaluator
+	proto      firewall.Proto // of the question
 	envs       map[*Namespace]*firewall.Env
 	record     firewall.RecordLevel
 	logAccepts bool
