@@ -39,6 +39,9 @@ func (r *run) present(op fw.Operand) {
 	if alwaysPresent(op.Field.Kind) {
 		return
 	}
+	if f := op.Field; f.Kind == fw.FieldPayload && f.A == baseNetwork && f.B+f.C <= 20 {
+		return // inside the smallest IP header
+	}
 	n := op.Len
 	r.stmts = append(r.stmts, r.intern(fw.Match{Operand: fw.Operand{Field: op.Field, Len: n, Mask: fw.MaxValue(n)}, In: fw.All(n)}))
 }
@@ -69,9 +72,17 @@ func alwaysPresent(k fw.FieldKind) bool {
 	return false
 }
 
-// match appends a match and learns from it.
+// match appends a match and learns from it. Two matches in a row on the same
+// thing become one: nft writes a range as two comparisons.
 func (r *run) match(m fw.Match) {
 	r.g.learn(&m)
+	r.flush()
+	if n := len(r.stmts); n > 0 && !m.Invert && !m.WantAbsent {
+		if last, ok := r.stmts[n-1].(*fw.Match); ok && !last.Invert && !last.WantAbsent && last.Operand == m.Operand {
+			r.stmts = r.stmts[:n-1]
+			m.In = last.In.Intersect(m.In)
+		}
+	}
 	r.emit(r.intern(m))
 }
 

@@ -25,7 +25,7 @@ func (r *run) load(t *table, i int, op fw.Operand, n int, host bool) {
 func (r *run) loadUnknown(t *table, i, n int, why string) {
 	op := fw.Plain(fw.FieldUnknown, n)
 	op.Why = why
-	r.load(t, i, op, n, true)
+	r.load(t, i, op, n, n <= 8)
 }
 
 func field(k fw.FieldKind, a uint32, n int) fw.Operand {
@@ -392,6 +392,10 @@ func (r *run) exthdr(t *table) {
 			r.loadUnknown(t, 1, 1, "whether the packet has "+exthdrNames[op])
 		}
 		return
+	}
+	if op == exthdrIPv6 {
+		// Without the header the load fails.
+		r.match(fw.Match{Operand: field(fw.FieldExtHdr, typ, 1), In: fw.Single(fw.Num(1))})
 	}
 	if n < 1 || n > 16 {
 		n = min(max(n, 1), registerBytes)

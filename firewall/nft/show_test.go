@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -180,6 +181,7 @@ func showElements(s *fw.Set) string {
 		}
 		out = append(out, one)
 	}
+	slices.Sort(out) // hashed sets have no order
 	if s.HasCatchAll {
 		out = append(out, "*:"+showDatum(s.CatchAll))
 	}
