@@ -170,3 +170,7 @@ func pad(s string, width int) string {
 	}
 	return s
 }
+
+// Clean makes text harmless for a terminal, for the one-line messages of the
+// program beside its reports.
+func Clean(s string) string { return clean(s, false) }

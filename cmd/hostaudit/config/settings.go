@@ -214,3 +214,16 @@ func mapped(in []string, f func(string) string) []string {
 	}
 	return out
 }
+
+// Restrict holds the format to those that a command has: one that was asked for
+// is refused, one from a file gives way to text.
+func (s *Settings) Restrict(formats ...string) error {
+	if len(formats) == 0 || slices.Contains(formats, s.Format) {
+		return nil
+	}
+	if s.FormatAsked {
+		return fmt.Errorf("format %q: this command has %s", s.Format, strings.Join(formats, ", "))
+	}
+	s.Format = "text"
+	return nil
+}

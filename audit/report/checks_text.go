@@ -1,0 +1,86 @@
+package report
+
+import (
+	"io"
+	"strings"
+
+	"github.com/hostaudit/hostaudit/audit"
+)
+
+// CheckRow is a check in JSON.
+type CheckRow struct {
+	ID       string         `json:"id"`
+	Title    string         `json:"title"`
+	Doc      string         `json:"doc"`
+	Severity audit.Severity `json:"severity"`
+	Findings []string       `json:"findings"`
+	Needs    []audit.Need   `json:"needs"`
+	Fix      audit.Fix      `json:"fix"`
+	Causes   []audit.Cause  `json:"causes"`
+	Refs     []string       `json:"refs"`
+}
+
+// Catalogue lists checks for JSON.
+func Catalogue(checks []*audit.Check) []CheckRow {
+	out := []CheckRow{}
+	for _, c := range checks {
+		row := CheckRow{c.ID, c.Title, c.Doc, c.Severity, c.FindingIDs(), c.Needs, c.Fix, c.Causes, c.Refs}
+		if row.Causes == nil {
+			row.Causes = []audit.Cause{}
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// ChecksText lists the catalogue for people.
+func ChecksText(w io.Writer, checks []*audit.Check, o Options) error {
+	p := newPrinter(o)
+	var rows [][]cell
+	for _, c := range checks {
+		rows = append(rows, []cell{plainCell(c.ID), plainCell(string(c.Severity)), plainCell(c.Title)})
+	}
+	p.table("", []int{48, 8, 0}, rows)
+	p.blank()
+	p.text(dim, "", "", "hostaudit checks ID explains one, or one of its findings.")
+	return p.flush(w)
+}
+
+// CheckText explains one check for people.
+func CheckText(w io.Writer, c *audit.Check, o Options) error {
+	p := newPrinter(o)
+	p.text(bold, "", "  ", c.ID+": "+c.Title)
+	p.blank()
+	for _, line := range strings.Split(strings.TrimSpace(c.Doc), "\n") {
+		hang := line[:len(line)-len(strings.TrimLeft(line, " "))]
+		p.text(normal, hang, hang, strings.TrimLeft(line, " "))
+	}
+	p.blank()
+	field := func(name, text string) {
+		if text != "" {
+			p.text(normal, p.paint(dim, pad(name, 10)), "          ", text)
+		}
+	}
+	field("severity", "up to "+string(c.Severity))
+	if ids := c.FindingIDs(); len(ids) > 1 || ids[0] != c.ID {
+		field("findings", strings.Join(ids, ", "))
+	}
+	causes := make([]string, len(c.Causes))
+	for i, x := range c.Causes {
+		causes[i] = string(x)
+	}
+	field("clients", strings.Join(causes, ", "))
+	needs := make([]string, len(c.Needs))
+	for i, n := range c.Needs {
+		needs[i] = string(n)
+	}
+	field("looks at", strings.Join(needs, ", "))
+	for i, r := range c.Refs {
+		name := "more"
+		if i > 0 {
+			name = ""
+		}
+		field(name, r)
+	}
+	return p.flush(w)
+}
