@@ -19,7 +19,7 @@ import (
 type Namespace struct {
 	Inode uint64 `json:"inode"` // its identity while the machine runs
 	// Name is what the operator calls it: the name of a mount (`ip netns add
-	// NAME`), a container, or "pid 123"; "" for the one we run in.
+	// NAME`), a container ("docker web"), "host", or "pid 123"; "" for the one we run in.
 	Name HostText `json:"name"`
 	// Own is the namespace of the caller, First the machine's first one (that of
 	// process 1; never set where a pid namespace hides that process).
@@ -109,8 +109,9 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 		}
 	}
 
+	containers := newContainerNames("")
 	for _, n := range found {
-		n.name(&r, dir)
+		n.name(&r, dir, containers)
 		out.List = append(out.List, *n)
 	}
 	slices.SortFunc(out.List, func(a, b Namespace) int {
@@ -127,18 +128,21 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 	return out, nil
 }
 
-func (n *Namespace) name(r *procReader, proc int) {
+func (n *Namespace) name(r *procReader, proc int, containers *containerNames) {
 	if n.PID != 0 && !n.First {
 		if b, err := r.read(proc, strconv.Itoa(n.PID)+"/cgroup", maxProcFile, single); err == nil {
 			if p, err := parseCgroup(b); err == nil {
 				n.Container = containerOf(p)
+				containers.fill(n.Container)
 			}
 		}
 	}
 	switch {
 	case n.Own:
-	case strings.HasPrefix(string(n.Path), "/run/netns/"), n.Path != "" && n.Container == nil:
+	case n.Path != "" && n.Container == nil:
 		n.Name = HostText(path.Base(string(n.Path)))
+	case n.Container != nil && n.Container.Name != "":
+		n.Name = HostText(n.Container.Runtime+" ") + n.Container.Name
 	case n.Container != nil:
 		n.Name = HostText(n.Container.Runtime + " " + short(string(n.Container.ID)))
 	case n.First:

@@ -48,7 +48,7 @@ type Owners struct {
 // OwnerOptions steer [ReadOwners]. The zero value is the usual search.
 type OwnerOptions struct {
 	Proc string // where procfs is mounted, "" is /proc
-	// Root is where /etc/passwd lies, "" is /.
+	// Root is where /etc/passwd and the state of container runtimes lie, "" is /.
 	Root string
 	// FirstOnly stops as soon as each socket has one owner; sockets shared by
 	// several processes then show only some of them.
@@ -97,8 +97,10 @@ func ReadOwners(ctx context.Context, inodes []uint32, opt OwnerOptions) (*Owners
 	if err != nil {
 		o.Gaps = append(o.Gaps, Gap{What: "user names", Why: err.Error()})
 	}
+	containers := newContainerNames(opt.Root)
 	for i := range o.Processes {
 		o.Processes[i].User = HostText(names[o.Processes[i].UID])
+		containers.fill(o.Processes[i].Container)
 	}
 	if o.Denied > 0 {
 		o.Gaps = append(o.Gaps, Gap{What: fmt.Sprintf("owners: %d of %d processes", o.Denied, o.Looked+o.Denied), Why: "may not be looked into without more privilege"})

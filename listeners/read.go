@@ -186,6 +186,7 @@ func merge(diag, proc []Socket) []Socket {
 }
 
 func (r *reader) add(socks []Socket) {
+	r.table.Listeners = slices.Grow(r.table.Listeners, len(socks))
 	for _, s := range socks {
 		r.table.Listeners = append(r.table.Listeners, Listener{Socket: s, Unowned: NotLookedUp})
 	}
@@ -208,7 +209,7 @@ var errTooMany = errors.New("more than a million listening sockets")
 // until a repetition brings nothing new, and what the last one lacks is asked
 // for by its port: closed, or only skipped.
 func (r *reader) diag(ctx context.Context, q sockdiag.Query) ([]Socket, error) {
-	all, pieces, err := r.dumpOnce(ctx, q)
+	all, pieces, err := r.dumpOnce(ctx, q, 0)
 	if err != nil || pieces <= 1 {
 		return all, err
 	}
@@ -219,7 +220,7 @@ func (r *reader) diag(ctx context.Context, q sockdiag.Query) ([]Socket, error) {
 	}
 	n := 1
 	for fresh := true; fresh && n < maxDumps; n++ {
-		got, _, err := r.dumpOnce(ctx, q)
+		got, _, err := r.dumpOnce(ctx, q, len(all))
 		fresh = false
 		for _, s := range got {
 			i, known := at[s.Cookie]
@@ -260,7 +261,7 @@ func (r *reader) closed(ctx context.Context, q sockdiag.Query, all []Socket, las
 	for _, port := range slices.Sorted(maps.Keys(doubtful)) { // a recording replays in the same order
 		one := q
 		one.Port = port
-		got, pieces, err := r.dumpOnce(ctx, one)
+		got, pieces, err := r.dumpOnce(ctx, one, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -274,10 +275,11 @@ func (r *reader) closed(ctx context.Context, q sockdiag.Query, all []Socket, las
 	return gone, nil
 }
 
-// dumpOnce reads one dump and tells in how many pieces its records came.
-func (r *reader) dumpOnce(ctx context.Context, q sockdiag.Query) (socks []Socket, pieces int, err error) {
+// dumpOnce reads one dump, of about as many sockets as expected, and tells in how
+// many pieces its records came.
+func (r *reader) dumpOnce(ctx context.Context, q sockdiag.Query, expected int) (socks []Socket, pieces int, err error) {
 	for range maxRetry {
-		socks, pieces = nil, 0
+		socks, pieces = make([]Socket, 0, expected), 0
 		err = r.src.Dump(ctx, q, func(datagram []byte) error {
 			before := len(socks)
 			err := sockdiag.Records(datagram, r.order, func(rec sockdiag.Record) error {
