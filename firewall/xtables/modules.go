@@ -77,7 +77,7 @@ var matches = map[string][]decoder{
 	"eui64":      {{0, 0, matchEUI64}},
 
 	// The content, and programs.
-	"string":  {{0, 165, matchString}, {1, 165, matchString}},
+	"string":  {{0, 149, matchString}, {1, 149, matchString}},
 	"u32":     {{0, 2, matchU32}},
 	"bpf":     {{0, 2, matchBPF}, {1, 8, matchBPF}},
 	"osf":     {{0, 48, matchOSF}},

@@ -1,10 +1,125 @@
 package xtables
 
 // matchAlias and targetAlias name modules that are printed by another name.
-var matchAlias = map[string]func(Ext) string{}
+var matchAlias = map[string]func(Ext) string{"conntrack": conntrackAlias}
 
-var targetAlias = map[string]func(Ext) string{}
+var targetAlias = map[string]func(Ext) string{"CT": ctAlias}
 
-var matchSavers = map[string][]saver{}
+var matchSavers = map[string][]saver{
+	"tcp":       {{0, 12, saveTCP}},
+	"udp":       {{0, 9, saveUDP}},
+	"udplite":   {{0, 9, saveUDP}},
+	"sctp":      {{0, 292, saveSCTP}},
+	"dccp":      {{0, 15, saveDCCP}},
+	"icmp":      {{0, 4, saveICMP}},
+	"icmp6":     {{0, 4, saveICMPv6}},
+	"multiport": {{0, 32, saveMultiport0}, {1, 48, saveMultiport1}},
+	"esp":       {{0, 9, saveESP}},
+	"ah":        {{0, 9, saveAH}},
+	"ipcomp":    {{0, 10, saveIPComp}},
+	"l2tp":      {{0, 11, saveL2TP}},
 
-var targetSavers = map[string][]saver{}
+	"state":     {{0, 4, saveState}},
+	"conntrack": {{1, 152, saveConntrack1}, {2, 154, saveConntrack2}, {3, 162, saveConntrack3}},
+	"connmark":  {{1, 9, saveMark}},
+	"connlabel": {{0, 4, saveConnlabel}},
+	"connbytes": {{0, 18, saveConnbytes}},
+	"connlimit": {{0, 20, saveConnlimit0}, {1, 24, saveConnlimit1}},
+	"helper":    {{0, 34, saveHelper}},
+
+	"addrtype": {{0, 12, saveAddrtype0}, {1, 8, saveAddrtype1}},
+	"iprange":  {{1, 65, saveIPRange}},
+	"mac":      {{0, 12, saveMAC}},
+	"physdev":  {{0, 66, savePhysdev}},
+	"pkttype":  {{0, 8, savePktType}},
+	"devgroup": {{0, 20, saveDevgroup}},
+	"rpfilter": {{0, 1, saveRPFilter}},
+	"policy":   {{0, 308, savePolicy}},
+	"realm":    {{0, 9, saveRealm}},
+	"mark":     {{1, 9, saveMark}},
+	"cpu":      {{0, 8, saveCPU}},
+	"cluster":  {{0, 16, saveCluster}},
+	"ipvs":     {{0, 40, saveIPVS}},
+
+	"owner":  {{1, 18, saveOwner}},
+	"socket": {{0, 0, nil}, {1, 1, saveSocket}, {2, 1, saveSocket}, {3, 1, saveSocket}},
+	"cgroup": {{0, 8, saveCgroup0}, {1, 4104, saveCgroup1}, {2, 516, saveCgroup2}},
+
+	"set":    {{0, 32, saveSet0}, {1, 4, saveSet1}, {2, 4, saveSet2}, {3, 44, saveSet3}, {4, 44, saveSet4}},
+	"recent": {{0, 211, saveRecent0}, {1, 228, saveRecent1}},
+
+	"limit":     {{0, 8, saveLimit}},
+	"hashlimit": {{1, 46, saveHashlimit1}, {2, 294, saveHashlimit2}, {3, 298, saveHashlimit3}},
+	"quota":     {{0, 16, saveQuota}},
+	"statistic": {{0, 16, saveStatistic}},
+	"time":      {{0, 22, saveTime}},
+	"rateest":   {{0, 52, saveRateest}},
+	"nfacct":    {{0, 32, saveNFAcct}, {1, 32, saveNFAcct}},
+
+	"ttl":        {{0, 2, saveTTL}},
+	"hl":         {{0, 2, saveHL}},
+	"length":     {{0, 5, saveLength}},
+	"dscp":       {{0, 2, saveDSCP}},
+	"tos":        {{1, 3, saveTOS}},
+	"ecn":        {{0, 4, saveECN}},
+	"tcpmss":     {{0, 5, saveTCPMSS}},
+	"frag":       {{0, 14, saveFrag}},
+	"rt":         {{0, 277, saveRT}},
+	"hbh":        {{0, 39, saveHopByHop}},
+	"dst":        {{0, 39, saveDstOpts}},
+	"mh":         {{0, 3, saveMH}},
+	"ipv6header": {{0, 3, saveIPv6Header}},
+	"srh":        {{0, 10, saveSRH0}, {1, 108, saveSRH1}},
+	"eui64":      {{0, 0, nil}},
+
+	"string":  {{0, 150, saveString0}, {1, 150, saveString1}},
+	"u32":     {{0, 2, saveU32}},
+	"bpf":     {{0, 4, saveBPF0}, {1, 8, saveBPF1}},
+	"osf":     {{0, 48, saveOSF}},
+	"comment": {{0, 0, saveComment}},
+}
+
+var targetSavers = map[string][]saver{
+	"REJECT":   {{0, 4, saveReject}},
+	"NFQUEUE":  {{0, 2, saveNFQueue0}, {1, 4, saveNFQueue1}, {2, 6, saveNFQueue2}, {3, 6, saveNFQueue3}},
+	"SYNPROXY": {{0, 4, saveSynproxy}},
+	"TPROXY":   {{0, 14, saveTProxy0}, {1, 26, saveTProxy1}},
+
+	"DNAT":       {{0, 20, saveNAT0("--to-destination")}, {1, 40, saveNAT1("--to-destination")}, {2, 42, saveNAT2("--to-destination")}},
+	"SNAT":       {{0, 20, saveNAT0("--to-source")}, {1, 40, saveNAT1("--to-source")}, {2, 42, saveNAT2("--to-source")}},
+	"MASQUERADE": {{0, 20, saveToPorts}},
+	"REDIRECT":   {{0, 20, saveToPorts}},
+	"NETMAP":     {{0, 20, saveNetmap}},
+	"DNPT":       {{0, 34, saveNPT}},
+	"SNPT":       {{0, 34, saveNPT}},
+	"CLUSTERIP":  {{0, 16, saveClusterIP}},
+
+	"NOTRACK":     {{0, 0, nil}},
+	"CT":          {{0, 28, saveCT0}, {1, 60, saveCT1}, {2, 60, saveCT1}},
+	"CONNMARK":    {{1, 13, saveConnmark1}, {2, 15, saveConnmark2}},
+	"CONNSECMARK": {{0, 1, saveConnsecmark}},
+
+	"MARK":     {{0, 4, saveMark0}, {1, 9, saveMark1}, {2, 8, saveMark2}},
+	"HMARK":    {{0, 56, saveHMark}},
+	"SECMARK":  {{0, 8, saveSecmark0}, {1, 260, saveSecmark1}},
+	"CLASSIFY": {{0, 4, saveClassify}},
+	"SET":      {{0, 64, saveSETTarget0}, {1, 8, saveSETTarget1}, {2, 16, saveSETTarget2}, {3, 20, saveSETTarget3}},
+
+	"TTL":         {{0, 2, saveTTLTarget}},
+	"HL":          {{0, 2, saveHLTarget}},
+	"TCPMSS":      {{0, 2, saveTCPMSSTarget}},
+	"TCPOPTSTRIP": {{0, 32, saveTCPOptStrip}},
+	"DSCP":        {{0, 1, saveDSCPTarget}},
+	"TOS":         {{1, 2, saveTOSTarget}},
+	"ECN":         {{0, 3, saveECNTarget}},
+	"CHECKSUM":    {{0, 1, saveChecksum}},
+
+	"LOG":       {{0, 32, saveLog}},
+	"NFLOG":     {{0, 76, saveNFLog}},
+	"TRACE":     {{0, 0, nil}},
+	"AUDIT":     {{0, 1, saveAudit}},
+	"LED":       {{0, 32, saveLED}},
+	"IDLETIMER": {{0, 32, saveIdletimer0}, {1, 34, saveIdletimer1}},
+	"RATEEST":   {{0, 18, saveRateestTarget}},
+	"TEE":       {{1, 32, saveTEE}},
+}
