@@ -50,6 +50,7 @@ const (
 	blobProbe     = "probe/local-routes"
 	blobTrieStat  = "net/fib_triestat"
 	allForwarding = "sys/net/ipv6/conf/all/forwarding"
+	osRelease     = "sys/kernel/osrelease"
 )
 
 // conf4All are the net.ipv4.conf.all keys that are combined with an interface's
@@ -108,7 +109,7 @@ func Acquire(ctx context.Context) (*Capture, error) {
 		}
 		c.Blobs[q.name] = blob(data, err)
 	}
-	names := []string{blobTrieStat, allForwarding}
+	names := []string{blobTrieStat, allForwarding, osRelease}
 	names = append(names, globals...)
 	for _, k := range conf4All {
 		names = append(names, "sys/net/ipv4/conf/all/"+k)

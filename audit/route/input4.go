@@ -20,7 +20,8 @@ func prefixes(texts ...string) firewall.Ranges {
 // The address ranges with a fixed meaning (include/linux/in.h ipv4_is_*,
 // include/net/ipv6.h). They are never changed.
 var (
-	zeronet4       = prefixes("0.0.0.0/8")
+	zeronet4       = prefixes("0.0.0.0/32")
+	oldZeronet4    = prefixes("0.0.0.0/8").Minus(zeronet4)
 	loopback4      = prefixes("127.0.0.0/8")
 	multicast4     = prefixes("224.0.0.0/4")
 	localMulticast = prefixes("224.0.0.0/24")
@@ -53,8 +54,13 @@ func (t *Table) input4(q *query, set firewall.Ranges) []Part {
 	on(varySrc, multicast4, martian("a multicast address cannot be a source"))
 	on(varySrc, lbcast4, martian("the broadcast address cannot be a source"))
 	t.broadcast4(q, &p)
-	on(varySrc, zeronet4, martian("0.0.0.0/8 cannot be a source"))
-	on(varyDst, zeronet4, Verdict{Kind: Drop, Why: MartianDestination, Witness: Witness{Text: "0.0.0.0/8 cannot be a destination"}})
+	on(varySrc, zeronet4, martian("0.0.0.0 cannot be a source"))
+	on(varyDst, zeronet4, Verdict{Kind: Drop, Why: MartianDestination, Witness: Witness{Text: "0.0.0.0 cannot be a destination"}})
+	if t.oldZeronet {
+		v := Verdict{Unknown: "kernels before 5.3 take no packet from or to 0.0.0.0/8"}
+		on(varySrc, oldZeronet4, v)
+		on(varyDst, oldZeronet4, v)
+	}
 	localnet, why, text := t.or4(q.in, conf4RouteLocalnet, "route_localnet")
 	if localnet != yes {
 		v := Verdict{Kind: Drop, Why: RouteLocalnet, Witness: Witness{SysctlWitness, text}}
@@ -104,7 +110,7 @@ func (t *Table) broadcast4(q *query, p *painter) {
 	}
 }
 
-// brdInput is the label brd_input: the source is checked, except 0/8.
+// brdInput is the label brd_input: the source is checked, except 0.0.0.0.
 func (t *Table) brdInput(q *query, set firewall.Ranges) []Part {
 	ok := Verdict{Kind: Local, Link: q.in.Link, Broadcast: true}
 	if set.Empty() {

@@ -66,6 +66,9 @@ func (t *Table) routed6(q *query, fl *flow, r routed) []Part {
 	case typeLocal, typeAnycast:
 		return whole(r.addrs, Verdict{Kind: Local, Link: link.Link, Anycast: r.route.Type == typeAnycast})
 	case typeUnicast:
+		if r.route.rejects() {
+			return whole(r.addrs, Verdict{Kind: Drop, Why: Unreachable, Witness: Witness{RouteWitness, r.route.String()}, ICMP: icmp6(unix.ENETUNREACH)})
+		}
 	default:
 		return whole(r.addrs, Verdict{Unknown: "a route of type " + typeName(r.route.Type)})
 	}

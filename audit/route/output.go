@@ -56,13 +56,16 @@ func (t *Table) output4(o *sending, set firewall.Ranges) []Part {
 		noSuch := Witness{Text: o.src.Addr(firewall.IPv4).String() + " is no address of this host"}
 		if o.oif == nil {
 			v := fail(unix.ENETUNREACH, NoSuchSource, noSuch)
-			if own != nil {
+			switch {
+			case t.several4[o.src]:
+				v = Verdict{Unknown: "several interfaces have the source address, and the last to get it is taken"}
+			case own != nil:
 				v = t.leave4(o, own, Verdict{Kind: Send, Broadcast: true, Hops: []NextHop{{Link: own.Link}}})
 			}
 			p.take(multicast4.Union(lbcast4), v)
 		}
 		if own == nil && !o.AnySource {
-			p.rest(fail(unix.EINVAL, NoSuchSource, noSuch))
+			p.rest(fail(unix.ENETUNREACH, NoSuchSource, noSuch))
 			return p.parts()
 		}
 	}
@@ -85,14 +88,19 @@ func (t *Table) output4(o *sending, set firewall.Ranges) []Part {
 		q := painter{left: r.addrs}
 		v := t.sent4(o, &fl, r)
 		if v.Kind == Send {
-			q.take(zeronet4, fail(unix.EINVAL, MartianDestination, Witness{Text: "0.0.0.0/8 cannot be a destination"}))
+			q.take(zeronet4, fail(unix.EINVAL, MartianDestination, Witness{Text: "0.0.0.0 cannot be a destination"}))
 			special := v
 			special.Broadcast = true
 			if !lbcast4.Intersect(q.left).Empty() {
 				special.Hops = withoutGateways(special.Hops)
 				q.take(lbcast4, special)
 			}
+			// "If multicast route do not exist use default one, but do not
+			// gateway in this case."
 			special.Hops = v.Hops
+			if r.route != nil && r.route.Dst.Bits() < 4 {
+				special.Hops = withoutGateways(v.Hops)
+			}
 			q.take(multicast4, special)
 		}
 		q.rest(v)
@@ -153,6 +161,11 @@ func (t *Table) sent4(o *sending, fl *flow, r routed) Verdict {
 	case r.err != 0 && o.oif != nil:
 		// "Apparently, routing tables are wrong. Assume, that the destination
 		// is on link."
+		if o.src.IsZero() {
+			chosen := *o
+			chosen.src, _ = t.selectAddr4(o.oif, firewall.Value{}, unix.RT_SCOPE_LINK)
+			o = &chosen
+		}
 		return t.leave4(o, o.oif, Verdict{Kind: Send, Hops: []NextHop{{Link: o.oif.Link}}})
 	case r.err != 0:
 		why, w := failure(r)
@@ -167,6 +180,14 @@ func (t *Table) sent4(o *sending, fl *flow, r routed) Verdict {
 	hops, why := t.outputHops4(o, fl, r)
 	if why != "" {
 		return Verdict{Unknown: why}
+	}
+	if o.src.IsZero() {
+		// The source is chosen first, and can be one that may not leave.
+		chosen := *o
+		if chosen.src, why = t.sourceOf4(r.route, hops); why != "" {
+			return Verdict{Unknown: why}
+		}
+		o = &chosen
 	}
 	v := Verdict{Kind: Send, Hops: hops, Broadcast: r.route.Type != typeUnicast}
 	for i, h := range hops {
@@ -216,7 +237,7 @@ func (t *Table) output6(o *sending, set firewall.Ranges) []Part {
 		if strict {
 			sub = p.left.Intersect(strict6)
 		}
-		fl.resolve.iface = strict || o.oif != nil
+		fl.resolve.iface = strict || o.oif != nil && (!o.Unbound || o.src.IsZero())
 		for _, r := range t.fibLookup(&fl, sub) {
 			p.out = append(p.out, Part{r.addrs, t.sent6(&fl, r)})
 		}
@@ -241,6 +262,11 @@ func (t *Table) sent6(fl *flow, r routed) Verdict {
 	case typeLocal, typeAnycast:
 		// ip6_rt_get_dev_rcu: copies of local routes hang on lo.
 		return Verdict{Kind: Local, Link: t.lo.Link, Anycast: r.route.Type == typeAnycast}
+	}
+	if r.route.rejects() {
+		// The lookup succeeds, ip6_pkt_discard_out throws the packet away and
+		// tells the sender.
+		return fail(unix.ENETUNREACH, Unreachable, Witness{RouteWitness, r.route.String()})
 	}
 	return Verdict{Kind: Send, Hops: t.hops(r.result, fl.resolve), Broadcast: r.route.Type == typeMulticast}
 }

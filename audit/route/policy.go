@@ -24,6 +24,10 @@ type Key struct {
 	// AnySource: the source need not be an address of this host
 	// (FLOWI_FLAG_ANYSRC: transparent sockets). Output only.
 	AnySource bool
+	// Unbound: the output interface is the kernel's own choice, not that of a
+	// bound socket: a RST or ICMP error to a link-local address. IPv6 does
+	// not insist on it then. Output only.
+	Unbound bool
 }
 
 // flow is one lookup. One of src and dst varies: that of the set the lookup is
@@ -104,33 +108,33 @@ func (t *Table) tableLookup(fb *fib, fl *flow, set firewall.Ranges) []tablePart 
 }
 
 // mergedLookup is fib_lookup without rules of one's own: the trie of the local
-// and main table, then the default table, whatever the error.
+// and main table, then the default table. Older kernels go on to the default
+// table, where there is one, even from a route that refuses.
 func (t *Table) mergedLookup(d *domain, fl *flow, set firewall.Ranges) []routed {
 	var out []routed
-	ruleOf := func(r *Route) *Rule {
-		if r == nil {
-			return nil
+	add := func(addrs firewall.Ranges, r result) {
+		p := routed{addrs: addrs, result: r}
+		if p.err == unix.EAGAIN {
+			p.err, p.route = unix.ENETUNREACH, nil
 		}
 		for _, rule := range d.rules {
-			if rule.Table == r.Table {
-				return rule
+			if p.route != nil && rule.Table == p.route.Table {
+				p.rule = rule
+				break
 			}
 		}
-		return nil
+		out = append(out, p)
 	}
 	for _, p := range t.tableLookup(d.merged, fl, set) {
-		if p.unknown != "" || p.err == 0 || !d.defaultTable {
-			if p.err == unix.EAGAIN {
-				p.err, p.route = unix.ENETUNREACH, nil
-			}
-			out = append(out, routed{p.addrs, p.result, ruleOf(p.route)})
+		if p.unknown != "" || p.err == 0 || !d.defaultTable || p.err != unix.EAGAIN && t.stopsAtRefusal {
+			add(p.addrs, p.result)
 			continue
 		}
 		for _, q := range t.tableLookup(d.fibs[tableDefault], fl, p.addrs) {
-			if q.err == unix.EAGAIN {
-				q.err, q.route = unix.ENETUNREACH, nil
+			if p.err != unix.EAGAIN && p.result != q.result {
+				q.result = result{unknown: "whether the default table is asked after a route that refuses differs between kernels"}
 			}
-			out = append(out, routed{q.addrs, q.result, ruleOf(q.route)})
+			add(q.addrs, q.result)
 		}
 	}
 	return out

@@ -99,14 +99,11 @@ func finish6(s hop6) result {
 	if err := typeError(r.Type); err != 0 {
 		return result{err: err, route: r}
 	}
-	if r.rejects() {
-		return result{err: unix.ENETUNREACH, route: r}
-	}
 	return result{route: r, hop: s.hop}
 }
 
 // rejects is fib6_is_reject for a route that has no error type: one that points
-// at the loopback without being local.
+// at the loopback without being local. The lookup itself succeeds.
 func (r *Route) rejects() bool {
 	return r.Family == firewall.IPv6 && r.Type == typeUnicast && len(r.Hops) > 0 &&
 		r.Hops[0].Link != nil && r.Hops[0].Link.Loopback() && !(r.Dst.Addr().IsLoopback())

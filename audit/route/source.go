@@ -133,6 +133,13 @@ func (t *Table) SourceFor(k Key, dst firewall.Value, oif *firewall.Link) (firewa
 		// rt6_get_prefsrc falls to ipv6_dev_get_saddr on the device of the route.
 		return t.sourceFor6(t.link(hops[0].Link), dst)
 	}
+	if bound != nil && multicast4.Union(lbcast4).Contains(dst) {
+		scope := uint8(unix.RT_SCOPE_UNIVERSE)
+		if localMulticast.Union(lbcast4).Contains(dst) {
+			scope = unix.RT_SCOPE_LINK
+		}
+		return t.selectAddr4(bound, firewall.Value{}, scope)
+	}
 	r := t.fibLookup(&fl, firewall.Single(dst))[0]
 	switch {
 	case r.unknown != "":
@@ -148,30 +155,48 @@ func (t *Table) SourceFor(k Key, dst firewall.Value, oif *firewall.Link) (firewa
 		}
 		return dst, true
 	}
-	if r.route.PrefSrc.IsValid() {
-		return firewall.AddrValue(r.route.PrefSrc), true
-	}
 	hops, why := t.outputHops4(&sending{oif: bound}, &fl, r)
 	if why != "" {
 		return firewall.Value{}, false
 	}
-	var addr firewall.Value
+	a, why := t.sourceOf4(r.route, hops)
+	return a, why == "" && !a.IsZero()
+}
+
+// sourceOf4 is fib_result_prefsrc: the source for packets that take a route by
+// one of its hops. It is zero where it is not told but cannot be in 127/8.
+func (t *Table) sourceOf4(r *Route, hops []NextHop) (addr firewall.Value, why string) {
+	if r.PrefSrc.IsValid() {
+		return firewall.AddrValue(r.PrefSrc), ""
+	}
+	loop := false
 	for i, h := range hops {
 		l := t.link(h.Link)
-		if l.vrf() != nil {
-			return firewall.Value{}, false
-		}
 		gw := firewall.Value{}
 		if h.Gateway.Is4() {
 			gw = firewall.AddrValue(h.Gateway)
 		}
-		a, ok := t.selectAddr4(l, gw, r.route.Scope)
-		if !ok || i > 0 && a != addr {
-			return firewall.Value{}, false
+		a, ok := t.selectAddr4(l, gw, r.Scope)
+		if !ok {
+			a = firewall.Value{}
+			for _, o := range t.Addrs {
+				loop = loop || o.Family == firewall.IPv4 && o.Link != t.lo && loopback4.Contains(o.value())
+			}
+		}
+		loop = loop || loopback4.Contains(a)
+		if i > 0 && a != addr {
+			addr = firewall.Value{}
+			if loop {
+				return addr, "which source address is chosen hangs on the way a multipath route takes"
+			}
+			continue
 		}
 		addr = a
 	}
-	return addr, len(hops) > 0
+	if addr.IsZero() && loop {
+		return addr, "the source address hangs on the order the interfaces were made in"
+	}
+	return addr, ""
 }
 
 // selectAddr4 is inet_select_addr. The kernel falls back to other interfaces in

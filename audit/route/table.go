@@ -3,6 +3,7 @@ package route
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,8 +41,16 @@ type Table struct {
 	labels      []addrLabel
 	labelsWhy   string
 	hasVRF      bool
-	ifaddrs4    map[firewall.Value]*Addr
-	settingGap  map[string]string
+	// oldZeronet: a kernel that may be before 5.3, when ipv4_is_zeronet was all
+	// of 0.0.0.0/8.
+	oldZeronet bool
+	// stopsAtRefusal: a kernel known to end the lookup at a blackhole,
+	// unreachable or prohibit route of the main table also without rules of
+	// one's own.
+	stopsAtRefusal bool
+	ifaddrs4       map[firewall.Value]*Addr
+	several4       map[firewall.Value]bool // addresses that more than one link has
+	settingGap     map[string]string
 }
 
 // Settings are keys of the namespace that decide which route an answer takes.
@@ -104,6 +113,7 @@ func Decode(c *Capture) (*Table, error) {
 		byIndex: map[int]*Link{}, byName: map[string]*Link{},
 		all4: map[string]int32{}, unread4: map[string]string{},
 		ifaddrs4: map[firewall.Value]*Addr{}, settingGap: map[string]string{},
+		several4: map[firewall.Value]bool{},
 	}
 	for _, need := range []string{blobLinks, blobAddrs} {
 		if b, ok := c.Blobs[need]; !ok || b.Err != "" {
@@ -145,6 +155,9 @@ func (t *Table) decodeLinks(c *Capture) (err error) {
 	}
 	for _, a := range t.Addrs {
 		if a.Family == firewall.IPv4 {
+			if o := t.ifaddrs4[a.value()]; o != nil && o.Link != a.Link {
+				t.several4[a.value()] = true
+			}
 			t.ifaddrs4[a.value()] = a
 		}
 	}
@@ -307,6 +320,9 @@ func (t *Table) decodeSettings(c *Capture) {
 		DisableIPv6:           get("sys/net/ipv6/conf/all/disable_ipv6") != 0,
 		DropUnicastInL2Mcast6: get("sys/net/ipv6/conf/all/drop_unicast_in_l2_multicast") != 0,
 	}
+	release := string(c.Blobs[osRelease].Data)
+	t.oldZeronet = !atLeast(release, 5, 3, 0)
+	t.stopsAtRefusal = atLeast(release, 6, 18, 44) // seen there
 	t.fwd6 = no
 	switch {
 	case t.settingGap[allForwarding] != "":
@@ -314,6 +330,16 @@ func (t *Table) decodeSettings(c *Capture) {
 	case t.Settings.IPv6Forwarding:
 		t.fwd6 = yes
 	}
+}
+
+// atLeast compares the release of a kernel, "6.18.44-generic"; one that cannot
+// be read is old.
+func atLeast(release string, major, minor, patch int) bool {
+	var v [3]int
+	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &v[0], &v[1], &v[2]); n < 2 {
+		return false
+	}
+	return slices.Compare(v[:], []int{major, minor, patch}) >= 0
 }
 
 // decodeMerged finds out whether a routing rule was ever configured for IPv4. From
