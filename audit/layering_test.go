@@ -34,9 +34,9 @@ type room struct {
 // route and a ruleset is audit/reach and nowhere else. Nobody knows cmd.
 var rooms = map[string]room{
 	"firewall":           {pure: true},
-	"firewall/nft":       {knows: []string{"firewall", "firewall/xtables"}, uses: netlinkLibraries},
-	"firewall/xtables":   {knows: []string{"firewall"}, uses: netlinkLibraries},
-	"firewall/ipset":     {knows: []string{"firewall"}, uses: netlinkLibraries},
+	"firewall/nft":       {knows: []string{"firewall", "firewall/xtables"}, uses: netlinkLibraries, tests: readers},
+	"firewall/xtables":   {knows: []string{"firewall"}, uses: netlinkLibraries, tests: readers},
+	"firewall/ipset":     {knows: []string{"firewall"}, uses: netlinkLibraries, tests: readers},
 	"firewall/owner":     {knows: []string{"firewall"}, uses: []string{"github.com/coreos/go-iptables", "golang.org/x/sys", "gopkg.in/yaml.v3", "go.yaml.in/yaml/v3"}},
 	"listeners":          {knows: []string{"listeners/sockdiag"}, uses: append([]string{"github.com/cilium/ebpf", "github.com/prometheus/procfs"}, netlinkLibraries...)},
 	"listeners/sockdiag": {uses: netlinkLibraries},
