@@ -138,7 +138,7 @@ func (v *Value) IsBoolFlag() bool { return v.scalar.kind == boolean }
 
 // nearest suggests a word of the list that is written almost the same.
 func nearest(s string, words []string) string {
-	best, at := 3, ""
+	best, at := min(3, len(s)/2), ""
 	for _, w := range words {
 		if d := distance(strings.ToLower(s), strings.ToLower(w), best); d < best {
 			best, at = d, w
