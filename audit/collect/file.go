@@ -66,6 +66,13 @@ func decodeFile(r io.Reader, limit int64) (*Capture, error) {
 	case len(c.Taken) > maxNamespaces:
 		return nil, fmt.Errorf("it holds %d network namespaces, more than %d", len(c.Taken), maxNamespaces)
 	}
+	if c.Files != nil {
+		for name, n := range c.Files.Nodes {
+			if n == nil {
+				return nil, fmt.Errorf("damaged: the file %.60q is empty", name)
+			}
+		}
+	}
 	// What follows the object would be lost in silence; the end also proves the
 	// checksum of the compression.
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {

@@ -3,6 +3,7 @@ package collect
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,6 +187,7 @@ func TestLoadRefuses(t *testing.T) {
 		"later version": {save(t, later), "snapshot/v2"},
 		"no namespace":  {save(t, empty), "no network namespace"},
 		"two objects":   {zipped(`{"schema": "hostaudit/snapshot/v1", "namespaces": [{}]} {}`), "more behind"},
+		"hollow files":  {zipped(`{"schema": "hostaudit/snapshot/v1", "namespaces": [{}], "files": {"nodes": {"/etc": null}}}`), "damaged"},
 		"bad address":   {zipped(`{"schema": "hostaudit/snapshot/v1", "namespaces": [{}], "options": {"ask": ["x"]}}`), "x"},
 	} {
 		s, err := Load(bytes.NewReader(c.file))
@@ -227,5 +229,31 @@ func FuzzLoad(f *testing.F) {
 		if (s == nil) == (err == nil) {
 			t.Fatalf("%v, %v", s, err)
 		}
+	})
+}
+
+// FuzzMessages: no message of the kernel, however it comes, makes a decoder of
+// this package panic.
+func FuzzMessages(f *testing.F) {
+	f.Add(seeds[0].Taken[0].Answers[0].Parts[0], false)
+	f.Add(seeds[0].Taken[0].Answers[1].Parts[0], true)
+	f.Add([]byte("TCP  0A090002:0050 rr\n    5  123 0 2 65531 0 0 1 1\nPRETTY_NAME=\"x\"\n"), false)
+	f.Fuzz(func(t *testing.T, b []byte, big bool) {
+		var order binary.ByteOrder = binary.LittleEndian
+		if big {
+			order = binary.BigEndian
+		}
+		var list []answer
+		for _, key := range []string{"links", "qdiscs", "net ip_vs", "net netfilter/nfnetlink_queue", "net pfkey", "net netlink", "ipsec states", "ipsec policies", "nsid 3",
+			"tc filters 2 0xfffffff2", "netfilter hook 2 0", "bpf inventory", "cgroup 5", "legacy tables ip", "legacy info ip filter", "legacy entries ip filter", "ipsets"} {
+			list = append(list, answer{Key: key, Parts: [][]byte{b}})
+		}
+		a := recordedAnswers(list, order)
+		readBeside(0, a, a, 1, []uint64{5}, []other{{inode: 3}})
+		decodeFilter(b, order)
+		decodeHookProgram(b, order)
+		decodeNSID(b, order)
+		prettyName(b)
+		replayFirewall(t.Context(), &rawFirewall{}, a, nil)
 	})
 }

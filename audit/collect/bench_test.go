@@ -1,0 +1,69 @@
+package collect
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
+)
+
+// BenchmarkSmallHost holds a whole reading of a small host (50 listeners, some
+// 300 processes, 200 rules of each of two back ends) against what an operator
+// types instead, turn by turn. The ceiling of the ratio of medians is 0.35
+// (make bench); Quick, since the second of sampling is waited for on purpose.
+func BenchmarkSmallHost(b *testing.B) {
+	lab.Need(b, "nft", "iptables-legacy")
+	for _, tool := range []string{"ss", "sysctl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing(b, "%s", tool)
+		}
+	}
+	l := lab.New(b, lab.Topology{})
+	var specs []lab.Listen
+	for i := range 50 {
+		specs = append(specs, lab.Listen{Proto: lab.TCP, Addr: anyAddr(uint16(8000 + i))})
+	}
+	l.Server.Listen(b, specs...)
+	for range 250 {
+		sleeper(b, 0)
+	}
+	var native, legacy strings.Builder
+	native.WriteString("table ip bench {\n chain c { type filter hook input priority 0;\n")
+	legacy.WriteString("*filter\n:INPUT ACCEPT\n")
+	for i := range 200 {
+		fmt.Fprintf(&native, "ip saddr 10.1.%d.0/24 tcp dport %d drop\n", i, 8000+i)
+		fmt.Fprintf(&legacy, "-A INPUT -s 10.2.%d.0/24 -p tcp --dport %d -j DROP\n", i, 8000+i)
+	}
+	l.Server.Load(b, lab.NFT, native.String()+"}\n}\n")
+	l.Server.Load(b, lab.IPTablesLegacy, legacy.String()+"COMMIT\n")
+
+	median := func(times []time.Duration) float64 {
+		slices.Sort(times)
+		return times[len(times)/2].Seconds()
+	}
+	var ours, theirs []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		s := hostIn(b, l.Server, Options{})
+		ours = append(ours, time.Since(start))
+		if home(s).Ruleset == nil || len(home(s).Listeners.Listeners) < 50 {
+			b.Fatalf("not a whole reading: %v", home(s).Unread)
+		}
+		start = time.Now()
+		for _, argv := range [][]string{{"ss", "-tlnp"}, {"iptables-legacy-save"}, {"nft", "list", "ruleset"}} {
+			if _, err := l.Server.Exec(b.Context(), "", argv...); err != nil {
+				b.Fatal(err)
+			}
+		}
+		// Some keys may be read by nobody; sysctl says so and goes on.
+		l.Server.Exec(b.Context(), "", "sysctl", "-a")
+		theirs = append(theirs, time.Since(start))
+	}
+	b.ReportMetric(median(ours)*1e3, "ms/reading")
+	b.ReportMetric(median(theirs)*1e3, "ms/pipeline")
+	b.ReportMetric(median(ours)/median(theirs), "ratio")
+}
