@@ -1,5 +1,7 @@
 package firewall
 
+import "strings"
+
 // IPSet is a set of the ipset subsystem. Its elements stand in columns, N long
 // or nil where the type has no such part; all are in the order of the kernel's
 // dump.
@@ -142,7 +144,8 @@ func (m *IPSetMatch) split(c *Class, env *Env, s *IPSet, depth int) Parts {
 	case s.N == 0:
 		return allNo(c)
 	}
-	q := ipsetQuery{set: s, class: c, nomatch: m.ReturnNomatch}
+	// Only sets that can have the nomatch flag heed it (IPSET_TYPE_NOMATCH).
+	q := ipsetQuery{set: s, class: c, nomatch: m.ReturnNomatch && strings.HasPrefix(s.Type, "hash:") && strings.Contains(s.Type, "net")}
 	for i, d := range dims {
 		if !q.dimension(d, m.Src[i], env) {
 			return allNo(c)

@@ -204,7 +204,7 @@ func (q *ipsetQuery) parts(f ipsetFound) Parts {
 	if len(out.Maybe) > 0 {
 		out.Why = q.unknown
 		if out.Why == "" {
-			out.Why = "the order of the elements of ipset " + q.set.Name
+			out.Why = "the order in which the kernel keeps the elements of ipset " + q.set.Name
 		}
 	}
 	out.No = minusPieces(c, append(slices.Clone(out.Yes), out.Maybe...))
@@ -282,7 +282,11 @@ func (q *ipsetQuery) findAt(port uint16) (yes, maybe Ranges) {
 			byLevel[level] = l
 		}
 		nomatch := s.Nomatch != nil && s.Nomatch[i]
-		if s.Type == "hash:net,iface" {
+		switch {
+		case s.Type != "hash:net,iface":
+		case s.Physdev != nil && s.Physdev[i]:
+			l.mayCover = append(l.mayCover, nets...)
+		default:
 			l.covers = append(l.covers, nets...)
 		}
 		switch {
@@ -313,8 +317,9 @@ func (q *ipsetQuery) findAt(port uint16) (yes, maybe Ranges) {
 		in, out, covers := NewRanges(l.yes), NewRanges(l.no), NewRanges(l.covers)
 		all = all.Union(in)
 		both := in.Intersect(out)
-		yes = yes.Minus(out).Minus(covers).Union(in).Minus(both)
-		maybe = maybe.Minus(out).Minus(covers).Minus(in).Union(both)
+		doubt := yes.Intersect(NewRanges(l.mayCover))
+		yes = yes.Minus(doubt).Minus(out).Minus(covers).Union(in).Minus(both)
+		maybe = maybe.Union(doubt).Minus(out).Minus(covers).Minus(in).Union(both)
 	}
 	if q.unknown != "" {
 		return nil, all
@@ -322,9 +327,16 @@ func (q *ipsetQuery) findAt(port uint16) (yes, maybe Ranges) {
 	return yes, maybe
 }
 
-// ipsetLevel is the elements of one prefix length: what they find, what their
-// nomatch flag excludes, and the networks at which the search ends.
-type ipsetLevel struct{ yes, no, covers []Range }
+// ipsetLevel is the elements of one prefix length: what they find and what their
+// nomatch flag excludes.
+type ipsetLevel struct {
+	yes, no []Range
+	// covers are the networks of hash:net,iface: the search ends at the first
+	// one that the address lies in, whatever the interface (multi in
+	// mtype_test_cidrs). Those with physdev end it only when they happen to be
+	// in the same hash bucket.
+	covers, mayCover []Range
+}
 
 // element returns the addresses for which element i is found (everyAddr where
 // none is variable), the addresses of its network, and its place in the
@@ -402,7 +414,7 @@ func (s *IPSet) ifaceIs(i int, name string) bool {
 	if s.Wildcard != nil && s.Wildcard[i] {
 		return strings.HasPrefix(name, s.Ifaces[i])
 	}
-	return s.Ifaces[i] == name || s.Ifaces[i] == ""
+	return s.Ifaces[i] == name
 }
 
 func (s *IPSet) portKey(proto uint8, port uint16) uint32 {
