@@ -23,6 +23,12 @@ func (s *Snapshot) facts(profile sysctl.Profile) *sysctl.Facts {
 	if host := s.Provenance(); host != nil {
 		f.Boot = host.Boot
 	}
+	roles := s.roles()
+	if f.Boot != nil && f.Boot.Loader != sysctl.BootUnknown && f.Boot.Loader != sysctl.BootSystemd {
+		// That systemd is installed as init does not say that it runs (a container).
+		roles.SystemdRaisesFD = sysctl.No
+	}
+	f.Roles = roles
 	home := s.World.Namespaces[0]
 	if home.Listeners != nil {
 		f.ListenersRead, f.ProcessesRead = true, true
@@ -62,7 +68,6 @@ func (s *Snapshot) facts(profile sysctl.Profile) *sysctl.Facts {
 	if n := s.Sysctls.Ints("fs.file-nr"); len(n) == 3 {
 		f.Files = &sysctl.FileTable{Open: uint64(n[0]), Max: uint64(n[2])}
 	}
-	f.Roles = s.roles()
 	return f
 }
 

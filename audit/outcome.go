@@ -36,19 +36,20 @@ type Report struct {
 
 // Host says what was read, and when.
 type Host struct {
-	Name     Text      `json:"name"`
-	OS       Text      `json:"os"`
-	Kernel   string    `json:"kernel"`
-	Machine  string    `json:"machine"`
-	BootID   string    `json:"boot_id"`
-	Uptime   float64   `json:"uptime"`
-	TakenAt  time.Time `json:"taken_at"`
-	Tool     string    `json:"tool"`
-	UID      int       `json:"uid"`
-	Root     string    `json:"root"`
-	FirstNS  *bool     `json:"first_netns"` // null: not known
-	Rules    int       `json:"rules"`
-	Backends []string  `json:"backends"`
+	Name      Text      `json:"name"`
+	OS        Text      `json:"os"`
+	Kernel    string    `json:"kernel"`
+	Machine   string    `json:"machine"`
+	BootID    string    `json:"boot_id"`
+	Uptime    float64   `json:"uptime"`
+	TakenAt   time.Time `json:"taken_at"`
+	Tool      string    `json:"tool"`
+	UID       int       `json:"uid"`
+	Root      string    `json:"root"`
+	FirstNS   *bool     `json:"first_netns"` // null: not known
+	Rules     int       `json:"rules"`
+	RulesRead bool      `json:"rules_read"`
+	Backends  []string  `json:"backends"`
 	// Took is how long the reading took, seconds.
 	Took float64 `json:"took"`
 }

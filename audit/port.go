@@ -113,6 +113,9 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 			p := &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns}
 			if ns == home {
 				p.Exposure = ev.Listener(p.Listener)
+				if p.Exposure.Who == reach.Some {
+					p.Exposure.Who = whoOf(p.Exposure.Rows)
+				}
 			} else {
 				p.Exposure = within(ev, p, published)
 			}
@@ -186,13 +189,29 @@ func hostAddrs(ns *reach.Namespace) []netip.Addr {
 	return out
 }
 
-// whoOf sums up the rows of ports in other namespaces.
+// noClients are sources that no client has: this network, loopback, multicast
+// and reserved addresses (RFC 6890), IPv4-mapped ones on the wire.
+var noClients = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("::ffff:0:0/96"),
+}
+
+// Clients leaves out sources that no client has.
+func Clients(from []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(from), func(p netip.Prefix) bool {
+		return slices.ContainsFunc(noClients, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
+	})
+}
+
+// whoOf sums rows up in one word. What the kernel itself refuses on an interface
+// (martians, the reverse path) is nobody's client.
 func whoOf(rows []reach.Row) reach.Who {
 	var in, out, unsure, local bool
 	for _, r := range rows {
 		switch {
 		case r.Iif == "lo":
 			local = local || r.ClientSees == reach.Connected
+		case len(Clients(r.From)) == 0:
 		case r.ClientSees == reach.Connected:
 			in = true
 		case r.ClientSees == reach.Depends:

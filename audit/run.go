@@ -76,6 +76,7 @@ func (s *Snapshot) host() Host {
 		h.FirstNS = &first
 	}
 	if rs := s.World.Namespaces[0].Ruleset; rs != nil {
+		h.RulesRead = true
 		for _, t := range rs.Tables {
 			n := 0
 			for _, ch := range t.Chains {

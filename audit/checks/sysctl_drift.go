@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/sysctl"
@@ -33,7 +34,14 @@ says why.`,
 		groups := map[sysctl.Key]*group{}
 		for _, d := range p.Snapshot.Provenance().Drifts() {
 			k := d.Key
+			e, judged := sysctl.Find(k)
+			if !judged && !strings.HasPrefix(string(k), "net.") {
+				continue // no matter of connections
+			}
 			if _, per := k.Interface(); per {
+				if d.Unsaved {
+					continue // whoever brings interfaces up may set it, which no file tells
+				}
 				k = k.WithInterface("*") // one finding for all interfaces
 			}
 			if g := groups[k]; g != nil {
@@ -43,9 +51,9 @@ says why.`,
 			}
 			f := audit.Finding{
 				Severity: audit.Info, Subject: string(k), Title: fmt.Sprintf("%s is %s now and will be %s after a reboot", d.Key, d.Live, d.Reboot.Value),
-				Why: d.Reboot.Why, Evidence: []audit.Evidence{drifted(d)}, Causes: []audit.Cause{},
+				Why: "the value in force was not set by what the boot applies", Evidence: []audit.Evidence{drifted(d)}, Causes: []audit.Cause{},
 			}
-			if e, ok := sysctl.Find(d.Key); ok && e.Class != sysctl.ClassInfo {
+			if judged && e.Class != sysctl.ClassInfo {
 				f.Severity = audit.Warning
 			}
 			switch {

@@ -51,9 +51,11 @@ func CheckText(w io.Writer, c *audit.Check, o Options) error {
 	p := newPrinter(o)
 	p.text(bold, "", "  ", c.ID+": "+c.Title)
 	p.blank()
-	for _, line := range strings.Split(strings.TrimSpace(c.Doc), "\n") {
-		hang := line[:len(line)-len(strings.TrimLeft(line, " "))]
-		p.text(normal, hang, hang, strings.TrimLeft(line, " "))
+	for i, paragraph := range strings.Split(strings.TrimSpace(c.Doc), "\n\n") {
+		if i > 0 {
+			p.blank()
+		}
+		p.paragraph(paragraph)
 	}
 	p.blank()
 	field := func(name, text string) {
@@ -83,4 +85,19 @@ func CheckText(w io.Writer, c *audit.Check, o Options) error {
 		field(name, r)
 	}
 	return p.flush(w)
+}
+
+// paragraph lays one out anew, unless its lines are set in columns.
+func (p *printer) paragraph(s string) {
+	lines := strings.Split(s, "\n")
+	for _, l := range lines {
+		if strings.HasPrefix(l, " ") || strings.Contains(l, "  ") || strings.HasPrefix(l, "https://") {
+			for _, l := range lines {
+				hang := l[:len(l)-len(strings.TrimLeft(l, " "))]
+				p.text(normal, hang, hang, strings.TrimLeft(l, " "))
+			}
+			return
+		}
+	}
+	p.text(normal, "", "", strings.Join(lines, " "))
 }

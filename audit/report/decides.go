@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
@@ -105,7 +106,7 @@ func deciders(rows []reach.Row, keep func(reach.Row) bool) []reach.DecidedBy {
 	}
 	var all []weighed
 	for _, r := range rows {
-		if r.Iif == "lo" || !keep(r) || r.DecidedBy.Kind == reach.ByOpen || r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter {
+		if r.Iif == "lo" || !keep(r) || len(audit.Clients(r.From)) == 0 || r.DecidedBy.Kind == reach.ByOpen || r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter {
 			continue
 		}
 		i := slices.IndexFunc(all, func(x weighed) bool { return x.d == r.DecidedBy })
@@ -135,7 +136,7 @@ func deciders(rows []reach.Row, keep func(reach.Row) bool) []reach.DecidedBy {
 func conditions(rows []reach.Row) []string {
 	var all []string
 	for _, r := range rows {
-		if r.Iif == "lo" {
+		if r.Iif == "lo" || len(audit.Clients(r.From)) == 0 {
 			continue
 		}
 		for _, c := range r.Conditions {

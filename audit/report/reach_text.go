@@ -3,10 +3,10 @@ package report
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -168,12 +168,20 @@ func (p *printer) partition(a reach.Answer) {
 		p.table("    ", []int{24 + extra/4, 11, 0}, rows)
 		rows = nil
 	}
+	hidden := false
 	for _, r := range a.Partition {
+		if len(audit.Clients(r.From)) == 0 && r.Iif != "lo" || r.Iif == "lo" && r.DecidedBy.Kind == reach.ByRoute {
+			hidden = true
+			continue
+		}
 		family := "IPv4"
 		if r.Family == "ip6" {
 			family = "IPv6"
 		}
 		head := fmt.Sprintf("in by %s, %s", r.Iif, family)
+		if r.Iif == "lo" {
+			head = "from this host, " + family
+		}
 		if head != last {
 			flush()
 			p.raw("  " + p.paint(dim, p.clean(head)))
@@ -197,15 +205,32 @@ func (p *printer) partition(a reach.Answer) {
 		case reach.Depends:
 			s = yellow
 		}
-		rows = append(rows, []cell{plainCell(sources(r)), {s, []string{string(r.ClientSees)}}, {normal, lines}})
+		rows = append(rows, []cell{plainCell(sources(a.Partition, r)), {s, []string{string(r.ClientSees)}}, {normal, lines}})
 	}
 	flush()
+	if hidden {
+		p.text(dim, "  ", "  ", "Left out: sources that no client has. They stand in --format json.")
+	}
 }
 
-// sources names the sources of a row: all of a family, or the widest networks.
-func sources(r reach.Row) string {
-	if slices.ContainsFunc(r.From, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
+// sources names the sources of a row: all of its side, the rest, or the widest
+// networks.
+func sources(rows []reach.Row, r reach.Row) string {
+	if r.Iif == "lo" {
+		return networks(r.From)
+	}
+	alone := true
+	for _, o := range rows {
+		same := o.Iif == r.Iif && o.Family == r.Family
+		if same && !slices.Equal(o.From, r.From) && len(audit.Clients(o.From)) > 0 {
+			alone = false
+		}
+	}
+	switch {
+	case alone:
 		return "everyone"
+	case share(r.From) > 0.5:
+		return "everyone else"
 	}
 	return networks(r.From)
 }

@@ -39,8 +39,10 @@ func headline(r *audit.Report) string {
 	}
 	kernel, _, _ := strings.Cut(h.Kernel, "-")
 	parts = append(parts, "kernel "+kernel, count(len(r.Listeners), "listener", "listeners"))
-	rules := count(h.Rules, "rule", "rules")
-	if n := len(h.Backends); n > 1 {
+	rules := count(h.Rules, "firewall rule", "firewall rules")
+	if !h.RulesRead {
+		rules = "firewall not read"
+	} else if n := len(h.Backends); n > 1 {
 		rules += fmt.Sprintf(" in %d back ends", n)
 	}
 	parts = append(parts, rules)
@@ -201,7 +203,7 @@ func process(l *audit.ListenerRow) string {
 		case listeners.KernelSocket:
 			return "the kernel"
 		case listeners.NoPrivilege:
-			return "not visible without root"
+			return "not visible without more privilege"
 		case listeners.OtherPIDNamespace:
 			return "in another pid namespace"
 		case listeners.Gone:
@@ -303,27 +305,27 @@ func (p *printer) detail(f audit.Finding) {
 var shownKeys = []sysctl.Key{"net.ipv4.ip_local_port_range", "net.ipv4.tcp_tw_reuse"}
 
 func (p *printer) settings(r *audit.Report) {
-	var rows [][]cell
+	first := true
 	for _, k := range shownKeys {
 		i := slices.IndexFunc(r.Sysctls, func(s audit.SysctlRow) bool { return s.Key == k })
 		if i < 0 || r.Sysctls[i].Live == nil {
 			continue
 		}
-		s := r.Sysctls[i]
-		lines := []string{meaning(r, s)}
-		switch s.Verdict {
-		case sysctl.OK:
-			lines = append(lines, "nothing on this host speaks for another value")
-		default:
-			lines = append(lines, s.Why)
+		if first {
+			p.heading("OUTGOING CONNECTIONS")
+			first = false
 		}
-		rows = append(rows, []cell{plainCell(string(k)), {bold, []string{*s.Live}}, {normal, lines}})
+		s := r.Sysctls[i]
+		p.text(normal, "    ", "      ", string(k)+" = "+*s.Live)
+		advice := s.Why
+		if s.Verdict == sysctl.OK {
+			advice = "nothing on this host speaks for another value"
+		}
+		p.text(normal, "      ", "      ", meaning(r, s)+"; "+advice)
 	}
-	if len(rows) == 0 {
+	if first {
 		return
 	}
-	p.heading("OUTGOING CONNECTIONS")
-	p.table("    ", []int{28, 11, 0}, rows)
 	if e := r.Ephemeral; e != nil && len(e.Destinations) > 0 {
 		d := e.Destinations[0]
 		p.text(normal, "    ", "    ", fmt.Sprintf("busiest: %s %s → %s uses %s of %s ports (%s), %s of them in TIME_WAIT", d.Proto, d.From,

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
@@ -107,13 +108,14 @@ func sideWords(rows []reach.Row, iif, family string) string {
 		if r.Iif != iif || r.Family != family {
 			continue
 		}
+		from := audit.Clients(r.From)
 		switch {
 		case r.ClientSees == reach.Connected:
-			in = append(in, r.From...)
+			in = append(in, from...)
 		case r.ClientSees == reach.Depends:
-			unsure = append(unsure, r.From...)
+			unsure = append(unsure, from...)
 		case r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter:
-			out = append(out, r.From...)
+			out = append(out, from...)
 		}
 	}
 	s := ""

@@ -70,9 +70,10 @@ func (a *app) command(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "hostaudit",
 		Short: "Find out why clients cannot connect to this host",
-		Long: `hostaudit reads the listeners, the rules of nftables and iptables, addresses, routes
-and kernel settings of this host, and says who can reach each port, and which rule,
-address, route or setting keeps the others out. It changes nothing.
+		Long: `hostaudit reads the listeners, the rules of nftables and iptables,
+addresses, routes and kernel settings of this host, and says who can reach
+each port, and which rule, address, route or setting keeps the others out.
+It changes nothing.
 
 Start with:  sudo hostaudit scan`,
 		SilenceUsage: true, SilenceErrors: true,

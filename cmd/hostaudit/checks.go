@@ -16,8 +16,9 @@ func (a *app) checks() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checks [ID]",
 		Short: "List what is looked for; explain one check or finding",
-		Long: `checks lists everything that scan looks for. With the id of a check or of a finding it
-explains what it means, how it is judged and what to do, without network.`,
+		Long: `checks lists everything that scan looks for. With the id of a check or of a
+finding it explains what it means, how it is judged and what to do, without
+network.`,
 		Example: `  hostaudit checks
   hostaudit checks firewall.port-blocked`,
 		Args: cobra.MaximumNArgs(1),

@@ -15,9 +15,10 @@ func (a *app) ports() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ports",
 		Short: "Show how the local ports of outgoing connections are used",
-		Long: `ports shows how much of the ephemeral port space each destination uses. Connections
-to different destinations share local ports, those to one address and port cannot:
-when they are used up, connect() fails with "Cannot assign requested address".`,
+		Long: `ports shows how much of the ephemeral port space each destination uses.
+Connections to different destinations share local ports, those to one
+address and port cannot: when they are used up, connect() fails with "Cannot
+assign requested address".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.settings(cmd, &c, "text", "json")

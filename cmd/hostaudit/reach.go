@@ -29,17 +29,17 @@ func (a *app) reach() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reach [TARGET]",
 		Short: "Say who can reach a port, and what decides",
-		Long: `reach says who can reach a port, and which rule, address, route or setting decides.
-TARGET is a port, or an address and a port: 8080, :8080, 10.0.0.5:8080,
-[2001:db8::1]:443, 0.0.0.0:8080.
+		Long: `reach says who can reach a port, and which rule, address, route or setting
+decides. TARGET is a port, or an address and a port: 8080, :8080,
+10.0.0.5:8080, [2001:db8::1]:443, 0.0.0.0:8080.
 
-Without --from the answer covers all clients, by interface and address family.
-With it, it is about that one client, and the exit code is 1 where the client is
-not certain to get through.
+Without --from the answer covers all clients, by interface and address
+family. With it, it is about that one client, and the exit code is 1 where
+the client is not certain to get through.
 
---batch reads one JSON query a line and writes one JSON answer a line, in the same
-order, all against one reading of the host. A line that is no query is answered by
-an object with "error", and makes the exit code 2 at the end.`,
+--batch reads one JSON query a line and writes one JSON answer a line, in
+the same order, all against one reading of the host. A line that is no query
+is answered by an object with "error", and makes the exit code 2 at the end.`,
 		Example: `  sudo hostaudit reach 8080
   sudo hostaudit reach 8080 --from 203.0.113.5 --explain
   echo '{"proto":"tcp","from":"10.9.0.1","to":"10.9.0.2","port":8080}' | sudo hostaudit reach --batch -`,

@@ -16,13 +16,14 @@ func (a *app) scan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scan",
 		Short: "Read the whole host and report",
-		Long: `scan reads the whole host and prints the report: one line of verdict first and last,
-who can connect to each port and what decides, what to do about it, and what could
-not be read. It changes nothing, and works without root: then it says what is
-missing.
+		Long: `scan reads the whole host and prints the report: one line of verdict first
+and last, who can connect to each port and what decides, what to do about
+it, and what could not be read. It changes nothing, and works without root:
+then it says what is missing.
 
-Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the command line or
-configuration is wrong, 3 the host could not be read completely (outranks 1).`,
+Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the command line
+or configuration is wrong, 3 the host could not be read completely (outranks
+1).`,
 		Example: `  sudo hostaudit scan
   sudo hostaudit scan --format json | jq '.findings[] | {id, subject, severity}'
   hostaudit scan --snapshot customer.snapshot`,

@@ -17,12 +17,12 @@ func (a *app) snapshot() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshot",
 		Short: "Save everything scan reads in one file",
-		Long: `snapshot saves everything scan reads in one file, as the kernel gave it. The other
-commands answer from it with --snapshot FILE, on any machine, as they would have
-here: for bug reports, and for looking later at how the host was.
+		Long: `snapshot saves everything scan reads in one file, as the kernel gave it. The
+other commands answer from it with --snapshot FILE, on any machine, as they
+would have here: for bug reports, and for looking later at how the host was.
 
-The file holds names of processes, their command lines, addresses and rules: treat
-it like a configuration backup. It is written for its owner alone.`,
+The file holds names of processes, their command lines, addresses and rules:
+treat it like a configuration backup. It is written for its owner alone.`,
 		Example: `  sudo hostaudit snapshot -o web-1.snapshot
   hostaudit scan --snapshot web-1.snapshot`,
 		Args: cobra.NoArgs,
