@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,15 +46,22 @@ func BenchmarkSmallHost(b *testing.B) {
 		slices.Sort(times)
 		return times[len(times)/2].Seconds()
 	}
-	var ours, theirs []time.Duration
+	cpu := func(who int) time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(who, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	var ours, theirs, ourCPU, theirCPU []time.Duration
 	for b.Loop() {
-		start := time.Now()
+		start, used := time.Now(), cpu(syscall.RUSAGE_SELF)
 		s := hostIn(b, l.Server, Options{})
-		ours = append(ours, time.Since(start))
+		ours, ourCPU = append(ours, time.Since(start)), append(ourCPU, cpu(syscall.RUSAGE_SELF)-used)
 		if home(s).Ruleset == nil || len(home(s).Listeners.Listeners) < 50 {
 			b.Fatalf("not a whole reading: %v", home(s).Unread)
 		}
-		start = time.Now()
+		start, used = time.Now(), cpu(syscall.RUSAGE_CHILDREN)
 		for _, argv := range [][]string{{"ss", "-tlnp"}, {"iptables-legacy-save"}, {"nft", "list", "ruleset"}} {
 			if _, err := l.Server.Exec(b.Context(), "", argv...); err != nil {
 				b.Fatal(err)
@@ -61,9 +69,10 @@ func BenchmarkSmallHost(b *testing.B) {
 		}
 		// Some keys may be read by nobody; sysctl says so and goes on.
 		l.Server.Exec(b.Context(), "", "sysctl", "-a")
-		theirs = append(theirs, time.Since(start))
+		theirs, theirCPU = append(theirs, time.Since(start)), append(theirCPU, cpu(syscall.RUSAGE_CHILDREN)-used)
 	}
 	b.ReportMetric(median(ours)*1e3, "ms/reading")
 	b.ReportMetric(median(theirs)*1e3, "ms/pipeline")
 	b.ReportMetric(median(ours)/median(theirs), "ratio")
+	b.ReportMetric(median(ourCPU)/median(theirCPU), "cpu-ratio")
 }

@@ -109,15 +109,15 @@ func collect(ctx context.Context, o Options, keep bool) (*audit.Snapshot, *Captu
 
 	// What is independent runs side by side: the kernel walks its rules while
 	// this program looks through processes.
-	var wg sync.WaitGroup
-	wg.Go(func() { c.settings(ctx) })
+	var wg, sockets sync.WaitGroup
+	sockets.Go(func() { c.sockets(ctx, c.home) })
 	wg.Go(func() { c.rules(ctx, c.home) })
 	wg.Go(func() { c.routes(ctx, c.home) })
-	wg.Go(func() { c.sockets(ctx, c.home) })
+	wg.Go(func() { c.settings(ctx) })
 	closeAll := c.namespaces(ctx)
 	defer closeAll()
 	c.elsewhere(ctx, c.socketsOnly)
-	wg.Wait()
+	sockets.Wait() // owners and control groups are looked for by them
 	wg.Go(func() { c.owners(ctx) })
 	wg.Go(func() { c.beside(ctx, c.home) })
 	wg.Go(func() { c.elsewhere(ctx, c.theRest) })
