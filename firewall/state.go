@@ -38,7 +38,8 @@ const (
 	AnswerData        AnswerKind = iota // SYN-ACK, or a datagram from the same socket
 	AnswerReset                         // the RST of a closed port
 	AnswerRejectReset                   // the RST of a reject rule
-	AnswerICMP                          // an ICMP error, of a rule or of the host itself
+	AnswerICMP                          // an ICMP error, of a rule or of the routing
+	AnswerNoSocket                      // the ICMP error for a datagram that no socket takes
 )
 
 // Answer returns the state of the answer to the packet with state s, as it
@@ -46,8 +47,10 @@ const (
 // of AnswerICMP.
 //
 // The SYN-ACK, the datagram and a closed port's RST find their connection when
-// conntrack sees them: ESTABLISHED. A reject rule's RST and every ICMP error
-// have it attached before (nf_ct_attach): RELATED. Without a connection the
+// conntrack sees them: ESTABLISHED. So does the ICMP error for a datagram that
+// no socket takes (udp_rcv lets go of the connection first): RELATED. A reject
+// rule's RST and every other ICMP error have it attached before any chain sees
+// them (nf_ct_attach): RELATED. Without a connection the
 // former are INVALID (a datagram: NEW), the latter INVALID as well.
 func (s State) Answer(kind AnswerKind, typ, code uint8) State {
 	a := s
@@ -76,14 +79,15 @@ func (s State) Answer(kind AnswerKind, typ, code uint8) State {
 		if tracked {
 			a.CTState = CTRelated
 		}
-	case AnswerICMP:
+	case AnswerICMP, AnswerNoSocket:
 		a.Proto = ICMP
 		if s.Family == IPv6 {
 			a.Proto = ICMPv6
 		}
 		a.TCPFlags = 0
 		a.ICMPType, a.ICMPCode = typ, code
-		if tracked {
+		a.Expect = CTRelated
+		if tracked && kind == AnswerICMP {
 			a.CTState = CTRelated
 		}
 	}

@@ -47,6 +47,11 @@ func (w *walk) rejected(p *path, h firewall.Hook, e firewall.End, by witness) {
 
 // answer walks what the namespace answers back to the client.
 func (w *walk) answer(p *path, c firewall.Class, kind firewall.AnswerKind, typ, code uint8, sees Sees, by witness, d *Delivered) {
+	w.answerFrom(p, c, kind, typ, code, sees, by, d, firewall.Known{})
+}
+
+// answerFrom is answer for a socket with a mark (SO_MARK).
+func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, typ, code uint8, sees Sees, by witness, d *Delivered, socketMark firewall.Known) {
 	ns := p.ns
 	owner := c.State.Owner
 	first := c.State
@@ -66,6 +71,7 @@ func (w *walk) answer(p *path, c firewall.Class, kind firewall.AnswerKind, typ, 
 	if kind == firewall.AnswerData {
 		c.State.Owner = owner
 	}
+	c.State.Mark = answerMark(ns, kind, first, socketMark)
 	w.note(&c, answerText(kind, first.Proto)+" leaves")
 	for _, r := range w.routeAnswer(ns, c, kind, first.In) {
 		if r.verdict == routeUnknown {
@@ -90,7 +96,7 @@ func answerText(k firewall.AnswerKind, p firewall.Proto) string {
 			return "the SYN-ACK"
 		}
 		return "the answer"
-	case firewall.AnswerICMP:
+	case firewall.AnswerICMP, firewall.AnswerNoSocket:
 		return "the ICMP error"
 	default:
 		return "the RST"
@@ -228,4 +234,23 @@ func nsLabel(ns *Namespace) string {
 		return "this host"
 	}
 	return ns.Name
+}
+
+// answerMark is the packet mark an answer starts with: that of the question
+// with net.ipv4.tcp_fwmark_accept (a SYN-ACK, inet_request_mark) or
+// fwmark_reflect (what no socket sends, IP4_REPLY_MARK), else the socket's.
+func answerMark(ns *Namespace, kind firewall.AnswerKind, first firewall.State, socket firewall.Known) firewall.Known {
+	set := ns.Route.Settings
+	switch kind {
+	case firewall.AnswerData:
+		if first.Proto == firewall.TCP && set.TCPFwmarkAccept && first.Mark != (firewall.Known{}) {
+			return first.Mark
+		}
+		return socket
+	default:
+		if first.Family == firewall.IPv4 && set.FwmarkReflect || first.Family == firewall.IPv6 && set.FwmarkReflect6 {
+			return first.Mark
+		}
+		return firewall.Known{}
+	}
 }

@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +19,7 @@ var (
 	roundsFlag  = flag.Int("rounds", 40, "rulesets of the differential test")
 	forFlag     = flag.Duration("for", 0, "run the differential test by the clock instead")
 	keepFlag    = flag.Bool("keep", false, "write shrunk failures to testdata/differential")
+	routing     = flag.Bool("routing", true, "draw routing rules, routes and settings, too")
 	undecidable = flag.Bool("undecidable", false, "draw matches that a reading cannot tell, too")
 )
 
@@ -29,7 +27,7 @@ var (
 type bench struct {
 	*lab.Lab
 	vocabulary
-	probes []lab.Probe
+	dirty bool // surroundings were changed
 }
 
 func newBench(t testing.TB) *bench {
@@ -96,7 +94,8 @@ func (b *bench) query(p lab.Probe, fromPort uint16) reach.Query {
 // load gives a ruleset to the server. What the kernel refuses is left out, and
 // the ruleset is what was loaded.
 func (b *bench) load(t testing.TB, rs *ruleset) *ruleset {
-	loaded := &ruleset{}
+	loaded := &ruleset{commands: rs.commands}
+	b.surround(t, rs.commands)
 	for _, tb := range rs.tables {
 		loader := map[string]lab.Loader{"nft": lab.NFT, "iptables-nft": lab.IPTablesNFT, "ip6tables-nft": lab.IP6TablesNFT,
 			"iptables-legacy": lab.IPTablesLegacy, "ip6tables-legacy": lab.IP6TablesLegacy}[tb.loader]
@@ -131,10 +130,11 @@ func (d disagreement) String() string {
 // judge compares the model's answers with what the probes see.
 func (b *bench) judge(t testing.TB, rs *ruleset, probes []lab.Probe) (wrong []disagreement, depends, asked int) {
 	b.Server.Flush(t)
-	loaded := b.load(t, rs)
-	if len(loaded.tables) == 0 {
-		return nil, 0, 0
+	if b.dirty {
+		b.reset(t)
 	}
+	b.dirty = len(rs.commands) > 0
+	b.load(t, rs)
 	e := reach.New(readWorld(t, b.Server))
 	outcomes := b.Probe(t, probes...)
 	for i, o := range outcomes {
@@ -177,6 +177,15 @@ func (b *bench) shrink(t testing.TB, rs *ruleset, d disagreement) *ruleset {
 	cur := rs
 	for changed, tries := true, 0; changed && tries < 300; {
 		changed = false
+		for i := 0; i < len(cur.commands); i++ {
+			c := cur.clone()
+			c.commands = append(c.commands[:i], c.commands[i+1:]...)
+			tries++
+			if still(c) {
+				cur, changed = c, true
+				i--
+			}
+		}
 		for i := 0; i < len(cur.tables); i++ {
 			c := cur.clone()
 			c.tables = append(c.tables[:i], c.tables[i+1:]...)
@@ -205,7 +214,7 @@ func (b *bench) shrink(t testing.TB, rs *ruleset, d disagreement) *ruleset {
 }
 
 func (rs *ruleset) clone() *ruleset {
-	out := &ruleset{}
+	out := &ruleset{commands: append([]command(nil), rs.commands...)}
 	for _, t := range rs.tables {
 		n := *t
 		n.chains = nil
@@ -236,6 +245,7 @@ func TestDifferential(t *testing.T) {
 		}
 	}
 	b.Control(t, open...)
+	g.routing = *routing
 	start := time.Now()
 	asked, depends, bad := 0, 0, 0
 	for round := 0; ; round++ {
@@ -256,7 +266,7 @@ func TestDifferential(t *testing.T) {
 		small := b.shrink(t, rs, wrong[0])
 		t.Errorf("round %d: %d of %d probes disagree, for example\n%v\nwith\n%v", round, len(wrong), n, wrong[0], small)
 		if *keepFlag {
-			keep(t, seed, round, small, wrong[0])
+			keep(t, fmt.Sprintf("%d-%d", seed, round), small, wrong[0].probe)
 		}
 		if bad >= 5 {
 			break
@@ -268,17 +278,5 @@ func TestDifferential(t *testing.T) {
 	}
 	if !*undecidable && depends*50 > asked {
 		t.Errorf("%d of %d answers are depends though every match can be decided", depends, asked)
-	}
-}
-
-func keep(t testing.TB, seed uint64, round int, rs *ruleset, d disagreement) {
-	dir := filepath.Join("testdata", "differential")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	name := filepath.Join(dir, fmt.Sprintf("%d-%d.txt", seed, round))
-	text := fmt.Sprintf("probe %s\n%s", strings.ReplaceAll(d.probe.String(), "\n", " "), rs)
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -22,7 +22,8 @@ type vocabulary struct {
 // ruleset is a random ruleset in the languages of the loaders, piece by piece so
 // that it can be shrunk.
 type ruleset struct {
-	tables []*table
+	commands []command
+	tables   []*table
 }
 
 // table is one table of one back end.
@@ -32,6 +33,8 @@ type table struct {
 	name   string
 	sets   []string
 	chains []*chain
+	// verbatim is the text of a table that was not drawn.
+	verbatim string
 }
 
 type chain struct {
@@ -43,6 +46,9 @@ type chain struct {
 
 // text is what the loader reads.
 func (t *table) text() string {
+	if t.verbatim != "" {
+		return t.verbatim
+	}
 	var b strings.Builder
 	if t.loader == "nft" {
 		fmt.Fprintf(&b, "table %s %s {\n", t.family, t.name)
@@ -77,6 +83,9 @@ func (t *table) text() string {
 
 func (rs *ruleset) String() string {
 	var b strings.Builder
+	for _, c := range rs.commands {
+		fmt.Fprintf(&b, "! %s\n", strings.Join(c, " "))
+	}
 	for _, t := range rs.tables {
 		fmt.Fprintf(&b, "# %s\n%s", t.loader, t.text())
 	}
@@ -88,6 +97,7 @@ type generator struct {
 	*rand.Rand
 	vocabulary
 	undecidable bool   // may draw what a reading cannot tell
+	routing     bool   // may draw routing and settings
 	l4          string // what the rule being drawn speaks of
 }
 
@@ -136,6 +146,9 @@ func (g *generator) portRange() (int, int) {
 // draw makes a ruleset of one to four tables of any back ends.
 func (g *generator) draw() *ruleset {
 	rs := &ruleset{}
+	if g.routing {
+		rs.commands = g.surroundings()
+	}
 	legacy := map[string]bool{}
 	for i := range 1 + g.IntN(3) {
 		switch g.IntN(5) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/listeners"
 )
 
 // walk is one question on its way.
@@ -189,7 +190,7 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 		if st.Family == firewall.IPv6 {
 			typ, code = 1, 4
 		}
-		w.answer(p, c, firewall.AnswerICMP, typ, code, Refused, by, nil)
+		w.answer(p, c, firewall.AnswerNoSocket, typ, code, Refused, by, nil)
 		return
 	}
 	d := delivered(ns, l, addr, port)
@@ -198,13 +199,14 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 			w.doubtProgram(p, &c, pr)
 		}
 	}
-	if st.Proto == firewall.TCP && l.Sharing <= 1 && l.Tells("queue-limit") && l.Accept.Full() {
+	if st.Proto == firewall.TCP && l.Sharing <= 1 && l.Tells(listeners.FactLimit) && l.Accept.Full() {
 		w.finish(c, p, Timeout, witness{kind: ByBacklog, ns: ns,
 			text: "the accept queue of " + l.Subject() + " is full: " + itoa(int(l.Accept.Len)) + " of " + itoa(int(l.Accept.Limit))}, nil, "")
 		return
 	}
 	c.State.Owner = &firewall.Owner{UID: l.UID, GIDUnknown: true}
-	w.answer(p, c, firewall.AnswerData, 0, 0, Connected, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d)
+	mark := firewall.Known{Value: l.Mark, Unknown: !l.Tells(listeners.FactMark)}
+	w.answerFrom(p, c, firewall.AnswerData, 0, 0, Connected, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d, mark)
 }
 
 // forward passes a class on to another link.
