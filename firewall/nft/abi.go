@@ -64,6 +64,7 @@ const (
 	ruleChain       = 2
 	ruleHandle      = 3
 	ruleExpressions = 4
+	rulePosition    = 6
 	ruleUserdata    = 7
 
 	listElem = 1

@@ -82,6 +82,16 @@ type verdictKey struct {
 	chain *fw.Chain
 }
 
+// errTwice and errGap: while another program prepares a transaction, a dump can
+// hold an object twice and may leave one out, under the same generation: the
+// kernel finds the place to go on by counting, and counts objects that are not
+// active yet at one time and not at the other (nf_tables_dump_tables). Every
+// rule names the one before it, so for rules both can be seen.
+var (
+	errTwice = fmt.Errorf("%w: an object was dumped twice", ErrInterrupted)
+	errGap   = fmt.Errorf("%w: a rule was dumped out of order", ErrInterrupted)
+)
+
 func newDecoder() *decoder {
 	d := &decoder{
 		byName:   map[tableKey]*tableState{},
@@ -165,6 +175,9 @@ func (d *decoder) table(msg []byte) error {
 	if !ok || a.bad || t.Name == "" {
 		return &DecodeError{"table", errMalformed}
 	}
+	if d.byName[tableKey{family, t.Name}] != nil {
+		return errTwice
+	}
 	s := &tableState{table: t, family: family, chains: map[string]*chainState{}, sets: map[string]*setInfo{}, objects: map[objectKey]*object{}, links: d.links}
 	d.tables = append(d.tables, s)
 	d.byName[tableKey{family, t.Name}] = s
@@ -229,6 +242,9 @@ func (d *decoder) chain(msg []byte) error {
 			return &DecodeError{"chain " + c.Name, fmt.Errorf("unknown policy %d", policy)}
 		}
 		c.Base = base
+	}
+	if t.chains[c.Name] != nil {
+		return errTwice
 	}
 	t.chains[c.Name] = s
 	t.table.Chains = append(t.table.Chains, c)
@@ -336,6 +352,9 @@ func (d *decoder) object(msg []byte) error {
 		return &DecodeError{"object", errMalformed}
 	}
 	o.kind = k.kind
+	if t.objects[k] != nil {
+		return errTwice
+	}
 	t.objects[k] = o
 	return nil
 }
@@ -411,7 +430,7 @@ func (d *decoder) verdict(t *tableState, b []byte) (*fw.Verdict, bool) {
 func (d *decoder) rule(msg []byte) error {
 	family, b, ok := splitMessage(msg)
 	var table, chain, exprs, userdata []byte
-	var handle uint64
+	var handle, previous uint64
 	a := walk(b)
 	for a.next() {
 		switch a.typ {
@@ -423,6 +442,8 @@ func (d *decoder) rule(msg []byte) error {
 			handle = be64(a.val)
 		case ruleExpressions:
 			exprs = a.val
+		case rulePosition:
+			previous = be64(a.val)
 		case ruleUserdata:
 			userdata = a.val
 		}
@@ -442,6 +463,9 @@ func (d *decoder) rule(msg []byte) error {
 	}
 	if c == nil {
 		return &DecodeError{"rule", fmt.Errorf("no chain %q in table %q", chain, table)}
+	}
+	if n := len(c.chain.Rules); n > 0 && c.chain.Rules[n-1].Handle != previous || n == 0 && previous != 0 {
+		return errGap
 	}
 	if len(d.rules) == 0 {
 		d.rules = make([]fw.Rule, 128)

@@ -148,7 +148,7 @@ func readOnce(ctx context.Context, src Source, opt Options) (*fw.Ruleset, error)
 			}
 		}
 	}
-	if err := d.readRules(ctx, src); err != nil {
+	if err := d.readRules(ctx, src, perChain); err != nil {
 		return nil, err
 	}
 	for _, t := range d.tables {
@@ -258,8 +258,10 @@ func (d *decoder) ask(ctx context.Context, src Source, t *tableState, i *setInfo
 }
 
 // readRules dumps the rules: all at once, or chain by chain where there are
-// many.
-func (d *decoder) readRules(ctx context.Context, src Source) error {
+// many. The kernel's count of a chain's references only guides that choice: it
+// already falls while a transaction is being prepared that deletes the rules,
+// when they are still in force and the generation is still the old one.
+func (d *decoder) readRules(ctx context.Context, src Source, perChain uint64) error {
 	var rules, chains uint64
 	for _, t := range d.tables {
 		for _, c := range t.chains {
@@ -269,17 +271,11 @@ func (d *decoder) readRules(ctx context.Context, src Source) error {
 			}
 		}
 	}
-	if rules == 0 {
-		return nil
-	}
 	if rules <= perChain || chains < 2 {
 		return each(ctx, src, dump(msgGetRule), d.rule)
 	}
 	for _, t := range d.tables {
 		for _, c := range t.table.Chains {
-			if t.chains[c.Name].use == 0 {
-				continue // no rule and no jump
-			}
 			b := appendString(nil, ruleTable, t.table.Name)
 			b = appendString(b, ruleChain, c.Name)
 			if err := each(ctx, src, Request{Subsystem: subsysTables, Type: msgGetRule, Family: t.family, Attrs: string(b)}, d.rule); err != nil {

@@ -67,6 +67,9 @@ func (d *decoder) set(msg []byte) error {
 	if known := uint32(setFAnonymous | setFConstant | setFInterval | setFMap | setFTimeout | setFEval | setFObject | setFConcat | setFExpr); f&^known != 0 {
 		s.Unread = fmt.Sprintf("a kind of set that the model does not know (flags %#x)", f)
 	}
+	if t.sets[s.Name] != nil {
+		return errTwice
+	}
 	t.sets[s.Name] = i
 	t.table.Sets = append(t.table.Sets, s)
 	return nil
@@ -310,6 +313,8 @@ func (e *elements) pair() {
 			return 1
 		}
 	})
+	// A dump can hold an element twice (see errTwice).
+	order = slices.CompactFunc(order, func(a, b int32) bool { return e.isEnd[a] == e.isEnd[b] && bytes.Equal(key(a), key(b)) })
 	starts := 0
 	for _, end := range e.isEnd {
 		if !end {
