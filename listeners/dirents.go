@@ -33,7 +33,7 @@ func number(b []byte) (n int, ok bool) {
 		switch {
 		case c == 0:
 			return n, i > 0
-		case c < '0' || c > '9' || n > 1<<40:
+		case c < '0' || c > '9' || n >= 1<<31/10:
 			return 0, false
 		}
 		n = n*10 + int(c-'0')
