@@ -10,7 +10,7 @@ import (
 // paragraphs separated by empty lines, at most 78 columns.
 func (e *Entry) Explain() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n\n", e.Key, e.Title)
+	fmt.Fprintf(&b, "%s\n%s\n\n", e.Key, e.Title)
 	b.WriteString(wrap(e.Meaning, ""))
 	facts := [][2]string{
 		{"unit", e.unitText()},

@@ -26,17 +26,24 @@ const maxGlobResults = 65536
 // separators of the pattern are kept as they are, which matters because the
 // loaders compare results with explicit paths as strings.
 func glob(pattern string, fl globFlags, fsys globber) []string {
+	budget := maxGlobResults
+	return globBudget(pattern, fl, fsys, &budget)
+}
+
+// globBudget stops when a hostile pattern, {a,b}{a,b}{a,b}…, has used up its
+// budget of alternatives.
+func globBudget(pattern string, fl globFlags, fsys globber, budget *int) []string {
 	if fl.brace {
 		if alternatives, ok := expandBrace(pattern); ok {
 			var out []string
 			for _, a := range alternatives {
-				out = append(out, glob(a, globFlags{brace: true}, fsys)...)
-				if len(out) > maxGlobResults {
-					return out[:maxGlobResults]
+				if *budget--; *budget < 0 {
+					break
 				}
+				out = append(out, globBudget(a, globFlags{brace: true}, fsys, budget)...)
 			}
 			if len(out) > 0 {
-				return out
+				return out[:min(len(out), maxGlobResults)]
 			}
 			// Without any match glibc goes on with the pattern as it stands.
 		}
@@ -57,6 +64,12 @@ func globPath(pattern string, fsys globber) []string {
 		if dir == "" {
 			dir = "/"
 		}
+	}
+	switch pattern {
+	case "":
+		return nil
+	case "/":
+		return []string{"/"}
 	}
 	if name == "" {
 		// "dir/": the directories that dir matches, marked with a slash.

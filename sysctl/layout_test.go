@@ -54,10 +54,22 @@ func (l *layout) pick(list ...string) string { return list[l.rng.IntN(len(list))
 
 func (l *layout) chance(percent int) bool { return l.rng.IntN(100) < percent }
 
-// value is a fresh number.
+// value is a fresh number, now and then in a spelling that the kernel takes
+// otherwise or not at all.
 func (l *layout) value() string {
 	l.next++
-	return fmt.Sprint(1000 + l.next)
+	n := 1000 + l.next
+	switch l.rng.IntN(24) {
+	case 0:
+		return fmt.Sprintf("%#x", n)
+	case 1:
+		return fmt.Sprintf("0%o", n)
+	case 2:
+		return l.pick(`"`+fmt.Sprint(n)+`"`, "abc", "", fmt.Sprint(n)+"k", fmt.Sprint(n)+",5", "0x", "+5")
+	case 3:
+		return fmt.Sprintf("%d\t7 8", n)
+	}
+	return fmt.Sprint(n)
 }
 
 // name is a key in one of the spellings that people and programs use.

@@ -207,10 +207,42 @@ func (h *Host) predictWritten(k Key, o *Outcome) Prediction {
 	if !known {
 		return Prediction{By: &place, Why: "set at " + place.String() + ", and what the kernel makes of that text cannot be told"}
 	}
+	if h.appearsLater(k) && !h.reapplied() {
+		return Prediction{By: &place, Why: fmt.Sprintf("set at %s, but nothing applies the files again when the interface appears after boot-time loading", place)}
+	}
+	if k == "net.ipv4.conf.all.accept_redirects" && h.forwardingWrittenAfter(o, *by) {
+		return Prediction{By: &place, Why: fmt.Sprintf("set at %s, but turning forwarding on or off afterwards resets it", place)}
+	}
 	if m := moduleOf(k); m != "" && h.isLate(k) {
 		return Prediction{By: &place, Why: fmt.Sprintf("set at %s, but module %s may not be loaded when the file is applied", place, m)}
 	}
 	return Prediction{Value: value, Known: true, By: &place, Why: "set at " + place.String()}
+}
+
+// appearsLater says whether the key belongs to a real interface, which may come
+// up after the files have been applied.
+func (h *Host) appearsLater(k Key) bool {
+	iface, ok := k.Interface()
+	return ok && iface != "all" && iface != "default" && iface != "lo"
+}
+
+// reapplied says whether udev runs systemd-sysctl for new interfaces.
+func (h *Host) reapplied() bool {
+	return h.Boot.Loader == BootSystemd && h.Boot.PerInterface == Yes
+}
+
+// forwardingWrittenAfter: inet_forward_change resets conf.all.accept_redirects.
+func (h *Host) forwardingWrittenAfter(o *Outcome, w Write) bool {
+	after := false
+	for _, x := range o.Writes {
+		if x == w {
+			after = true
+		}
+		if after && (x.Key == "net.ipv4.ip_forward" || x.Key == "net.ipv4.conf.all.forwarding") {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *Host) isLate(k Key) bool {
@@ -225,7 +257,7 @@ func (h *Host) kernelDefault(k Key, why string) Prediction {
 	if !ok {
 		return Prediction{Why: why + ", and the kernel's default is not known"}
 	}
-	if e.Default == "" && e.Shape != ShapePorts || e.DefaultNote != "" {
+	if e.Default == "" && e.Shape != ShapePorts || e.DefaultNote != "" && !noteIsPast(e.DefaultNote, h.Kernel) {
 		// A note means that the number depends on the version or the machine.
 		note := e.DefaultNote
 		if note == "" {
@@ -234,6 +266,17 @@ func (h *Host) kernelDefault(k Key, why string) Prediction {
 		return Prediction{Why: why + "; the kernel's default is " + note}
 	}
 	return Prediction{Value: e.Default, Known: true, Why: why + "; the kernel's default"}
+}
+
+// noteIsPast says whether a note speaks of older kernels than this one only:
+// "128 before Linux 5.4".
+func noteIsPast(note string, kernel Version) bool {
+	_, release, ok := strings.Cut(note, " before Linux ")
+	if !ok || kernel == (Version{}) {
+		return false
+	}
+	v, err := ParseVersion(release)
+	return err == nil && kernel.AtLeast(v) && !strings.Contains(release, " ")
 }
 
 // predictForwarding handles keys that other keys write as well: ip_forward is
@@ -261,6 +304,9 @@ func (h *Host) predictForwarding(k Key, o *Outcome) (Prediction, bool) {
 	state := newForwardState(group)
 	for i := range o.Writes {
 		state.write(&o.Writes[i])
+	}
+	if _, own := state.own[target]; own && h.appearsLater(k) && !h.reapplied() {
+		return Prediction{Why: "nothing applies the files again when the interface appears after boot-time loading"}, true
 	}
 	present, later := state.present(target), state.later(target)
 	if present.value != later.value {

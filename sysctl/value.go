@@ -193,10 +193,11 @@ func (s Shape) Canonical(value string) string {
 	value = strings.TrimSpace(value)
 	switch s {
 	case ShapeInt, ShapeInts:
-		if v, err := parseInts(value, 16); err == nil {
-			if s == ShapeInt {
-				v = v[:1]
-			}
+		fields := 16
+		if s == ShapeInt {
+			fields = 1
+		}
+		if v, err := parseInts(value, fields); err == nil {
 			return formatInts(v)
 		}
 	case ShapePorts:
