@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // holders gives the pids by inode, the comparable part of two searches.
@@ -97,4 +98,46 @@ func unreadable(t *testing.T) int {
 		}
 	}
 	return n
+}
+
+// A thread may have descriptors of its own (unshare(CLONE_FILES)); what it holds
+// is its process's.
+func TestOwnersThreadWithOwnDescriptors(t *testing.T) {
+	type made struct {
+		inode uint32
+		err   error
+	}
+	ready, finish, ended := make(chan made), make(chan struct{}), make(chan struct{})
+	go onSpareThread(func() {
+		defer close(ended)
+		if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+			ready <- made{err: err}
+			return
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		var st unix.Stat_t
+		if err == nil {
+			err = errors.Join(unix.Listen(fd, 1), unix.Fstat(fd, &st))
+		}
+		ready <- made{uint32(st.Ino), err}
+		<-finish
+		unix.Close(fd)
+	})
+	defer func() { close(finish); <-ended }()
+	m := <-ready
+	if m.err != nil {
+		t.Fatal(m.err)
+	}
+	for _, method := range []string{"proc", "bpf"} {
+		o, err := ReadOwners(t.Context(), []uint32{m.inode}, OwnerOptions{Method: method})
+		if err != nil && method == "bpf" {
+			missing(t, "no bpf iterator: %v", err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := holders(o)[m.inode]; !slices.Equal(got, []int{os.Getpid()}) {
+			t.Errorf("by %s: held by %v", method, got)
+		}
+	}
 }
