@@ -200,7 +200,9 @@ func (t *Table) hops(r result, k resolveKey) []NextHop {
 		for i, h := range rt.Hops {
 			ok := i == r.hop
 			if rt.Family == firewall.IPv4 {
-				ok = ok || h.alive(k.ignoreLinkstate)
+				// ignore_routes_with_linkdown takes a hop out of the choice
+				// at the next event only (fib_rebalance).
+				ok = ok || h.alive(true)
 			} else if !ok {
 				_, good, why := t.score6(hop6{rt, i}, k)
 				ok = good || why != ""

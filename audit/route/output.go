@@ -37,6 +37,8 @@ type sending struct {
 	Key
 	src firewall.Value
 	oif *Link
+	// chosen: the kernel chose src itself, and does not check it.
+	chosen bool
 }
 
 func fail(e errno, why Why, w Witness) Verdict {
@@ -46,7 +48,7 @@ func fail(e errno, why Why, w Witness) Verdict {
 // output4 is ip_route_output_key_hash_rcu.
 func (t *Table) output4(o *sending, set firewall.Ranges) []Part {
 	p := painter{left: set}
-	if !o.src.IsZero() {
+	if !o.src.IsZero() && !o.chosen {
 		bad := fail(unix.EINVAL, MartianSource, Witness{Text: o.src.Addr(firewall.IPv4).String() + " cannot be a source"})
 		if multicast4.Contains(o.src) || lbcast4.Contains(o.src) || zeronet4.Contains(o.src) {
 			p.rest(bad)
@@ -74,7 +76,23 @@ func (t *Table) output4(o *sending, set firewall.Ranges) []Part {
 			p.rest(fail(unix.ENETUNREACH, NoRoute, Witness{Text: "the interface " + o.oif.Name + " is down"}))
 			return p.parts()
 		}
-		p.take(localMulticast.Union(lbcast4), t.leave4(o, o.oif, Verdict{Kind: Send, Broadcast: true, Hops: []NextHop{{Link: o.oif.Link}}}))
+		direct := *o
+		if direct.src.IsZero() {
+			direct.src = t.boundSource4(o.oif, unix.RT_SCOPE_LINK)
+		}
+		p.take(localMulticast.Union(lbcast4), t.leave4(&direct, o.oif, Verdict{Kind: Send, Broadcast: true, Hops: []NextHop{{Link: o.oif.Link}}}))
+		if o.src.IsZero() {
+			chosen := *o
+			chosen.chosen = true
+			var sure bool
+			chosen.src, sure = t.selectAddr4(o.oif, firewall.Value{}, unix.RT_SCOPE_UNIVERSE)
+			if !sure {
+				p.take(multicast4, Verdict{Unknown: "the source address hangs on the order the interfaces were made in"})
+			} else if some := p.left.Intersect(multicast4); !some.Empty() && !chosen.src.IsZero() {
+				p.left = p.left.Minus(some)
+				p.out = append(p.out, t.output4(&chosen, some)...)
+			}
+		}
 	}
 	p.take(firewall.Single(firewall.Value{}), Verdict{Kind: Local, Link: t.lo.Link})
 	if p.left.Empty() {
@@ -136,6 +154,13 @@ func (t *Table) ipDevFind(src firewall.Value) *Link {
 	return nil
 }
 
+// boundSource4 is the source chosen for a packet that leaves by an interface
+// whatever the routes say; zero where there is none or it is not told.
+func (t *Table) boundSource4(l *Link, scope uint8) firewall.Value {
+	a, _ := t.selectAddr4(l, firewall.Value{}, scope)
+	return a
+}
+
 // leave4 is the check of __mkroute_output: 127/8 does not leave by a real
 // interface.
 func (t *Table) leave4(o *sending, out *Link, v Verdict) Verdict {
@@ -163,7 +188,7 @@ func (t *Table) sent4(o *sending, fl *flow, r routed) Verdict {
 		// is on link."
 		if o.src.IsZero() {
 			chosen := *o
-			chosen.src, _ = t.selectAddr4(o.oif, firewall.Value{}, unix.RT_SCOPE_LINK)
+			chosen.src = t.boundSource4(o.oif, unix.RT_SCOPE_LINK)
 			o = &chosen
 		}
 		return t.leave4(o, o.oif, Verdict{Kind: Send, Hops: []NextHop{{Link: o.oif.Link}}})
@@ -192,11 +217,12 @@ func (t *Table) sent4(o *sending, fl *flow, r routed) Verdict {
 	v := Verdict{Kind: Send, Hops: hops, Broadcast: r.route.Type != typeUnicast}
 	for i, h := range hops {
 		w := t.leave4(o, t.link(h.Link), v)
-		if i > 0 && w.Kind != v.Kind {
+		switch {
+		case w.Kind == Send:
+		case i == 0 && len(hops) == 1:
+			return w
+		default:
 			return Verdict{Unknown: "which way a multipath route takes decides whether 127/8 may leave"}
-		}
-		if w.Kind != Send {
-			v = w
 		}
 	}
 	return v

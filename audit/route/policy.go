@@ -206,6 +206,9 @@ func (t *Table) suppressed(r *Rule, res result) bool {
 	if res.route.Dst.Bits() <= r.SuppressPrefixLen {
 		return true
 	}
+	if res.route.Family == firewall.IPv4 {
+		res.hop = 0 // fib_info_nhc(fi, 0), whichever hop was taken
+	}
 	link := t.resultLink(res)
 	return r.SuppressGroup >= 0 && link != nil && int64(link.Group) == r.SuppressGroup
 }

@@ -102,7 +102,7 @@ func (t *Table) MasqueradeAddr(f firewall.Family, out *firewall.Link, dst firewa
 		}
 		addr = a
 	}
-	return addr, len(nh) > 0
+	return addr, !addr.IsZero()
 }
 
 // SourceFor is the source address the kernel chooses for a packet to dst where
@@ -138,14 +138,16 @@ func (t *Table) SourceFor(k Key, dst firewall.Value, oif *firewall.Link) (firewa
 		if localMulticast.Union(lbcast4).Contains(dst) {
 			scope = unix.RT_SCOPE_LINK
 		}
-		return t.selectAddr4(bound, firewall.Value{}, scope)
+		a, ok := t.selectAddr4(bound, firewall.Value{}, scope)
+		return a, ok && !a.IsZero()
 	}
 	r := t.fibLookup(&fl, firewall.Single(dst))[0]
 	switch {
 	case r.unknown != "":
 		return firewall.Value{}, false
 	case r.err != 0 && bound != nil:
-		return t.selectAddr4(bound, firewall.Value{}, unix.RT_SCOPE_LINK)
+		a, ok := t.selectAddr4(bound, firewall.Value{}, unix.RT_SCOPE_LINK)
+		return a, ok && !a.IsZero()
 	case r.err != 0:
 		return firewall.Value{}, false
 	}
@@ -177,6 +179,14 @@ func (t *Table) sourceOf4(r *Route, hops []NextHop) (addr firewall.Value, why st
 			gw = firewall.AddrValue(h.Gateway)
 		}
 		a, ok := t.selectAddr4(l, gw, r.Scope)
+		if r.NexthopID != 0 {
+			// A nexthop object keeps what its first user, or its own scope,
+			// made it choose.
+			for _, scope := range []uint8{unix.RT_SCOPE_UNIVERSE, unix.RT_SCOPE_LINK, unix.RT_SCOPE_HOST} {
+				b, okToo := t.selectAddr4(l, gw, scope)
+				ok = ok && okToo && a == b
+			}
+		}
 		if !ok {
 			a = firewall.Value{}
 			for _, o := range t.Addrs {
@@ -199,17 +209,24 @@ func (t *Table) sourceOf4(r *Route, hops []NextHop) (addr firewall.Value, why st
 	return addr, ""
 }
 
-// selectAddr4 is inet_select_addr. The kernel falls back to other interfaces in
-// the order they were made, which no reading tells: then they must agree.
+// selectAddr4 is inet_select_addr, zero for none; false: it cannot be told. The kernel falls back to other interfaces in
+// the order they were made, which no reading tells: then they must agree. With
+// route_localnet addresses of host scope count as well; what the kernel chose
+// before the key was set it keeps until an address changes.
 func (t *Table) selectAddr4(l *Link, dst firewall.Value, scope uint8) (firewall.Value, bool) {
-	localnet := uint8(unix.RT_SCOPE_HOST)
 	on, _, _ := t.or4(l, conf4RouteLocalnet, "route_localnet")
-	switch on {
-	case yes:
-		localnet = unix.RT_SCOPE_LINK
-	case unknown:
+	a, ok := t.selectScoped4(l, dst, scope, unix.RT_SCOPE_HOST)
+	if on == no {
+		return a, ok
+	}
+	b, okToo := t.selectScoped4(l, dst, scope, unix.RT_SCOPE_LINK)
+	if a != b || !okToo {
 		return firewall.Value{}, false
 	}
+	return a, ok
+}
+
+func (t *Table) selectScoped4(l *Link, dst firewall.Value, scope, localnet uint8) (firewall.Value, bool) {
 	var first *Addr
 	for _, a := range t.Addrs {
 		if a.Family != firewall.IPv4 || a.Link != l || a.Secondary() || min(a.Scope, localnet) > scope {
@@ -235,10 +252,14 @@ func (t *Table) selectAddr4(l *Link, dst firewall.Value, scope uint8) (firewall.
 			found = append(found, t.fallback4(o, scope)...)
 		}
 	}
-	if len(found) == 1 {
+	switch len(found) {
+	case 0:
+		return firewall.Value{}, true
+	case 1:
 		return found[0], true
+	default:
+		return firewall.Value{}, false
 	}
-	return firewall.Value{}, false
 }
 
 // fallback4 is in_dev_select_addr, as a list of at most one.
