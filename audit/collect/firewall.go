@@ -82,7 +82,7 @@ func replayFirewall(ctx context.Context, raw *rawFirewall, a *answers, ask []net
 func (r *rulesRead) read(ctx context.Context, a *answers, nftables nft.Source, legacy xtables.Source, sets *ipset.Sets, setsErr error, ask []netip.Addr) error {
 	r.ruleset = &firewall.Ruleset{}
 	if nftables != nil {
-		rs, err := nft.Read(ctx, nftables, nft.Options{Ask: ask, LinkNames: linkNames(a)})
+		rs, err := nft.Read(ctx, nftables, nft.Options{Ask: ask, LinkNames: linkNames(a), Sets: sets})
 		switch {
 		case errors.Is(err, nft.ErrNotPresent):
 		case err != nil:
