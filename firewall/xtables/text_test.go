@@ -178,9 +178,15 @@ func compareText(t *testing.T, n *lab.Namespace, tables []*firewall.Table) (same
 	t.Helper()
 	for _, table := range tables {
 		want := map[string][]string{}
+		chain := ""
 		for line := range strings.Lines(n.Run(t, tool(table.Family, false), "-t", table.Name, "-S")) {
-			if f := strings.Fields(line); f[0] == "-A" {
-				want[f[1]] = append(want[f[1]], strings.TrimSuffix(line, "\n"))
+			line = strings.TrimSuffix(line, "\n")
+			switch f := strings.Fields(line); {
+			case len(f) > 1 && f[0] == "-A":
+				chain = f[1]
+				want[chain] = append(want[chain], line)
+			case !strings.HasPrefix(line, "-"): // a comment of several lines
+				want[chain][len(want[chain])-1] += "\n" + line
 			}
 		}
 		for _, c := range table.Chains {
