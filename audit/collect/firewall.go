@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/firewall/ipset"
@@ -100,7 +101,24 @@ func (r *rulesRead) read(ctx context.Context, a *answers, nftables nft.Source, l
 	tables, partly := xtables.Read(ctx, legacy, sets)
 	r.ruleset.Tables = append(r.ruleset.Tables, tables...)
 	r.partly = errors.Join(partly, setsErr)
+	keepOrder(r.ruleset)
 	return nil
+}
+
+// keepOrder drops what is known of the order among chains of equal priority for
+// hooks where it does not name every chain: one back end cannot tell where the
+// others' chains stand.
+func keepOrder(rs *firewall.Ruleset) {
+	for _, t := range rs.Tables {
+		for _, c := range t.Chains {
+			if c.Base == nil {
+				continue
+			}
+			if order, ok := rs.Order[c.Base.Hook]; ok && !slices.Contains(order, c) {
+				delete(rs.Order, c.Base.Hook)
+			}
+		}
+	}
 }
 
 // linkNames are for the text of rules only; without them it shows indexes.

@@ -211,3 +211,15 @@ func bindQueue(t *testing.T, number uint16) (stop func()) {
 	}
 	return s.Close
 }
+
+// TestOrder: an order that one back end tells is not one among all.
+func TestOrder(t *testing.T) {
+	chain := func(h firewall.Hook) *firewall.Chain { return &firewall.Chain{Base: &firewall.Base{Hook: h}} }
+	a, b, c := chain(firewall.Input), chain(firewall.Input), chain(firewall.Output)
+	rs := &firewall.Ruleset{Tables: []*firewall.Table{{Chains: []*firewall.Chain{a, c}}, {Chains: []*firewall.Chain{b, {}}}},
+		Order: map[firewall.Hook][]*firewall.Chain{firewall.Input: {a}, firewall.Output: {c}}}
+	keepOrder(rs)
+	if rs.Order[firewall.Input] != nil || len(rs.Order[firewall.Output]) != 1 {
+		t.Errorf("%v", rs.Order)
+	}
+}
