@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -79,6 +80,9 @@ func Enter() {
 // its mounts and report whether it could, before the tests start.
 const setupStep = "lab-setup-step"
 
+// systemPath is where the tools are that a user without privilege seldom has in PATH.
+const systemPath = ":/usr/local/sbin:/usr/sbin:/sbin"
+
 // reexec starts this binary in new namespaces. An error means that the
 // namespaces could not be made, and that no test has run.
 func reexec(asUser bool) (status int, err error) {
@@ -99,7 +103,7 @@ func reexec(asUser bool) (status int, err error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = os.Args
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), Marker+"="+outer, setupStep+"=1")
+	cmd.Env = append(os.Environ(), Marker+"="+outer, setupStep+"=1", "PATH="+os.Getenv("PATH")+systemPath)
 	cmd.ExtraFiles = []*os.File{writer}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
@@ -136,7 +140,8 @@ func reexec(asUser bool) (status int, err error) {
 	n, _ := reader.Read(ready)
 	waitErr := cmd.Wait()
 	if n == 0 || ready[0] != '+' {
-		return 0, fmt.Errorf("%s: %s (%v)", how, strings.TrimSpace(string(ready[:n])), waitErr)
+		why := strings.TrimPrefix(string(ready[:n]), "-")
+		return 0, fmt.Errorf("%s: %s (%w)", how, why, cmp.Or(waitErr, errors.New("ended without a test")))
 	}
 	if waitErr == nil {
 		return 0, nil
@@ -162,7 +167,7 @@ func verify(outer string) error {
 			err = elsewhere(outer)
 		}
 		if err != nil {
-			fmt.Fprintf(report, "-%v", err)
+			_, _ = fmt.Fprintf(report, "-%v", err)
 			report.Close()
 			os.Exit(2)
 		}

@@ -79,10 +79,10 @@ func try(t testing.TB, name string) error {
 	defer scratch.close()
 	for _, loader := range loads {
 		text := "*filter\nCOMMIT\n"
-		switch loader {
-		case NFT:
+		if loader == NFT {
 			text = "table inet lab { chain c { type filter hook input priority 0; }; }\n"
-		case IPSet:
+		}
+		if loader == IPSet {
 			text = "create lab hash:ip\n"
 		}
 		if err := scratch.TryLoad(t.Context(), loader, text); err != nil {

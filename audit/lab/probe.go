@@ -332,7 +332,7 @@ func (l *Lab) start(a *attempt, client bool) (err error) {
 			options = append(options, option{"IPV6_TRANSPARENT", unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1})
 		}
 	} else if p.Via != "" {
-		return errors.New("Via is for probes of the client")
+		return errors.New("only a probe of the client chooses the interface it arrives on")
 	}
 	if err := setAll(a.fd, options); err != nil {
 		return err
