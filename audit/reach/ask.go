@@ -38,8 +38,15 @@ func (e *Evaluator) Ask(q Query, d Detail) (Answer, error) {
 		a.DecidedBy = &DecidedBy{Kind: ByRoute, Text: "routes not read"}
 		return a, nil
 	}
+	// An IPv4-mapped address means IPv4, unless an IPv6 address is dialled: such
+	// packets exist, and the kernel throws them away.
 	f := firewall.FamilyOf(q.From)
-	from := firewall.Single(firewall.AddrValue(q.From.Unmap().WithZone("")))
+	if q.To.IsValid() && firewall.FamilyOf(q.To) == firewall.IPv6 && q.From.Is4In6() {
+		f = firewall.IPv6
+	} else {
+		q.From = q.From.Unmap()
+	}
+	from := firewall.Single(firewall.AddrValue(q.From.WithZone("")))
 	in, local, err := e.entry(ns, q, f)
 	if err != nil {
 		return a, err
@@ -112,7 +119,7 @@ func (e *Evaluator) entry(ns *Namespace, q Query, f firewall.Family) (in *firewa
 		}
 		return in, in.Name == "lo", nil
 	}
-	if isLocal(ns, f, q.From) {
+	if isLocal(ns, f, q.From.WithZone("")) {
 		return linkNamed(ns, "lo"), true, nil
 	}
 	in = routeTo(ns, q.From)

@@ -60,7 +60,8 @@ func (e *Evaluator) who(rows []Row) Who {
 	var in, out, unsure, local bool
 	for _, r := range rows {
 		if r.Iif == "lo" {
-			local = local || r.ClientSees == Connected
+			// What a local client sees may turn on its own source port alone.
+			local = local || r.ClientSees == Connected || r.ClientSees == Depends
 			continue
 		}
 		switch {

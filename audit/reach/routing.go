@@ -300,7 +300,7 @@ func localAddrs(ns *Namespace, f firewall.Family) firewall.Ranges {
 const addrLocal = 2
 
 func isLocal(ns *Namespace, f firewall.Family, a netip.Addr) bool {
-	for _, p := range ns.Route.AddrType(f, firewall.Single(firewall.AddrValue(a.Unmap().WithZone(""))), nil) {
+	for _, p := range ns.Route.AddrType(f, firewall.Single(firewall.AddrValue(a.WithZone(""))), nil) {
 		return p.Unknown == "" && p.Value == addrLocal
 	}
 	return false

@@ -1,0 +1,171 @@
+package reach_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// TestPartition holds the two forms of the question against each other: over
+// random rulesets the rows cover every source exactly once, and samples of each
+// row, asked one by one, get the row's answer.
+func TestPartition(t *testing.T) {
+	b := newBench(t)
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d (repeat with -seed %d)", seed, seed)
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 2)), vocabulary: b.vocabulary, undecidable: true, routing: true}
+	asked, rows := 0, 0
+	for round := range 60 {
+		b.Server.Flush(t)
+		b.reset(t)
+		rs := g.draw()
+		b.load(t, rs)
+		e := reach.New(readWorld(t, b.Server))
+		for _, port := range []uint16{uint16(b.ports[g.IntN(len(b.ports))]), 9999} {
+			proto := pick(g, firewall.TCP, firewall.UDP)
+			for _, to := range []netip.Addr{pick(g, b.server4...), pick(g, b.server6...)} {
+				q := reach.Query{Proto: proto, To: to, Port: port}
+				got := e.Partition(q)
+				rows += len(got)
+				if err := coversOnce(got, firewall.FamilyOf(to)); err != nil {
+					t.Fatalf("round %d, %+v: %v\n%v", round, q, err, rs)
+				}
+				for _, r := range got {
+					for _, from := range samples(g, r) {
+						one := q
+						one.From, one.Iif = from, r.Iif
+						a, err := e.Ask(one, reach.AnswerOnly)
+						if err != nil {
+							t.Fatal(err)
+						}
+						asked++
+						if a.ClientSees != r.ClientSees && r.ClientSees != reach.Depends {
+							t.Fatalf("round %d: %v by %s to %v:%d: the row says %s by %+v, the single answer %s by %+v\n%v",
+								round, from, r.Iif, to, port, r.ClientSees, r.DecidedBy, a.ClientSees, *a.DecidedBy, rs)
+						}
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d rows, %d samples", rows, asked)
+	if asked < 1000 {
+		t.Errorf("only %d samples were asked", asked)
+	}
+}
+
+// coversOnce reports a source that does not stand in exactly one row of an
+// interface.
+func coversOnce(rows []reach.Row, f firewall.Family) error {
+	per := map[string][]firewall.Range{}
+	for _, r := range rows {
+		for _, p := range r.From {
+			per[r.Iif] = append(per[r.Iif], firewall.Prefix(p)...)
+		}
+	}
+	if len(per) == 0 {
+		return fmt.Errorf("no rows")
+	}
+	for iif, rs := range per {
+		n := firewall.Value{}
+		for _, r := range rs {
+			n = n.Add(r.Hi.Sub(r.Lo)).Next()
+		}
+		all := firewall.NewRanges(append([]firewall.Range(nil), rs...))
+		if !all.Equal(firewall.All(f.AddrLen())) {
+			return fmt.Errorf("on %s the rows cover only %v", iif, all)
+		}
+		if want := firewall.MaxValue(f.AddrLen()).Next(); n != want {
+			return fmt.Errorf("on %s some sources stand in several rows (%v addresses in all)", iif, n)
+		}
+	}
+	return nil
+}
+
+// samples are the ends of some prefixes of a row and addresses inside.
+func samples(g *generator, r reach.Row) (out []netip.Addr) {
+	for range min(3, len(r.From)) {
+		p := r.From[g.IntN(len(r.From))]
+		rs := firewall.Prefix(p)
+		f := firewall.FamilyOf(p.Addr())
+		out = append(out, rs[0].Lo.Addr(f), rs[0].Hi.Addr(f))
+		span := rs[0].Hi.Sub(rs[0].Lo)
+		in := firewall.Value{Hi: g.Uint64() & span.Hi, Lo: g.Uint64() & span.Lo}
+		if in.Less(span) {
+			out = append(out, rs[0].Lo.Add(in).Addr(f))
+		}
+	}
+	return out
+}
+
+// TestOpaqueNeverFlips inserts a statement that the model does not know into
+// random rulesets: a sure answer may become "depends", never the other sure one.
+func TestOpaqueNeverFlips(t *testing.T) {
+	b := newBench(t)
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d (repeat with -seed %d)", seed, seed)
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 3)), vocabulary: b.vocabulary}
+	changed := 0
+	for range 50 {
+		b.Server.Flush(t)
+		rs := g.draw()
+		b.load(t, rs)
+		probes := b.draw(g, 40)
+		w := readWorld(t, b.Server)
+		before := make([]reach.Sees, len(probes))
+		e := reach.New(w)
+		for i, p := range probes {
+			before[i] = ask(t, e, b.query(p, 40000))
+		}
+		var rules []*firewall.Rule
+		for _, tb := range w.Namespaces[0].Ruleset.Tables {
+			for _, ch := range tb.Chains {
+				rules = append(rules, ch.Rules...)
+			}
+		}
+		if len(rules) == 0 {
+			continue
+		}
+		for range 10 {
+			r := rules[g.IntN(len(rules))]
+			at := g.IntN(len(r.Stmts) + 1)
+			o := &firewall.Opaque{Name: "mystery", Reason: "a mystery", MayEnd: g.chance(50)}
+			old := r.Stmts
+			r.Stmts = append(append(append([]firewall.Stmt(nil), old[:at]...), o), old[at:]...)
+			e := reach.New(w)
+			for i, p := range probes {
+				now := ask(t, e, b.query(p, 40000))
+				if now != before[i] {
+					changed++
+				}
+				if now != before[i] && now != reach.Depends && before[i] != reach.Depends {
+					t.Fatalf("%v: %s became %s with an opaque statement at %d of rule %d of %s\n%v", p, before[i], now, at, r.Number, r.Chain.Name, rs)
+				}
+			}
+			r.Stmts = old
+		}
+	}
+	t.Logf("%d answers became or ceased to be depends", changed)
+	if changed == 0 {
+		t.Error("no answer ever changed: the test asks nothing")
+	}
+}
+
+func ask(t testing.TB, e *reach.Evaluator, q reach.Query) reach.Sees {
+	a, err := e.Ask(q, reach.AnswerOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.ClientSees
+}
