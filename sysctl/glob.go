@@ -18,16 +18,25 @@ type globFlags struct {
 	brace   bool // GLOB_BRACE
 }
 
-// maxGlobResults bounds what a hostile pattern can make us do.
-const maxGlobResults = 65536
+// Bounds of what hostile patterns can make us do: paths from one pattern, and
+// alternatives of all patterns of one simulation together.
+const (
+	maxGlobResults = 65536
+	maxGlobWork    = 1 << 18
+)
 
 // glob is glob(3) of the GNU C library in the C locale: braces first, then each
 // directory level; "*", "?" and a leading "[" do not match a leading dot; the
 // separators of the pattern are kept as they are, which matters because the
 // loaders compare results with explicit paths as strings.
-func glob(pattern string, fl globFlags, fsys globber) []string {
-	budget := maxGlobResults
-	return globBudget(pattern, fl, fsys, &budget)
+//
+// budget is how many alternatives may still be tried; a negative one afterwards
+// says that the result is cut.
+func glob(pattern string, fl globFlags, fsys globber, budget *int) []string {
+	if *budget < 0 {
+		return nil
+	}
+	return globBudget(pattern, fl, fsys, budget)
 }
 
 // globBudget stops when a hostile pattern, {a,b}{a,b}{a,b}…, has used up its
@@ -37,7 +46,7 @@ func globBudget(pattern string, fl globFlags, fsys globber, budget *int) []strin
 		if alternatives, ok := expandBrace(pattern); ok {
 			var out []string
 			for _, a := range alternatives {
-				if *budget--; *budget < 0 {
+				if *budget < 0 {
 					break
 				}
 				out = append(out, globBudget(a, globFlags{brace: true}, fsys, budget)...)
@@ -47,6 +56,9 @@ func globBudget(pattern string, fl globFlags, fsys globber, budget *int) []strin
 			}
 			// Without any match glibc goes on with the pattern as it stands.
 		}
+	}
+	if *budget--; *budget < 0 {
+		return nil
 	}
 	out := globPath(pattern, fsys)
 	if len(out) == 0 && fl.noCheck {
@@ -364,4 +376,34 @@ func inClass(name string, c byte) (member, known bool) {
 		return c < 0x20 || c == 0x7f, true
 	}
 	return false, false
+}
+
+// matchPath says whether a pattern of path components, braces allowed, could
+// name a path. It answers as glob would, for one path and without a file system.
+func matchPath(pattern, path string) bool {
+	budget := 256
+	return matchPathBudget(pattern, path, &budget)
+}
+
+func matchPathBudget(pattern, path string, budget *int) bool {
+	if *budget--; *budget < 0 {
+		return false
+	}
+	if alternatives, ok := expandBrace(pattern); ok {
+		for _, a := range alternatives {
+			if matchPathBudget(a, path, budget) {
+				return true
+			}
+		}
+	}
+	p, s := splitPath(pattern), splitPath(path)
+	if len(p) != len(s) || strings.HasSuffix(pattern, "/") {
+		return false
+	}
+	for i := range p {
+		if !fnmatch(p[i], s[i]) {
+			return false
+		}
+	}
+	return true
 }

@@ -168,7 +168,7 @@ func runPropagation(s *sandbox) error {
 					}
 				}
 			}
-			state := newForwardState(string(group))
+			state := newForwardState(group)
 			var log []string
 			for range 1 + rng.IntN(5) {
 				k := group.WithInterface(ifaces[rng.IntN(len(ifaces))])

@@ -106,31 +106,101 @@ type Outcome struct {
 	Writes   []Write      `json:"writes"`   // in writing order
 	Problems []Problem    `json:"problems"` // in reading order
 	Gaps     []Gap        `json:"gaps"`     // where the capture is too small to be sure
+
+	work  int           // glob alternatives left
+	index *outcomeIndex // nil in an outcome that was not made by a simulation
+}
+
+// outcomeIndex finds the lines and writes of a key: a host with a thousand
+// interfaces has tens of thousands of keys.
+type outcomeIndex struct {
+	writes   map[Key][]int // into Writes
+	explicit map[Key][]int // into Lines: lines that name one key
+	patterns []int         // into Lines
+}
+
+func (o *Outcome) makeIndex() {
+	x := &outcomeIndex{writes: map[Key][]int{}, explicit: map[Key][]int{}}
+	for i, w := range o.Writes {
+		x.writes[w.Key] = append(x.writes[w.Key], i)
+	}
+	for i, a := range o.Lines {
+		if a.Glob {
+			x.patterns = append(x.patterns, i)
+			continue
+		}
+		k := KeyFromPath(cleanPath(a.Path))
+		x.explicit[k] = append(x.explicit[k], i)
+	}
+	o.index = x
+}
+
+// writesOf yields the indices of a key's writes, in writing order.
+func (o *Outcome) writesOf(k Key) []int {
+	if o.index != nil {
+		return o.index.writes[k]
+	}
+	var out []int
+	for i, w := range o.Writes {
+		if w.Key == k {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// linesOf returns the indices of the lines that concern a key, in reading order.
+func (o *Outcome) linesOf(k Key) []int {
+	var out []int
+	if o.index == nil {
+		for i, a := range o.Lines {
+			if a.concerns(k) {
+				out = append(out, i)
+			}
+		}
+		return out
+	}
+	out = append(out, o.index.explicit[k]...)
+	for _, i := range o.index.patterns {
+		if o.Lines[i].concerns(k) {
+			out = append(out, i)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Simulate says what the loader does at boot (systemd-sysctl) or when it is run
 // by hand (sysctl --system). keys are the settings that exist at that moment;
 // names that are not among them are reported as ProblemNoKey and not written.
 func Simulate(l Loader, t *Tree, keys *KeySet) *Outcome {
-	o := &Outcome{Loader: l}
+	o := &Outcome{Loader: l, work: maxGlobWork}
 	if l == LoaderSystemd {
 		simulateSystemd(o, t, keys)
 	} else {
 		simulateProcps(o, t, keys)
 	}
+	o.finish()
 	return o
+}
+
+// finish makes the index, and a gap of work that was not done.
+func (o *Outcome) finish() {
+	o.makeIndex()
+	if o.work < 0 {
+		o.Gaps = append(o.Gaps, Gap{What: "simulate " + string(o.Loader), Why: "the patterns in the files expand to too much"})
+	}
 }
 
 // Winner is the write that decides a key: the last one. ok is false where the
 // loader does not touch the key. Whether the kernel takes the text is another
 // question: InForce.
 func (o *Outcome) Winner(k Key) (w Write, ok bool) {
-	for _, w := range slices.Backward(o.Writes) {
-		if w.Key == k {
-			return w, true
-		}
+	at := o.writesOf(k)
+	if len(at) == 0 {
+		return Write{}, false
 	}
-	return Write{}, false
+	return o.Writes[at[len(at)-1]], true
 }
 
 // Line is the assignment behind a write.
@@ -146,11 +216,8 @@ func (o *Outcome) InForce(k Key, before string) (value string, by *Write, known 
 		e = shapedLike(k, before)
 	}
 	value, known = before, true
-	for i := range o.Writes {
+	for _, i := range o.writesOf(k) {
 		w := &o.Writes[i]
-		if w.Key != k {
-			continue
-		}
 		after, ok, sure := e.store(value, w.Value)
 		if ok || after != value {
 			value, by = after, w
@@ -171,8 +238,9 @@ type Loser struct {
 func (o *Outcome) Losers(k Key) []Loser {
 	winner, won := o.Winner(k)
 	var out []Loser
-	for i, a := range o.Lines {
-		if won && winner.By == i || !a.concerns(k) {
+	for _, i := range o.linesOf(k) {
+		a := o.Lines[i]
+		if won && winner.By == i {
 			continue
 		}
 		why := a.Dead
@@ -180,7 +248,7 @@ func (o *Outcome) Losers(k Key) []Loser {
 		case why != "":
 		case a.Exclude:
 			why = "a bare -key sets nothing, it keeps the key out of patterns"
-		case slices.ContainsFunc(o.Writes, func(w Write) bool { return w.Key == k && w.By == i }):
+		case slices.ContainsFunc(o.writesOf(k), func(w int) bool { return o.Writes[w].By == i }):
 			why = "overridden by " + o.Lines[winner.By].Where()
 		case a.Glob:
 			why = "the pattern leaves out keys that are named elsewhere"
@@ -199,8 +267,7 @@ func (a Assignment) concerns(k Key) bool {
 	if !a.Glob {
 		return KeyFromPath(cleanPath(a.Path)) == k
 	}
-	one := NewKeySet([]Key{k})
-	return len(glob(procSys+a.Path, globFlags{brace: true}, one)) > 0
+	return matchPath(cleanPath(a.Path), k.Path())
 }
 
 // Keys returns every key that the loader writes, sorted.

@@ -29,7 +29,7 @@ func simulateProcps(o *Outcome, t *Tree, keys *KeySet) {
 // to CaptureFiles. Without a file it is `sysctl -p`, which reads
 // /etc/sysctl.conf.
 func SimulateFiles(t *Tree, keys *KeySet, files ...string) *Outcome {
-	o := &Outcome{Loader: LoaderProcps}
+	o := &Outcome{Loader: LoaderProcps, work: maxGlobWork}
 	if len(files) == 0 {
 		files = []string{sysctlConf}
 	}
@@ -37,6 +37,7 @@ func SimulateFiles(t *Tree, keys *KeySet, files ...string) *Outcome {
 		procpsPreload(o, t, File{Path: f})
 	}
 	procpsApply(o, keys)
+	o.finish()
 	return o
 }
 
@@ -79,7 +80,7 @@ func procpsFiles(o *Outcome, t *Tree) []File {
 func procpsPreload(o *Outcome, t *Tree, f File) {
 	paths := []string{f.Path}
 	if strings.ContainsAny(f.Path, `*?[{\`) {
-		paths = glob(f.Path, globFlags{noCheck: true, brace: true}, treeGlobber{t})
+		paths = glob(f.Path, globFlags{noCheck: true, brace: true}, treeGlobber{t}, &o.work)
 	}
 	line := 0
 	for _, p := range paths {
@@ -174,7 +175,7 @@ func procpsApply(o *Outcome, keys *KeySet) {
 			procpsWrite(o, keys, i, procSys+a.Path)
 			continue
 		}
-		for _, p := range glob(procSys+a.Path, globFlags{}, keys) {
+		for _, p := range glob(procSys+a.Path, globFlags{}, keys, &o.work) {
 			if !explicit[p] {
 				procpsWrite(o, keys, i, p)
 			}

@@ -258,7 +258,7 @@ func (m *systemdOptions) apply(keys *KeySet) {
 			m.write(keys, i, a.Path)
 			continue
 		}
-		for _, p := range glob(procSys+strings.TrimPrefix(a.Path, "/"), globFlags{noCheck: true, brace: true}, keys) {
+		for _, p := range glob(procSys+strings.TrimPrefix(a.Path, "/"), globFlags{noCheck: true, brace: true}, keys, &m.o.work) {
 			rel := skipSlashOrDot(strings.TrimPrefix(p, "/proc/sys"))
 			if _, explicit := m.at[rel]; explicit {
 				continue

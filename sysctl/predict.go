@@ -46,6 +46,8 @@ type Host struct {
 	Outcomes []*Outcome // one a loader, in the order of Loaders
 	Boot     *Boot
 	Kernel   Version
+
+	forward map[Key]*forwardState // by group, of the loader that runs at boot
 }
 
 // Outcome returns what a loader does on this host.
@@ -65,8 +67,21 @@ func NewHost(t *Tree, keys *KeySet, live Values, kernel Version) *Host {
 		h.Outcomes = append(h.Outcomes, Simulate(l, t, keys))
 	}
 	h.Boot = DetectBoot(t, h.Outcomes...)
+	h.forward = map[Key]*forwardState{}
+	for _, group := range forwardGroups {
+		s := newForwardState(group)
+		if o := h.Outcome(Loader(h.Boot.Loader)); o != nil {
+			for i := range o.Writes {
+				s.write(&o.Writes[i])
+			}
+		}
+		h.forward[group] = s
+	}
 	return h
 }
+
+// forwardGroups are the keys of which conf.all writes the rest.
+var forwardGroups = []Key{"net.ipv4.conf.*.forwarding", "net.ipv6.conf.*.forwarding", "net.ipv6.conf.*.disable_ipv6"}
 
 // Provenance says who sets a key, under each loader, and what a reboot brings.
 func (h *Host) Provenance(k Key) Provenance {
@@ -285,25 +300,17 @@ func noteIsPast(note string, kernel Version) bool {
 // conf.all.disable_ipv6 does the same (addrconf_disable_ipv6). ok is false for
 // all other keys, and where nothing of the kind is written.
 func (h *Host) predictForwarding(k Key, o *Outcome) (Prediction, bool) {
-	var group string // the prefix and name around the interface
-	name := string(k)
-	switch {
-	case name == "net.ipv4.ip_forward" || strings.HasPrefix(name, "net.ipv4.conf.") && strings.HasSuffix(name, ".forwarding"):
+	group := k.WithInterface("*")
+	if k == "net.ipv4.ip_forward" {
 		group = "net.ipv4.conf.*.forwarding"
-	case strings.HasPrefix(name, "net.ipv6.conf.") && strings.HasSuffix(name, ".forwarding"):
-		group = "net.ipv6.conf.*.forwarding"
-	case strings.HasPrefix(name, "net.ipv6.conf.") && strings.HasSuffix(name, ".disable_ipv6"):
-		group = "net.ipv6.conf.*.disable_ipv6"
-	default:
+	}
+	state, ok := h.forward[group]
+	if !ok {
 		return Prediction{}, false
 	}
 	target := "all"
 	if iface, ok := k.Interface(); ok {
 		target = iface
-	}
-	state := newForwardState(group)
-	for i := range o.Writes {
-		state.write(&o.Writes[i])
 	}
 	if _, own := state.own[target]; own && h.appearsLater(k) && !h.reapplied() {
 		return Prediction{Why: "nothing applies the files again when the interface appears after boot-time loading"}, true
@@ -343,9 +350,9 @@ type forwardValue struct {
 	by    *Write
 }
 
-func newForwardState(group string) *forwardState {
+func newForwardState(group Key) *forwardState {
 	return &forwardState{
-		group: Key(group), now: map[string]forwardValue{}, own: map[string]forwardValue{},
+		group: group, now: map[string]forwardValue{}, own: map[string]forwardValue{},
 		rest: forwardValue{value: "0"}, // all of these are off in a fresh kernel
 	}
 }

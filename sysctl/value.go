@@ -188,11 +188,12 @@ func ParseRange(s string) (PortRange, error) {
 
 // Canonical renders a value the way it is compared: integers in decimal with
 // single blanks, port lists merged, words sorted, other text with its white
-// space joined. Text that does not have the shape is returned trimmed.
+// space joined. A value that does not have the shape is
+// returned without the blanks at its ends.
 func (s Shape) Canonical(value string) string {
-	value = strings.TrimSpace(value)
 	switch s {
 	case ShapeInt, ShapeInts:
+		value = strings.Trim(value, " \t\n")
 		fields := 16
 		if s == ShapeInt {
 			fields = 1
@@ -200,10 +201,13 @@ func (s Shape) Canonical(value string) string {
 		if v, err := parseInts(value, fields); err == nil {
 			return formatInts(v)
 		}
+		return value
 	case ShapePorts:
+		value = strings.TrimSpace(value)
 		if v, err := ParsePorts(value); err == nil {
 			return FormatPorts(v)
 		}
+		return value
 	case ShapeWords:
 		words := strings.Fields(value)
 		slices.Sort(words)

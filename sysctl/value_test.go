@@ -176,8 +176,13 @@ func TestFnmatchAndBraces(t *testing.T) {
 			t.Errorf("%q: %q", p, got)
 		}
 	}
-	done := glob(strings.Repeat("{a,b}", 30), globFlags{brace: true, noCheck: true}, NewKeySet(nil))
-	if len(done) > maxGlobResults {
-		t.Error("no bound")
+	budget := maxGlobWork
+	glob(strings.Repeat("{a,b}", 30), globFlags{brace: true, noCheck: true}, NewKeySet(nil), &budget)
+	if budget >= 0 {
+		t.Error("the bomb was not stopped")
+	}
+	bomb := complete(files(map[string]string{"/etc/sysctl.d/x.conf": strings.Repeat("net."+strings.Repeat("{a,b}", 30)+"* = 1\n", 3)}))
+	if o := Simulate(LoaderSystemd, bomb, NewKeySet([]Key{keySomaxconn})); len(o.Gaps) == 0 {
+		t.Error("what was not expanded is no gap")
 	}
 }
