@@ -34,7 +34,7 @@ func TestAnswers(t *testing.T) {
 	l.Server.Load(t, lab.IPTablesNFT, compatRules)
 	l.Server.Load(t, lab.IPTablesNFT, "*raw\n-A PREROUTING -p tcp --dport 8085 -m set --match-set some src -j DROP\n-A PREROUTING -p tcp --dport 8086 -m set ! --match-set some src -j DROP\nCOMMIT\n")
 
-	record := func() (s *audit.Snapshot, c *Capture) {
+	record := func(t *testing.T) (s *audit.Snapshot, c *Capture) {
 		t.Helper()
 		l.Server.Do(func() {
 			var err error
@@ -51,7 +51,7 @@ func TestAnswers(t *testing.T) {
 		return reach.Query{Proto: firewall.TCP, From: l.ClientAddr(0), To: l.ServerAddr(0), Port: port, Iif: "eth0",
 			FromPort: 50000} // answers pass the host too, and rules may name any other port
 	}
-	s, c := record()
+	s, c := record(t)
 	saved, err := Load(bytes.NewReader(save(t, c)))
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,9 @@ func TestAnswers(t *testing.T) {
 		}
 		seen := l.Probe(t, lab.Probe{Proto: lab.TCP, From: l.ClientAddr(0), To: netip.AddrPortFrom(l.ServerAddr(0), port)})[0]
 		want := map[lab.Sight]reach.Sees{lab.Connected: reach.Connected, lab.Timeout: reach.Timeout, lab.Refused: reach.Refused, lab.Unreachable: reach.Unreachable}[seen.ClientSees]
-		if a.ClientSees != want {
+		if a.ClientSees == reach.Depends && home(s).Unread[partPrograms] != "" {
+			t.Logf("port %d: depends, since programs cannot be read without real root", port)
+		} else if a.ClientSees != want {
 			t.Errorf("port %d: reach says %s, the client saw %s: %+v", port, a.ClientSees, want, a)
 		}
 		b, err := replay.Ask(query(port), reach.AnswerOnly)
@@ -73,17 +75,19 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 
-	needRoot(t)
-	p := pass(t, ebpf.XDP, ebpf.AttachXDP, 2)
-	l.Server.Do(func() {
-		x, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: eth0(t, l.Server).Attrs().Index, Flags: link.XDPGenericMode})
-		if err != nil {
-			t.Fatal(err)
+	t.Run("behind a program", func(t *testing.T) {
+		needRoot(t)
+		p := pass(t, ebpf.XDP, ebpf.AttachXDP, 2)
+		l.Server.Do(func() {
+			x, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: eth0(t, l.Server).Attrs().Index, Flags: link.XDPGenericMode})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { x.Close() })
+		})
+		s, _ := record(t)
+		if a, err := reach.New(&s.World).Ask(query(8080), reach.AnswerOnly); err != nil || a.ClientSees != reach.Depends || len(a.Conditions) == 0 {
+			t.Errorf("behind an XDP program: %+v, %v", a, err)
 		}
-		t.Cleanup(func() { x.Close() })
 	})
-	s, _ = record()
-	if a, err := reach.New(&s.World).Ask(query(8080), reach.AnswerOnly); err != nil || a.ClientSees != reach.Depends || len(a.Conditions) == 0 {
-		t.Errorf("behind an XDP program: %+v, %v", a, err)
-	}
 }

@@ -36,7 +36,7 @@ func (uid reader) explain(err error, n need) string {
 		return err.Error() + ": the host was too slow to answer; try again when it is less busy"
 	case (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && n != needNothing:
 		if uid == 0 {
-			return fmt.Sprintf("%v: needs %s, which root lacks here (a container, or a unit with fewer capabilities)", err, n)
+			return fmt.Sprintf("%v: needs %s, which root lacks here (in a container, a user namespace, or a unit with fewer capabilities)", err, n)
 		}
 		return fmt.Sprintf("%v: run hostaudit as root (needs %s)", err, n)
 	}

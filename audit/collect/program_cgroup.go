@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/listeners"
 )
 
 // cgroupHooks are the places of a control group where a program decides about
@@ -37,17 +38,18 @@ var cgroupHooks = []struct {
 // those of its ancestors included.
 type cgroupFact struct {
 	// Path from the root of the mounted hierarchy; "" where the group has been
-	// removed while a socket of it lives on. Its programs stay in force
-	// (kernel/bpf/cgroup.c, cgroup_bpf_release) and nobody can ask for them.
-	Path     string          `json:"path"`
-	Programs []cgroupProgram `json:"programs,omitempty"`
+	// removed while a socket of it lives on, or is outside our cgroup namespace.
+	// The programs of a removed group stay in force as long as its sockets
+	// (kernel/bpf/cgroup.c, cgroup_bpf_offline), and nobody can ask for them.
+	Path     listeners.HostText `json:"path"`
+	Programs []cgroupProgram    `json:"programs,omitempty"`
 }
 
 type cgroupProgram struct {
 	ID   uint32 `json:"id"`
 	Hook int    `json:"hook"` // index into cgroupHooks
 	// At is the group it was attached to; "" where that is out of sight.
-	At string `json:"at"`
+	At listeners.HostText `json:"at"`
 }
 
 // cgroupPrograms gives the programs in force for sockets made in the control
@@ -70,7 +72,7 @@ func cgroupPrograms(a *answers, inv *bpfInventory, ids []uint64) ([]reach.Progra
 			return out, fmt.Errorf("read programs of control group %d: %w", id, err)
 		}
 		if f.Path == "" {
-			out = append(out, reach.Program{Kind: "cgroup", Place: fmt.Sprintf("control group %d, which has been removed: what was attached to it is not visible any more", id), CgroupID: id, In: true, Out: true})
+			out = append(out, reach.Program{Kind: "cgroup", Place: fmt.Sprintf("control group %d, which is removed or out of sight: what is attached to it cannot be told", id), CgroupID: id, In: true, Out: true})
 			continue
 		}
 		for _, p := range f.Programs {
@@ -78,11 +80,11 @@ func cgroupPrograms(a *answers, inv *bpfInventory, ids []uint64) ([]reach.Progra
 				return out, fmt.Errorf("read programs of control group %d: hook %d", id, p.Hook)
 			}
 			h := cgroupHooks[p.Hook]
-			place := p.At + " " + h.name
+			place := string(p.At) + " " + h.name
 			if p.At == "" {
-				place = "above " + f.Path + " " + h.name
+				place = "above " + string(f.Path) + " " + h.name
 			}
-			out = append(out, reach.Program{Kind: "cgroup", Name: inv.name(p.ID), ID: p.ID, Place: place, Cgroup: f.Path, CgroupID: id, In: h.in, Out: h.out})
+			out = append(out, reach.Program{Kind: "cgroup", Name: inv.name(p.ID), ID: p.ID, Place: place, Cgroup: string(f.Path), CgroupID: id, In: h.in, Out: h.out})
 		}
 	}
 	return out, nil
@@ -95,7 +97,7 @@ func liveCgroup(id uint64) (*cgroupFact, error) {
 		return nil, err
 	}
 	dir, err := openCgroup(mount, id)
-	if errors.Is(err, unix.ESTALE) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return &cgroupFact{}, nil
 	}
 	if err != nil {
@@ -106,7 +108,8 @@ func liveCgroup(id uint64) (*cgroupFact, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &cgroupFact{Path: path.Clean("/" + strings.TrimPrefix(name, mount))}
+	here := path.Clean("/" + strings.TrimPrefix(name, mount))
+	f := &cgroupFact{Path: listeners.HostText(here)}
 	// attached are the programs that hang on each group from here to the top.
 	attached := map[string][]uint32{}
 	for hook, h := range cgroupHooks {
@@ -117,19 +120,19 @@ func liveCgroup(id uint64) (*cgroupFact, error) {
 		}
 		for _, prog := range ids {
 			p := cgroupProgram{ID: prog, Hook: hook}
-			for at := f.Path; ; at = path.Dir(at) {
+			for at := here; ; at = path.Dir(at) {
 				key := fmt.Sprint(hook, at)
-				here, asked := attached[key]
+				ids, asked := attached[key]
 				if !asked {
 					// A group that may not be looked into leaves the place unknown.
 					if d, err := os.Open(filepath.Join(mount, at)); err == nil {
-						here, _ = queryPrograms(int(d.Fd()), h.attach, 0)
+						ids, _ = queryPrograms(int(d.Fd()), h.attach, 0)
 						d.Close()
 					}
-					attached[key] = here
+					attached[key] = ids
 				}
-				if slices.Contains(here, prog) {
-					p.At = at
+				if slices.Contains(ids, prog) {
+					p.At = listeners.HostText(at)
 					break
 				}
 				if at == "/" {
@@ -171,9 +174,7 @@ func openCgroup(mount string, id uint64) (*os.File, error) {
 	if err == nil {
 		return os.NewFile(uintptr(fd), "cgroup"), nil
 	}
-	if errors.Is(err, unix.ESTALE) {
-		return nil, err
-	}
+	// ESTALE says that there is none, or none that we may open.
 	return findCgroup(mount, id)
 }
 

@@ -253,7 +253,7 @@ func TestControlGroupPrograms(t *testing.T) {
 	ns = home(hostIn(t, l.Server, Options{}))
 	found := false
 	for _, p := range ns.Programs {
-		found = found || p.Kind == "cgroup" && p.CgroupID == in.Cgroup && p.In && p.Out && strings.Contains(p.Place, "removed")
+		found = found || p.Kind == "cgroup" && p.CgroupID == in.Cgroup && p.In && p.Out && strings.Contains(p.Place, "which is removed")
 	}
 	if !found {
 		t.Errorf("the removed group is not told: %+v, %v", ns.Programs, ns.Unread)
