@@ -105,8 +105,9 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 	var out []*Port
 	home := s.World.Namespaces[0]
 	published := ev.Published()
+	near := neighbours(s, published)
 	for _, ns := range s.World.Namespaces {
-		if ns.Listeners == nil {
+		if ns.Listeners == nil || !near[ns] {
 			continue
 		}
 		for i := range ns.Listeners.Listeners {
@@ -123,7 +124,7 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 		}
 	}
 	for i := range published {
-		out = append(out, &Port{Namespace: home, Published: &published[i], Exposure: published[i].Exposure})
+		out = append(out, &Port{Namespace: home, Published: &published[i], Exposure: translatedOnly(&published[i])})
 	}
 	for _, p := range out {
 		if !p.Home() {
@@ -142,12 +143,55 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 	return out
 }
 
+// translatedOnly leaves out the address family that the rule does not translate:
+// a port published for IPv4 is no IPv6 port.
+func translatedOnly(p *reach.Published) reach.Exposure {
+	var families []string
+	for _, r := range p.Rows {
+		if r.Delivered != nil && r.Delivered.NetNS == p.To.NetNS && !slices.Contains(families, r.Family) {
+			families = append(families, r.Family)
+		}
+	}
+	rows := slices.DeleteFunc(slices.Clone(p.Rows), func(r reach.Row) bool { return !slices.Contains(families, r.Family) })
+	return reach.Exposure{Who: whoOf(rows), Rows: rows}
+}
+
+// neighbours are the namespaces whose listeners belong into the report: the
+// audited one, those that links lead to from there, and those that ports are
+// published into. Others on the machine are somebody else's hosts.
+func neighbours(s *Snapshot, published []reach.Published) map[*reach.Namespace]bool {
+	near := map[*reach.Namespace]bool{}
+	var visit func(ns *reach.Namespace)
+	visit = func(ns *reach.Namespace) {
+		if near[ns] {
+			return
+		}
+		near[ns] = true
+		for _, peer := range ns.Peers {
+			for _, other := range s.World.Namespaces {
+				if other.ID == peer.Namespace {
+					visit(other)
+				}
+			}
+		}
+	}
+	visit(s.World.Namespaces[0])
+	for _, p := range published {
+		for _, ns := range s.World.Namespaces {
+			if ns.Name == p.To.NetNS {
+				visit(ns)
+			}
+		}
+	}
+	return near
+}
+
 // within tells who can reach a listener of another namespace from outside this
 // host: by a published port, or by its own address where the host forwards.
 func within(ev *reach.Evaluator, p *Port, published []reach.Published) reach.Exposure {
 	for _, pub := range published {
 		if pub.To.NetNS == p.Namespace.Name && pub.To.Port == p.Listener.Port() && pub.Proto.String() == string(p.Proto()) {
-			return pub.Exposure
+			return translatedOnly(&pub)
 		}
 	}
 	a := p.Listener.Local.Addr().Unmap().WithZone("")

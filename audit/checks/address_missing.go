@@ -46,7 +46,7 @@ Sockets with IP_TRANSPARENT serve addresses of others by design and are left out
 				Title:    fmt.Sprintf("%s listens on %s, which this host does not have", name(port), addr),
 				Why:      "no interface has the address, so no client's packet for it is delivered here",
 				Evidence: []audit.Evidence{listening(port), {Source: "addresses of the host", Value: addresses(port.Namespace)}},
-				Remedy:   fmt.Sprintf("bind %s to an address the host has, or to 0.0.0.0; or bring the address up before the service starts (After=network-online.target)", name(port)),
+				Remedy:   fmt.Sprintf("bind %s to an address the host has, or to 0.0.0.0; or bring the address up before the service starts (After=network-online.target)", plainName(port)),
 			}
 			if port.Service != nil && port.Service.Audience.Kind != audit.ForHost && !served(p, port) {
 				f.Severity = audit.Critical

@@ -49,7 +49,7 @@ keep that client out all the same.`,
 					{Source: "let in by", Value: decider(c.by)},
 					listening(port),
 				},
-				Remedy: fmt.Sprintf("bind %s to %s, or accept %s from %s only", name(port), bind, portWords(port.Proto(), port.Number()), meant),
+				Remedy: fmt.Sprintf("bind %s to %s, or accept %s from %s only", plainName(port), bind, portWords(port.Proto(), port.Number()), meant),
 				Causes: []audit.Cause{},
 			})
 		}

@@ -96,7 +96,17 @@ func find(p *audit.Pass, port *audit.Port, want func(reach.Row) bool, keep func(
 
 // blocked finds a client of the audience that does not get through.
 func blocked(p *audit.Pass, port *audit.Port, audience audit.Audience) (client, bool) {
-	return find(p, port, func(r reach.Row) bool { return r.ClientSees != reach.Connected && r.ClientSees != reach.Depends }, audience.Overlap)
+	return find(p, port, func(r reach.Row) bool {
+		return r.ClientSees != reach.Connected && r.ClientSees != reach.Depends && !refusedByKernel(r)
+	}, audience.Overlap)
+}
+
+// refusedByKernel tells rows of single addresses that routing refuses on an
+// interface: the host's own, broadcasts, a container that dials its own published
+// port. They are no clients that anybody waits for.
+func refusedByKernel(r reach.Row) bool {
+	return (r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter) &&
+		!slices.ContainsFunc(r.From, func(p netip.Prefix) bool { return p.Bits() < p.Addr().BitLen() })
 }
 
 // uncertain finds a client of the audience of whom it cannot be told.

@@ -50,7 +50,7 @@ and no other socket takes the port over IPv4.`,
 				Title:    fmt.Sprintf(`%s listens on [::] for IPv6 only; IPv4 clients see "connection refused"`, name(port)),
 				Why:      fmt.Sprintf("IPV6_V6ONLY is set on the socket, nothing takes the port over IPv4, and the port is %s", in.words),
 				Evidence: []audit.Evidence{listening(port), in.evidence, {Source: "net.ipv6.bindv6only", Value: bindv6only}},
-				Remedy:   fmt.Sprintf("bind %s to 0.0.0.0:%d as well, or let its [::] socket take IPv4 (ipv6only=off in nginx, IPV6_V6ONLY=0 in a program), then %s", name(port), port.Number(), restart(port)),
+				Remedy:   fmt.Sprintf("bind %s to 0.0.0.0:%d as well, or let its [::] socket take IPv4 (ipv6only=off in nginx, IPV6_V6ONLY=0 in a program), then %s", plainName(port), port.Number(), restart(port)),
 			})
 		}
 		return nil

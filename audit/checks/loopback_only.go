@@ -49,7 +49,7 @@ address of a database.`,
 				Why:      fmt.Sprintf("only this host itself can connect to %s, and the port is %s", addr, in.words),
 				Evidence: []audit.Evidence{listening(port), in.evidence},
 				Remedy: fmt.Sprintf("where %s is told to listen, change %s to %s:%d (or to the one address its clients use), then %s",
-					name(port), port.Listener.Local, wide, port.Number(), restart(port)),
+					plainName(port), port.Listener.Local, wide, port.Number(), restart(port)),
 			})
 		}
 		return nil

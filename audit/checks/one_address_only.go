@@ -55,7 +55,7 @@ address (behind NAT, most cloud machines) the private one is the right one.`,
 				Title:    fmt.Sprintf(`%s listens on %s only; clients that dial %s see "connection refused"`, name(port), addr, public),
 				Why:      fmt.Sprintf("the port is %s, and %s is an address of private networks", in.words, addr),
 				Evidence: []audit.Evidence{listening(port), in.evidence, audit.Evidencef("public address of the host", "%s", public)},
-				Remedy:   fmt.Sprintf("bind %s to %s:%d, or to %s as well, then %s", name(port), wide, port.Number(), public, restart(port)),
+				Remedy:   fmt.Sprintf("bind %s to %s:%d, or to %s as well, then %s", plainName(port), wide, port.Number(), public, restart(port)),
 			})
 		}
 		return nil

@@ -82,7 +82,7 @@ func report(p *audit.Pass, port *audit.Port, severity audit.Severity, c client, 
 		Severity: severity,
 		Subject:  port.Subject(),
 		Title:    fmt.Sprintf("%s is blocked by the firewall; %s", name(port), seenAs(c.sees)),
-		Why:      fmt.Sprintf("%s decides; %s", decider(c.by), meant),
+		Why:      fmt.Sprintf("%s decides; %s", deciderName(c.by), meant),
 		Evidence: []audit.Evidence{
 			{Source: "decided by", Value: decider(c.by)},
 			audit.Evidencef("a client", "%s by %s: %s", c.from, c.iif, c.sees),

@@ -83,7 +83,7 @@ func sysctlChecks() []*audit.Check {
 
 func sysctlCheck(e *sysctl.Entry) *audit.Check {
 	c := &audit.Check{
-		ID: e.ID(), Title: e.Title, Doc: e.Explain(), Severity: audit.Warning, Refs: e.Refs,
+		ID: e.ID(), Title: e.Title, Doc: explanation(e), Severity: audit.Warning, Refs: e.Refs,
 		Needs: []audit.Need{audit.NeedSysctls}, Fix: audit.FixManual, Reports: found[e.Key],
 	}
 	if len(c.Refs) == 0 {
@@ -162,4 +162,17 @@ func title(k sysctl.Key, j sysctl.Judgement) string {
 
 func isLint(id string) bool {
 	return slices.ContainsFunc(sysctl.LintRules(), func(r *sysctl.LintRule) bool { return r.ID == id })
+}
+
+// explanation is the entry's own without its first line and its references, which
+// a check has elsewhere.
+func explanation(e *sysctl.Entry) string {
+	paragraphs := strings.Split(strings.TrimSpace(e.Explain()), "\n\n")
+	if len(paragraphs) > 1 {
+		paragraphs = paragraphs[1:]
+	}
+	if n := len(paragraphs) - 1; n > 0 && strings.HasPrefix(paragraphs[n], "https://") {
+		paragraphs = paragraphs[:n]
+	}
+	return strings.Join(paragraphs, "\n\n")
 }

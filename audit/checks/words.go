@@ -44,6 +44,14 @@ func decider(d reach.DecidedBy) string {
 	}
 }
 
+// deciderName is decider without the rule's text.
+func deciderName(d reach.DecidedBy) string {
+	if d.Kind == reach.ByRule {
+		return strings.TrimSuffix(decider(reach.DecidedBy{Kind: d.Kind, Backend: d.Backend, Family: d.Family, Table: d.Table, Chain: d.Chain, Number: d.Number}), " ()")
+	}
+	return decider(d)
+}
+
 // family is shown for nftables, where tables of several families share names.
 func family(d reach.DecidedBy) string {
 	if d.Backend == string(firewall.NFTables) {
@@ -79,8 +87,13 @@ func restart(port *audit.Port) string {
 	return "restart " + port.Program()
 }
 
-// name is what the operator calls the port: the service's name, else the program.
+// name is what the operator calls the port, with its number: "chat (tcp 2346)".
 func name(port *audit.Port) string {
+	return fmt.Sprintf("%s (%s)", plainName(port), portWords(port.Proto(), port.Number()))
+}
+
+// plainName is the service's name, else the program's.
+func plainName(port *audit.Port) string {
 	if port.Service != nil {
 		return port.Service.Name
 	}

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -170,7 +171,7 @@ func (p *printer) partition(a reach.Answer) {
 	}
 	hidden := false
 	for _, r := range a.Partition {
-		if len(audit.Clients(r.From)) == 0 && r.Iif != "lo" || r.Iif == "lo" && r.DecidedBy.Kind == reach.ByRoute {
+		if nobodys(r) {
 			hidden = true
 			continue
 		}
@@ -209,7 +210,7 @@ func (p *printer) partition(a reach.Answer) {
 	}
 	flush()
 	if hidden {
-		p.text(dim, "  ", "  ", "Left out: sources that no client has. They stand in --format json.")
+		p.text(dim, "  ", "  ", "Left out: sources that no client has (martians, this host's own addresses). They stand in --format json.")
 	}
 }
 
@@ -222,7 +223,7 @@ func sources(rows []reach.Row, r reach.Row) string {
 	alone := true
 	for _, o := range rows {
 		same := o.Iif == r.Iif && o.Family == r.Family
-		if same && !slices.Equal(o.From, r.From) && len(audit.Clients(o.From)) > 0 {
+		if same && !slices.Equal(o.From, r.From) && !nobodys(o) {
 			alone = false
 		}
 	}
@@ -233,4 +234,16 @@ func sources(rows []reach.Row, r reach.Row) string {
 		return "everyone else"
 	}
 	return networks(r.From)
+}
+
+// nobodys tells rows whose sources are no clients: addresses that nobody has, and
+// single ones that the kernel itself refuses on the interface, mostly its own.
+func nobodys(r reach.Row) bool {
+	if r.DecidedBy.Kind != reach.ByRoute {
+		return r.Iif != "lo" && len(audit.Clients(r.From)) == 0
+	}
+	if r.Iif == "lo" || len(audit.Clients(r.From)) == 0 {
+		return true
+	}
+	return !slices.ContainsFunc(r.From, func(p netip.Prefix) bool { return p.Bits() < p.Addr().BitLen() })
 }

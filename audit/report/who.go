@@ -153,7 +153,7 @@ func share(ps []netip.Prefix) float64 {
 }
 
 func networks(ps []netip.Prefix) string {
-	ps = slices.Clone(ps)
+	ps = loopback(slices.Clone(ps))
 	// The widest say most.
 	slices.SortStableFunc(ps, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
 	var parts []string
@@ -169,4 +169,21 @@ func networks(ps []netip.Prefix) string {
 		s += fmt.Sprintf(" and %d more", n)
 	}
 	return s
+}
+
+// loopback shows the many parts of 127.0.0.0/8 that are left without its
+// broadcast address as what everybody calls them.
+func loopback(ps []netip.Prefix) []netip.Prefix {
+	whole := netip.MustParsePrefix("127.0.0.0/8")
+	var parts []netip.Prefix
+	for _, p := range ps {
+		if p.Bits() > whole.Bits() && whole.Contains(p.Addr()) {
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) < 2 || share(parts) < share([]netip.Prefix{whole})*0.99 {
+		return ps
+	}
+	ps = slices.DeleteFunc(ps, func(p netip.Prefix) bool { return slices.Contains(parts, p) })
+	return append([]netip.Prefix{whole}, ps...)
 }
