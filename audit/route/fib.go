@@ -173,6 +173,7 @@ type resolveKey struct {
 	device    bool // ip6_pol_route_lookup (rt6_device_match) instead of ip6_pol_route
 	saddrAny  bool // device: no source given
 	saddrHere bool // device: the source is an address of this host
+	saddrLink int  // device: the source is an address of this link only, 0 for none
 }
 
 // result is what a table gives for a destination.

@@ -9,13 +9,33 @@ import (
 var _ firewall.FIB = (*Table)(nil)
 
 // AddrType is the `fib … type` expression (nft_fib4_eval_type,
-// nft_fib6_eval_type) and, for IPv4, xt_addrtype. For xt_addrtype in IPv6 see
-// [Table.AddrType6].
+// nft_fib6_eval_type) and, for IPv4, xt_addrtype. In IPv6 the kernel looks at
+// more of the packet: see [Table.FIBType], and [Table.AddrType6] for
+// xt_addrtype. What that could change is unknown here.
 func (t *Table) AddrType(f firewall.Family, addrs firewall.Ranges, dev *firewall.Link) []firewall.FIBPart {
 	if f == firewall.IPv4 {
 		return t.addrType4(addrs, t.link(dev), dev != nil)
 	}
-	return t.addrType6(addrs, t.link(dev), dev != nil)
+	o := &sending{Key: Key{Family: f, Mark: firewall.Known{Unknown: true}}, srcUnknown: true}
+	return t.addrType6(o, addrs, t.link(dev), dev != nil, nil)
+}
+
+// FIBType is [Table.AddrType] with all that the kernel looks at: In or Out
+// restrict the type to an interface.
+func (t *Table) FIBType(addrs firewall.Ranges, q FIBQuery) []firewall.FIBPart {
+	dev := q.In
+	if dev == nil {
+		dev = q.Out
+	}
+	if q.Family == firewall.IPv4 {
+		return t.addrType4(addrs, t.link(dev), dev != nil)
+	}
+	on := t.link(q.PacketIn)
+	if on == nil {
+		on = t.link(q.PacketOut)
+	}
+	o := &sending{Key: q.Key, src: q.Other}
+	return t.addrType6(o, addrs, t.link(dev), dev != nil, on)
 }
 
 // cut collects a partition for rules.
@@ -109,27 +129,33 @@ func agreeFIB(a, b []firewall.FIBPart, why string) []firewall.FIBPart {
 }
 
 // addrType6 is __nft_fib6_eval_type.
-func (t *Table) addrType6(addrs firewall.Ranges, dev *Link, restricted bool) []firewall.FIBPart {
+//
+// dev is the interface the expression names, on the one the packet is on.
+func (t *Table) addrType6(from *sending, addrs firewall.Ranges, dev *Link, restricted bool, on *Link) []firewall.FIBPart {
 	c := cut{left: addrs}
 	if restricted && dev == nil {
 		c.take(addrs, 0, notRead)
 	}
-	if !restricted {
-		// The kernel asks by the interface the packet is on.
+	if dev != nil {
+		on = dev
+	}
+	if on == nil {
 		c.take(linklocal6, 0, "the type of a link-local address hangs on the interface")
 	}
+	// Without ports, `sport` and `dport` are compared with 0.
+	from.Sport, from.Dport = firewall.Single(firewall.Value{}), firewall.Single(firewall.Value{})
 	var own firewall.Ranges
 	if dev != nil {
 		own = t.ownOn6(dev)
 	}
 	for _, strict := range []bool{true, false} {
 		sub := c.left.Minus(linklocal6)
-		o := &sending{Key: Key{Family: firewall.IPv6, UID: firewall.Known{}}}
+		o := *from
 		if strict {
 			sub = c.left.Intersect(linklocal6)
-			o.oif = dev
+			o.oif = on
 		}
-		for _, r := range t.lookup6(o, sub) {
+		for _, r := range t.lookup6(&o, sub) {
 			if r.unknown != "" {
 				c.add(r.addrs, 0, r.unknown)
 				continue
@@ -145,19 +171,17 @@ func (t *Table) addrType6(addrs firewall.Ranges, dev *Link, restricted bool) []f
 					left = left.Minus(in)
 				}
 			}
-			switch {
-			case r.route.Type == typeAnycast:
+			if r.route.Type == typeAnycast {
 				take(left, typeAnycast)
-			case dev == nil && r.route.Type == typeLocal:
+			}
+			take(t.subnetRouter(r), typeAnycast)
+			if dev == nil && r.route.Type == typeLocal {
 				take(left, typeLocal)
 			}
-			// ipv6_anycast_destination also takes the first address of a
-			// network shorter than 127 bits that has no gateway… of the route.
-			take(t.subnetRouter(r), typeAnycast)
 			take(own, typeLocal)
 			take(multicast6, typeMulticast)
-			take(firewall.Single(firewall.Value{}), unix.RTN_UNSPEC)
-			take(left, typeUnicast)
+			take(unicast6, typeUnicast)
+			take(left, unix.RTN_UNSPEC)
 		}
 	}
 	return c.out
@@ -167,7 +191,7 @@ func (t *Table) addrType6(addrs firewall.Ranges, dev *Link, restricted bool) []f
 // address of the route's network, on a route without a gateway and shorter than
 // 127 bits.
 func (t *Table) subnetRouter(r routed) firewall.Ranges {
-	if r.route.Dst.Bits() >= 127 || len(r.route.Hops) == 0 || r.route.Hops[r.hop].Gateway.IsValid() {
+	if r.route.Dst.Bits() >= 127 || r.route.rejects() || len(r.route.Hops) == 0 || r.route.Hops[r.hop].Gateway.IsValid() {
 		return nil
 	}
 	return firewall.Single(firewall.AddrValue(r.route.Dst.Addr()))
@@ -201,7 +225,7 @@ func (t *Table) lookup6(o *sending, set firewall.Ranges) []routed {
 	if t.fwd6 == unknown && !set.Empty() {
 		return []routed{{addrs: set, result: result{unknown: "net.ipv6.conf.all.forwarding could not be read"}}}
 	}
-	base := flow{Key: o.Key, iif: loopbackIndex, src: o.src, varies: varyDst, hasSaddr: !o.src.IsZero()}
+	base := flow{Key: o.Key, iif: loopbackIndex, src: o.src, varies: varyDst, hasSaddr: !o.src.IsZero(), srcUnknown: o.srcUnknown}
 	base.resolve = resolveKey{reachable: t.fwd6 == no}
 	if o.oif != nil {
 		base.oif, base.resolve.oif = o.oif.Index, o.oif.Index
@@ -238,14 +262,13 @@ func (t *Table) AddrType6(addrs firewall.Ranges, dev *firewall.Link, mask uint16
 		c.take(addrs, 0, notRead)
 		return c.out
 	}
-	// ipv6_addr_type: neither :: nor multicast is unicast.
 	anyAddr := firewall.Single(firewall.Value{})
 	everything := firewall.All(16)
 	if mask&addrtypeMulticast != 0 {
 		c.take(everything.Minus(multicast6), 0, "")
 	}
 	if mask&addrtypeUnicast != 0 {
-		c.take(multicast6.Union(anyAddr), 0, "")
+		c.take(everything.Minus(unicast6), 0, "")
 	}
 	if mask&addrtypeUnspec != 0 {
 		c.take(everything.Minus(anyAddr), 0, "")
@@ -254,7 +277,8 @@ func (t *Table) AddrType6(addrs firewall.Ranges, dev *firewall.Link, mask uint16
 		c.take(everything, 1, "")
 		return c.out
 	}
-	o := &sending{Key: Key{Family: firewall.IPv6}, oif: l}
+	none := firewall.Single(firewall.Value{})
+	o := &sending{Key: Key{Family: firewall.IPv6, Proto: NoProto, Sport: none, Dport: none}, oif: l}
 	var own firewall.Ranges
 	if l != nil && mask&addrtypeLocal != 0 {
 		own = t.ownOn6(l)
@@ -385,9 +409,12 @@ func (t *Table) fibOut4(c *cut, fl *flow, want *Link) {
 }
 
 func (t *Table) fibOut6(c *cut, fl *flow, want *Link, q FIBQuery) {
-	// IPV6_ADDR_UNICAST: neither unspecified nor multicast.
-	fl.hasSaddr = !fl.src.IsZero() && !multicast6.Contains(fl.src)
-	base := resolveKey{device: true, saddrAny: fl.src.IsZero(), saddrHere: t.isOwn6(fl.src)}
+	fl.hasSaddr = unicast6.Contains(fl.src)
+	base, why := t.deviceKey(fl.src)
+	if why != "" {
+		c.take(c.left, 0, why)
+		return
+	}
 	for _, strict := range []bool{true, false} {
 		f, sub := *fl, c.left.Minus(linklocal6)
 		f.resolve = base
@@ -412,7 +439,7 @@ func (t *Table) fibOut6(c *cut, fl *flow, want *Link, q FIBQuery) {
 				c.add(r.addrs, 0, r.unknown)
 				continue
 			}
-			if r.err != 0 || r.route.Type == typeAnycast || r.route.Type == typeLocal {
+			if r.err != 0 || r.route.rejects() || r.route.Type == typeAnycast || r.route.Type == typeLocal {
 				c.add(r.addrs, 0, "")
 				continue
 			}
@@ -435,14 +462,25 @@ func (t *Table) fibOut6(c *cut, fl *flow, want *Link, q FIBQuery) {
 	}
 }
 
-// isOwn6 reports whether an address is on any interface of this host.
-func (t *Table) isOwn6(v firewall.Value) bool {
+// deviceKey is what rt6_device_match looks at besides the interface: whose
+// address the source is (ipv6_chk_addr). An address of link or host scope counts
+// on its own interface only.
+func (t *Table) deviceKey(src firewall.Value) (resolveKey, string) {
+	k := resolveKey{device: true, saddrAny: src.IsZero()}
 	for _, a := range t.Addrs {
-		if a.Family == firewall.IPv6 && a.value() == v && !a.Tentative() {
-			return true
+		if a.Family != firewall.IPv6 || a.value() != src || a.Tentative() {
+			continue
 		}
+		if scopeBits6(src)&(0x10|0x20) == 0 {
+			k.saddrHere = true
+			continue
+		}
+		if k.saddrLink != 0 {
+			return k, "several interfaces have the address " + a.Local.String()
+		}
+		k.saddrLink = a.Link.Index
 	}
-	return false
+	return k, ""
 }
 
 // Flags of xt_rpfilter (XT_RPFILTER_*). The inversion is the caller's.
@@ -473,6 +511,7 @@ func (t *Table) RPFilter(f firewall.Family, srcs firewall.Ranges, in *firewall.L
 	}
 	fl.Sport, fl.Dport = firewall.Single(firewall.Value{}), firewall.Single(firewall.Value{})
 	if f == firewall.IPv4 {
+		fl.Proto = NoProto
 		t.rpFilter4(&c, &fl, l, flags, dst)
 	} else {
 		t.rpFilter6(&c, &fl, l, flags, dst)
@@ -510,13 +549,18 @@ func (t *Table) rpFilter4(c *cut, fl *flow, in *Link, flags uint32, dst firewall
 
 func (t *Table) rpFilter6(c *cut, fl *flow, in *Link, flags uint32, dst firewall.Value) {
 	c.take(firewall.Single(firewall.Value{}), 1, "")
-	fl.hasSaddr = !dst.IsZero() && !multicast6.Contains(dst)
+	fl.hasSaddr = unicast6.Contains(dst)
 	if !fl.hasSaddr {
 		fl.src = firewall.Value{}
 	}
+	base, why := t.deviceKey(fl.src)
+	if why != "" {
+		c.take(c.left, 0, why)
+		return
+	}
 	for _, strict := range []bool{true, false} {
 		f, sub := *fl, c.left.Minus(linklocal6)
-		f.resolve = resolveKey{device: true, saddrAny: f.src.IsZero(), saddrHere: t.isOwn6(f.src)}
+		f.resolve = base
 		if strict {
 			sub = c.left.Intersect(linklocal6)
 			f.resolve.iface = true
@@ -528,7 +572,7 @@ func (t *Table) rpFilter6(c *cut, fl *flow, in *Link, flags uint32, dst firewall
 			switch {
 			case r.unknown != "":
 				c.add(r.addrs, 0, r.unknown)
-			case r.err != 0, r.route.Type == typeAnycast:
+			case r.err != 0, r.route.Type == typeAnycast, r.route.rejects():
 				c.add(r.addrs, 0, "")
 			case r.route.Type == typeLocal:
 				c.add(r.addrs, bit(flags&rpAcceptLocal != 0), "")

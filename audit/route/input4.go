@@ -29,6 +29,8 @@ var (
 	multicast6     = prefixes("ff00::/8")
 	linklocal6     = prefixes("fe80::/10")
 	loopback6      = firewall.Num(1)
+	// unicast6 is IPV6_ADDR_UNICAST of ipv6_addr_type.
+	unicast6 = firewall.All(16).Minus(multicast6).Minus(prefixes("::/128", "::ffff:0:0/96"))
 )
 
 // loopbackIndex is LOOPBACK_IFINDEX: lookups for packets made here have it as

@@ -39,6 +39,8 @@ type sending struct {
 	oif *Link
 	// chosen: the kernel chose src itself, and does not check it.
 	chosen bool
+	// srcUnknown: src is not given and not known.
+	srcUnknown bool
 }
 
 func fail(e errno, why Why, w Witness) Verdict {

@@ -17,7 +17,7 @@ type Key struct {
 	// UID is the user of the socket behind the packet; 0 for packets without one.
 	UID firewall.Known
 	TOS uint8 // the TOS or traffic-class byte
-	// Proto and the ports are asked for by `ipproto`, `sport` and `dport`
+	// Proto is 0 where it is not known. It and the ports are asked for by `ipproto`, `sport` and `dport`
 	// rules only. Sport and Dport are the possible ports; nil: cannot be told.
 	Proto        firewall.Proto
 	Sport, Dport firewall.Ranges
@@ -30,6 +30,10 @@ type Key struct {
 	Unbound bool
 }
 
+// NoProto as [Key.Proto] is the protocol of a lookup that the kernel makes
+// without one: no `ipproto` rule matches it.
+const NoProto firewall.Proto = 255
+
 // flow is one lookup. One of src and dst varies: that of the set the lookup is
 // made for.
 type flow struct {
@@ -38,7 +42,9 @@ type flow struct {
 	src, dst firewall.Value
 	varies   side
 	hasSaddr bool // IPv6: RT6_LOOKUP_F_HAS_SADDR
-	resolve  resolveKey
+	// srcUnknown: src is not known, and a rule that compares it cannot be told.
+	srcUnknown bool
+	resolve    resolveKey
 }
 
 type side uint8
@@ -229,7 +235,7 @@ func (t *Table) match(r *Rule, fl *flow, set firewall.Ranges) (match, other, dou
 	in := set
 	if m != no {
 		src, dst := r.Src, r.Dst
-		if fl.Family == firewall.IPv6 && src.Bits() > 0 && !fl.hasSaddr {
+		if fl.Family == firewall.IPv6 && src.Bits() > 0 && !fl.hasSaddr && !fl.srcUnknown {
 			if r.FindSource {
 				m, why = unknown, "it compares a source that is not chosen yet"
 			} else {
@@ -242,7 +248,9 @@ func (t *Table) match(r *Rule, fl *flow, set firewall.Ranges) (match, other, dou
 			fixed, varying = dst, src
 			fixedAddr = fl.dst
 		}
-		if fixed.Bits() > 0 && !firewall.Prefix(fixed).Contains(fixedAddr) {
+		if fl.srcUnknown && r.Src.Bits() > 0 && m == yes {
+			m, why = unknown, "the other address of the packet is not known"
+		} else if fixed.Bits() > 0 && !firewall.Prefix(fixed).Contains(fixedAddr) {
 			m = no
 		}
 		if m != no && varying.Bits() > 0 {
@@ -329,6 +337,8 @@ func (t *Table) matchFixed(r *Rule, fl *flow) (tri, string) {
 		switch {
 		case fl.Proto == 0:
 			maybe(unknown, "the protocol is not known")
+		case fl.Proto == NoProto:
+			return no, ""
 		case fl.Proto != r.IPProto:
 			return no, ""
 		}

@@ -15,6 +15,14 @@ type hop6 struct {
 	hop   int
 }
 
+// index is the index of the hop's interface; reject routes hang on the loopback.
+func (s hop6) index() int {
+	if s.hop < len(s.route.Hops) {
+		return s.route.Hops[s.hop].Link.Index
+	}
+	return loopbackIndex
+}
+
 // siblings lists the routes of a prefix as fib6_next does.
 func (n *node) siblings() []hop6 {
 	out := make([]hop6, 0, len(n.routes))
@@ -175,15 +183,12 @@ func deviceMatch(all []hop6, k resolveKey) (hop6, bool) {
 			continue
 		}
 		if k.oif == 0 {
-			if k.saddrHere {
+			if k.saddrHere || k.saddrLink != 0 && s.index() == k.saddrLink {
 				return s, true
 			}
 			continue
 		}
-		if s.hop < len(s.route.Hops) && s.route.Hops[s.hop].Link.Index == k.oif {
-			return s, true
-		}
-		if !s.route.usesHops() && k.oif == 1 {
+		if s.index() == k.oif {
 			return s, true
 		}
 	}
