@@ -145,7 +145,9 @@ func (l *blob) chains(t *firewall.Table, info *tableInfo) ([]*chainSpan, error) 
 		}
 		off = e.next
 	}
-	end()
+	if cur != nil {
+		return nil, l.errorf(len(l.b), "a table without its last entry")
+	}
 	for _, s := range spans {
 		if s.chain.Base == nil {
 			continue

@@ -56,6 +56,7 @@ type lowerer struct {
 	stmts    []firewall.Stmt
 	scratch  []firewall.Stmt
 	comments map[string]string
+	ports    map[uint32]*firewall.Match
 }
 
 func newLowerer(l *blob, spans []*chainSpan, sets Sets) *lowerer {
@@ -67,6 +68,7 @@ func newLowerer(l *blob, spans []*chainSpan, sets Sets) *lowerer {
 		ifaces:   map[string][]firewall.Stmt{},
 		jumps:    map[*firewall.Chain]*[2]firewall.Verdict{},
 		comments: map[string]string{},
+		ports:    map[uint32]*firewall.Match{},
 	}
 	for _, s := range spans {
 		d.starts[s.first] = s.chain
@@ -144,9 +146,12 @@ func (d *lowerer) rule(cx *Context, r *firewall.Rule, e entry) error {
 			return d.errorf(off, "a match of %d bytes", size)
 		}
 		raw := d.b[off : off+size]
-		if string(raw[2:10]) == "comment\x00" {
+		switch {
+		case string(raw[2:10]) == "comment\x00":
 			r.Comment = d.comment(raw[extHeader:])
-		} else {
+		case isPort(raw):
+			to = append(to, d.port(raw[extHeader+4:]))
+		default:
 			to = append(to, d.cached(cx, raw, DecodeMatch)...)
 		}
 		off += size
@@ -173,6 +178,47 @@ func (d *lowerer) comment(b []byte) string {
 		d.comments[s] = s
 	}
 	return s
+}
+
+// isPort reports whether a match is tcp or udp and asks for nothing but the
+// destination port (struct xt_tcp, struct xt_udp), as most do.
+func isPort(raw []byte) bool {
+	name := string(raw[2:6])
+	if name != "tcp\x00" && name != "udp\x00" || raw[31] != 0 || len(raw) < extHeader+16 {
+		return false
+	}
+	b := raw[extHeader:]
+	// The rest of both structs is flags, masks and padding: zero.
+	return u16(b, 0) == 0 && u16(b, 2) == 0xffff && u64(b, 8) == 0 && (u16(b, 4) != 0 || u16(b, 6) != 0xffff)
+}
+
+// port matches a range of destination ports.
+func (d *lowerer) port(b []byte) *firewall.Match {
+	lo, hi := u16(b, 0), u16(b, 2)
+	key := uint32(lo)<<16 | uint32(hi)
+	if m := d.ports[key]; m != nil {
+		return m
+	}
+	if lo > hi {
+		return is(firewall.FieldDstPort, 2, nil, false)
+	}
+	m := d.match(firewall.FieldDstPort, 2, firewall.Num(uint64(lo)), firewall.Num(uint64(hi)), false)
+	if len(d.ports) < maxCached {
+		d.ports[key] = m
+	}
+	return m
+}
+
+// match makes a match on one range in the slabs.
+func (d *lowerer) match(k firewall.FieldKind, n int, lo, hi firewall.Value, invert bool) *firewall.Match {
+	if len(d.ranges) == cap(d.ranges) {
+		d.ranges = make([]firewall.Range, 0, 512)
+		d.matches = make([]firewall.Match, 0, 512)
+	}
+	i := len(d.ranges)
+	d.ranges = append(d.ranges, firewall.Range{Lo: lo, Hi: hi})
+	d.matches = append(d.matches, firewall.Match{Operand: firewall.Plain(k, n), In: firewall.Ranges(d.ranges[i : i+1 : i+1]), Invert: invert})
+	return &d.matches[i]
 }
 
 // cached lowers the match or target in raw.
@@ -263,14 +309,7 @@ func (d *lowerer) addr(to []firewall.Stmt, cx *Context, h *Header, k firewall.Fi
 	if _, ok := prefixLen(m, n); !ok || m.IsZero() || want.And(m) != want {
 		return h.addr(to, cx, k, addr, mask, bit)
 	}
-	if len(d.ranges) == cap(d.ranges) {
-		d.ranges = make([]firewall.Range, 0, 512)
-		d.matches = make([]firewall.Match, 0, 512)
-	}
-	i := len(d.ranges)
-	d.ranges = append(d.ranges, firewall.Range{Lo: want, Hi: want.Or(m.Not(n))})
-	d.matches = append(d.matches, firewall.Match{Operand: firewall.Plain(k, n), In: firewall.Ranges(d.ranges[i : i+1 : i+1]), Invert: h.Invert&bit != 0})
-	return append(to, &d.matches[i])
+	return append(to, d.match(k, n, want, want.Or(m.Not(n)), h.Invert&bit != 0))
 }
 
 func (d *lowerer) iface(h *Header) []firewall.Stmt {
