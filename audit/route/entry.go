@@ -44,6 +44,9 @@ type Route struct {
 	Expired bool
 	// hidden says why the next hops are not known; "" when they are.
 	hidden string
+	// expanded: the hops are those of the nexthop object; the route itself does
+	// not name them.
+	expanded bool
 }
 
 // The route types that are used (RTN_*).
@@ -192,11 +195,12 @@ func (r *Route) expand(nexthops map[uint32]*nexthop) {
 		return
 	}
 	if n.blackhole {
-		r.Type, r.Hops = typeBlackhole, nil
+		r.Type = typeBlackhole
 		return
 	}
 	if len(r.Hops) == 0 {
 		r.Hops, r.hidden = n.expand(nexthops)
+		r.expanded = true
 	}
 }
 

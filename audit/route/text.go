@@ -115,13 +115,13 @@ func (r *Route) String() string {
 	if r.Src.Bits() > 0 {
 		b.WriteString(" from " + prefixText(r.Src))
 	}
-	if r.TOS != 0 {
-		fmt.Fprintf(&b, " tos 0x%02x", r.TOS)
-	}
 	if r.NexthopID != 0 {
 		fmt.Fprintf(&b, " nhid %d", r.NexthopID)
 	}
-	if len(r.Hops) == 1 {
+	if r.TOS != 0 {
+		fmt.Fprintf(&b, " tos 0x%02x", r.TOS)
+	}
+	if len(r.Hops) == 1 && !r.expanded {
 		if g := r.Hops[0].Gateway; g.IsValid() {
 			b.WriteString(" via " + via(r.Family, g))
 		}
@@ -144,7 +144,7 @@ func (r *Route) String() string {
 	if r.Metric != 0 || r.Family == firewall.IPv6 {
 		fmt.Fprintf(&b, " metric %d", r.Metric)
 	}
-	if len(r.Hops) > 1 {
+	if len(r.Hops) > 1 && !r.expanded {
 		for _, h := range r.Hops {
 			b.WriteString(" nexthop")
 			if h.Gateway.IsValid() {
@@ -195,9 +195,9 @@ func (r *Rule) String() string {
 		fmt.Fprintf(&b, " tos 0x%02x", r.TOS)
 	}
 	if r.Mark != 0 || r.Mask != 0 {
-		fmt.Fprintf(&b, " fwmark 0x%x", r.Mark)
+		b.WriteString(" fwmark " + hex(r.Mark))
 		if r.Mask != ^uint32(0) {
-			fmt.Fprintf(&b, "/0x%x", r.Mask)
+			b.WriteString("/" + hex(r.Mask))
 		}
 	}
 	if r.Iif != "" {
@@ -232,7 +232,7 @@ func (r *Rule) String() string {
 			fmt.Fprintf(&b, " suppress_prefixlength %d", r.SuppressPrefixLen)
 		}
 		if r.SuppressGroup != -1 {
-			fmt.Fprintf(&b, " suppress_ifgroup %d", r.SuppressGroup)
+			b.WriteString(" suppress_ifgroup " + groupName(r.SuppressGroup))
 		}
 	}
 	if r.Realm != 0 {
@@ -257,6 +257,22 @@ func (r *Rule) String() string {
 		fmt.Fprintf(&b, " action %d", r.Action)
 	}
 	return b.String()
+}
+
+// hex prints as C's %#x.
+func hex(n uint32) string {
+	if n == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("0x%x", n)
+}
+
+// groupName is the name of an interface group in iproute2's own list.
+func groupName(g int64) string {
+	if g == 0 {
+		return "default"
+	}
+	return strconv.FormatInt(g, 10)
 }
 
 func ruleAddr(p netip.Prefix) string {
