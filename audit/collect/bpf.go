@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -135,25 +137,42 @@ func liveInventory() (*bpfInventory, error) {
 	return inv, it.Err()
 }
 
-// queryPrograms asks what is attached to a target (BPF_PROG_QUERY). An attach
-// type that the kernel does not know has nothing attached.
+// queryAttr is the part of union bpf_attr that BPF_PROG_QUERY uses
+// (include/uapi/linux/bpf.h), as far as every kernel knows it.
+type queryAttr struct {
+	target, attach, flags, attachFlags uint32
+	programs                           uint64 // address of the ids
+	count, _                           uint32
+	_                                  [4]uint64
+}
+
+// queryPrograms asks what is attached to a target. An attach type that the
+// kernel does not know has nothing attached. (cilium/ebpf takes a refusal for a
+// kernel without the call; here the difference is all that matters.)
 func queryPrograms(target int, attach ebpf.AttachType, flags uint32) ([]uint32, error) {
-	for try := 0; ; try++ {
-		res, err := link.QueryPrograms(link.QueryOptions{Target: target, Attach: attach, QueryFlags: flags})
-		switch {
-		case err == nil:
-			ids := make([]uint32, 0, len(res.Programs))
-			for _, p := range res.Programs {
-				ids = append(ids, uint32(p.ID))
+	ids := make([]uint32, 16)
+	for range dumpTries {
+		attr := queryAttr{target: uint32(target), attach: uint32(attach), flags: flags, count: uint32(len(ids))}
+		var pinned runtime.Pinner
+		pinned.Pin(&ids[0])
+		attr.programs = uint64(uintptr(unsafe.Pointer(&ids[0])))
+		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		pinned.Unpin()
+		switch errno {
+		case 0:
+			if int(attr.count) > len(ids) {
+				return nil, fmt.Errorf("query programs: %d in %d places", attr.count, len(ids))
 			}
-			return ids, nil
-		case errors.Is(err, unix.EINVAL), noBPF(err):
+			return ids[:attr.count], nil
+		case unix.ENOSPC: // count says how many there are
+			ids = make([]uint32, min(max(int(attr.count), 2*len(ids)), maxPrograms))
+		case unix.EINVAL, unix.ENOSYS:
 			return nil, nil
-		case errors.Is(err, unix.ENOSPC) && try < dumpTries: // one more since it was counted
-			continue
+		default:
+			return nil, fmt.Errorf("query programs: %w", errno)
 		}
-		return nil, err
 	}
+	return nil, errors.New("query programs: their number kept changing")
 }
 
 // queried asks one queryPrograms of the answers; open gives the target.

@@ -20,6 +20,7 @@ type Capture struct {
 	Schema    string    `json:"schema"`
 	BigEndian bool      `json:"big_endian,omitempty"` // byte order of the machine
 	Meta      metaJSON  `json:"meta"`
+	Reader    reader    `json:"reader"`
 	Options   replayed  `json:"options"`
 	Taken     []reading `json:"namespaces"` // the audited one first
 	// Others are the inodes of the network namespaces that links were looked for

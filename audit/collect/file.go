@@ -108,6 +108,6 @@ func (c *Capture) Snapshot() (*audit.Snapshot, error) {
 	for _, g := range c.Gaps {
 		gaps = append(gaps, audit.Gap(g))
 	}
-	assemble(s, reader(c.Meta.UID), list, gaps)
+	assemble(s, c.Reader, list, gaps)
 	return s, nil
 }

@@ -3,7 +3,6 @@ package collect
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 
@@ -100,7 +99,7 @@ func collect(ctx context.Context, o Options, keep bool) (*audit.Snapshot, *Captu
 		defer unix.Close(homeFD)
 	}
 	c := &collection{
-		o: o, keep: keep, uid: reader(os.Geteuid()), host: liveAnswers(keep), homeFD: homeFD, clock: clock{progress: o.Progress},
+		o: o, keep: keep, uid: self(), host: liveAnswers(keep), homeFD: homeFD, clock: clock{progress: o.Progress},
 		snapshot: &audit.Snapshot{}, capture: &Capture{Schema: Schema, BigEndian: bigEndian()},
 	}
 	c.home = c.visit(inode, "", handle)
@@ -154,6 +153,7 @@ func (c *collection) finish() {
 		return
 	}
 	p, t := c.capture, c.snapshot
+	p.Reader = c.uid
 	p.Meta, p.Samples, p.Census, p.Sysctls, p.Files, p.Timings = metaToJSON(t.Meta), t.Samples, t.Census, t.Sysctls, t.Files, c.timings
 	p.SockStat, p.Conntrack, p.Memory = t.SockStat, t.Conntrack, t.Memory
 	if t.Keys != nil {

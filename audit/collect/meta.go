@@ -36,7 +36,7 @@ func readMeta(root, tool string) (audit.Meta, []audit.Gap) {
 	}
 	name, err := readOS(root)
 	if err != nil {
-		gaps = append(gaps, audit.Gap{What: "name of the operating system", Why: reader(m.UID).explain(err, needFiles), Minor: true})
+		gaps = append(gaps, audit.Gap{What: "name of the operating system", Why: self().explain(err, needFiles), Minor: true})
 	}
 	m.OS = name
 	return m, gaps

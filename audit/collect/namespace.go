@@ -3,9 +3,12 @@ package collect
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
@@ -102,13 +105,7 @@ func (d *decoded) world(uid reader) (*reach.Namespace, []audit.Gap) {
 	}
 	var gaps []audit.Gap
 	if len(d.beside.unread) > 0 && d.failed[partPrograms] == "" {
-		var why []string
-		for _, err := range d.beside.unread {
-			if text := uid.explain(err, needBPF); !slices.Contains(why, text) {
-				why = append(why, text)
-			}
-		}
-		ns.Unread[partPrograms] = strings.Join(why, "; ")
+		ns.Unread[partPrograms] = together(uid, d.beside.unread)
 		gaps = append(gaps, audit.Gap{What: partPrograms + of, Why: ns.Unread[partPrograms]})
 	}
 	for _, part := range []string{partListeners, partRoutes, partFirewall, partPrograms} {
@@ -137,6 +134,24 @@ func (d *decoded) world(uid reader) (*reach.Namespace, []audit.Gap) {
 	return ns, gaps
 }
 
+// together says why programs could not be read; what was refused for want of
+// privilege is said once for all of them.
+func together(uid reader, errs []error) string {
+	var refused, why []string
+	for _, err := range errs {
+		if errors.Is(err, unix.EPERM) {
+			what, _, _ := strings.Cut(err.Error(), ":")
+			refused = append(refused, what)
+		} else {
+			why = append(why, uid.explain(err, needBPF))
+		}
+	}
+	if len(refused) > 0 {
+		why = append(why, uid.explain(fmt.Errorf("%s: %w", strings.Join(refused, ", "), unix.EPERM), needBPF))
+	}
+	return strings.Join(why, "; ")
+}
+
 // replay decodes a recorded namespace.
 func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options Options) *decoded {
 	d := &decoded{id: r.ID, name: string(r.Name), failed: maps.Clone(r.Failed)}
@@ -151,7 +166,7 @@ func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options
 			err = decode()
 		}
 		if err != nil {
-			d.fail(name, reader(c.Meta.UID).explain(err, n))
+			d.fail(name, c.Reader.explain(err, n))
 		}
 	}
 	part(partListeners, r.Listeners != nil, needNothing, func() (err error) {
@@ -182,7 +197,7 @@ func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options
 		for _, inode := range c.Others {
 			others = append(others, other{inode: inode})
 		}
-		d.beside = readBeside(reader(c.Meta.UID), own, host, r.ID, cgroupsOf(d.table), others)
+		d.beside = readBeside(c.Reader, own, host, r.ID, cgroupsOf(d.table), others)
 		return nil
 	})
 	return d

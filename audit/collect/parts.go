@@ -28,7 +28,7 @@ func (c *collection) meta(ctx context.Context) {
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "name and kernel of the host", Why: c.uid.explain(err, needNothing)})
-		r.m = audit.Meta{TakenAt: time.Now().UTC(), Tool: c.o.Tool, UID: int(c.uid), Root: c.o.Root}
+		r.m = audit.Meta{TakenAt: time.Now().UTC(), Tool: c.o.Tool, UID: c.uid.UID, Root: c.o.Root}
 	}
 	c.gap(r.gaps...)
 	c.snapshot.Meta, c.snapshot.Memory = r.m, r.memory
