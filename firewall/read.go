@@ -180,6 +180,10 @@ func (c *Class) read(f Field, env *Env) reading {
 			return isConst(uint64(s.ICMPType))
 		}
 		return isConst(uint64(s.ICMPCode))
+	case FieldPayload:
+		if s.RewroteHeader == "" {
+			return c.readPayload(f)
+		}
 	case FieldFragment:
 		// The modelled client sends whole packets (and conntrack joins
 		// fragments before any chain but raw sees them); whether it sets "don't

@@ -27,7 +27,8 @@ var (
 type bench struct {
 	*lab.Lab
 	vocabulary
-	dirty bool // surroundings were changed
+	dirty bool   // surroundings were changed
+	file  string // being judged
 }
 
 func newBench(t testing.TB) *bench {

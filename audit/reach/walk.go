@@ -193,6 +193,12 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 		w.answer(p, c, firewall.AnswerNoSocket, typ, code, Refused, by, nil)
 		return
 	}
+	if st.Family == firewall.IPv6 && st.RemoteAddrKind == firewall.RemoteSame {
+		if c = w.mapped(p, c); c.Remote.Empty() {
+			return
+		}
+		st = &c.State
+	}
 	d := delivered(ns, l, addr, port)
 	for _, pr := range ns.Programs {
 		if pr.Kind == "cgroup" && pr.sees(l) {
@@ -207,6 +213,26 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 	c.State.Owner = &firewall.Owner{UID: l.UID, GIDUnknown: true}
 	mark := firewall.Known{Value: l.Mark, Unknown: !l.Tells(listeners.FactMark)}
 	w.answerFrom(p, c, firewall.AnswerData, 0, 0, Connected, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d, mark)
+}
+
+var mapped6 = firewall.Prefix(netip.MustParsePrefix("::ffff:0:0/96"))
+
+// mapped takes IPv4-mapped sources out of an IPv6 class that has found its
+// socket: a listener ignores their SYN (tcp_v6_conn_request), and the answer to
+// a datagram leaves as an IPv4 packet, if at all.
+func (w *walk) mapped(p *path, c firewall.Class) firewall.Class {
+	d := c
+	if d.Remote = c.Remote.Intersect(mapped6); d.Remote.Empty() {
+		return c
+	}
+	c.Remote = c.Remote.Minus(mapped6)
+	by := witness{kind: ByRoute, ns: p.ns, text: "IPv6 packets with an IPv4-mapped source are not answered"}
+	if c.State.Proto == firewall.TCP {
+		w.finish(d, p, Timeout, by, nil, "")
+	} else {
+		w.finish(d, p, Depends, by, nil, "how the program answers an IPv4-mapped source")
+	}
+	return c
 }
 
 // forward passes a class on to another link.
