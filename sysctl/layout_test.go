@@ -11,8 +11,9 @@ import (
 // layout is one generated set of configuration files.
 type layout struct {
 	rng   *rand.Rand
-	next  int // every value is used once, so that a value names its line
+	next  int // values are used once (but for repeated lines), so that a value names its line
 	nodes []string
+	lines []string // written so far: a repeated line keeps its first place under systemd
 }
 
 // watched are the keys that the generated files set: all of them belong to the
@@ -152,7 +153,12 @@ func (l *layout) content() string {
 	}
 	n := 1 + l.rng.IntN(7)
 	for i := range n {
-		b.WriteString(l.line())
+		line := l.line()
+		if len(l.lines) > 0 && l.chance(12) {
+			line = l.pick(l.lines...)
+		}
+		l.lines = append(l.lines, line)
+		b.WriteString(line)
 		if i < n-1 || l.chance(80) {
 			b.WriteString(eol)
 		}
