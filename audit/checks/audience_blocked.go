@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
 // AudienceBlocked finds configured services that part of their audience cannot
@@ -36,6 +37,9 @@ decides; 'hostaudit reach PORT --from ADDRESS --explain' shows its whole way.`,
 				continue
 			}
 			c, ok := blocked(p, port, port.Service.Audience)
+			if !ok {
+				c, ok = otherFamily(p, port)
+			}
 			if !ok {
 				if _, conditions, unsure := uncertain(p, port, port.Service.Audience); unsure {
 					p.Unsure(port.Subject(), why(conditions))
@@ -78,4 +82,33 @@ func reached(p *audit.Pass, port *audit.Port, c client) bool {
 		ans, err := p.Clear(o, c.from)
 		return err == nil && ans.ClientSees == "connected"
 	})
+}
+
+// otherFamily finds a client of a network in the audience whose address family the
+// listener does not take at all. (Everyone is served by one family.)
+func otherFamily(p *audit.Pass, port *audit.Port) (client, bool) {
+	if port.Listener == nil || port.Service.Audience.Kind != audit.ForNetworks {
+		return client{}, false
+	}
+	taken := map[string]bool{}
+	for _, r := range port.Exposure.Rows {
+		taken[r.Family] = true
+	}
+	for _, n := range port.Service.Audience.Networks {
+		family := "ip"
+		if n.Addr().Is6() {
+			family = "ip6"
+		}
+		if taken[family] {
+			continue
+		}
+		for _, a := range candidates(n) {
+			ans, err := p.Clear(port, a)
+			if err != nil || ans.DecidedBy == nil || ans.ClientSees == reach.Connected || ans.ClientSees == reach.Depends {
+				continue
+			}
+			return client{a, ans.Query.Iif, ans.ClientSees, *ans.DecidedBy}, true
+		}
+	}
+	return client{}, false
 }
