@@ -2,6 +2,10 @@ package xtables
 
 import (
 	"bytes"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -27,11 +31,60 @@ func DecodeTable(fam firewall.TableFamily, name string, info, entries []byte, se
 	d.print = p.rule
 	for _, s := range spans {
 		p.spans[s.chain] = s
-		if err := d.chain(s); err != nil {
-			return nil, err
-		}
+	}
+	if err := d.all(); err != nil {
+		return nil, err
 	}
 	return t, nil
+}
+
+// piece is a run of rules of a chain.
+type piece struct {
+	span     *chainSpan
+	off      int // of its first rule
+	from, to int // indexes of rules in the chain
+}
+
+// all lowers every chain, long ones in pieces side by side.
+func (d *lowerer) all() error {
+	var pieces []piece
+	for _, s := range d.spans {
+		if s.rules > 0 {
+			s.chain.Rules = make([]*firewall.Rule, s.rules)
+		}
+		for i := 0; i < s.rules; i += markEvery {
+			pieces = append(pieces, piece{s, s.marks[i/markEvery], i, min(i+markEvery, s.rules)})
+		}
+	}
+	workers := min(runtime.GOMAXPROCS(0), len(d.b)>>20)
+	if workers < 2 {
+		for _, p := range pieces {
+			if err := d.piece(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var next atomic.Int64
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		own := d.another()
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(pieces) && errs[w] == nil; i = int(next.Add(1)) - 1 {
+				errs[w] = own.piece(pieces[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// another returns a lowerer of the same table with caches of its own.
+func (d *lowerer) another() *lowerer {
+	o := newLowerer(d.blob, nil, d.sets)
+	o.starts, o.hooks, o.print = d.starts, d.hooks, d.print
+	return o
 }
 
 // maxCached bounds the statements that are shared between rules.
@@ -48,7 +101,7 @@ type lowerer struct {
 	print  func(*firewall.Rule) string
 
 	exts     map[string][]firewall.Stmt // by the bytes of a match or target
-	ifaces   map[string][]firewall.Stmt
+	ifaces   map[[65]byte][]firewall.Stmt
 	jumps    map[*firewall.Chain]*[2]firewall.Verdict // jump, goto
 	protos   [2][256]*firewall.Match
 	matches  []firewall.Match
@@ -65,7 +118,7 @@ func newLowerer(l *blob, spans []*chainSpan, sets Sets) *lowerer {
 		starts:   make(map[int]*firewall.Chain, len(spans)),
 		hooks:    make(map[*firewall.Chain]uint8, len(spans)),
 		exts:     map[string][]firewall.Stmt{},
-		ifaces:   map[string][]firewall.Stmt{},
+		ifaces:   map[[65]byte][]firewall.Stmt{},
 		jumps:    map[*firewall.Chain]*[2]firewall.Verdict{},
 		comments: map[string]string{},
 		ports:    map[uint32]*firewall.Match{},
@@ -112,34 +165,30 @@ func (d *lowerer) reach() error {
 	return nil
 }
 
-// chain lowers the rules of one chain.
-func (d *lowerer) chain(s *chainSpan) error {
-	if s.rules == 0 {
-		return nil
-	}
-	cx := &Context{Family: d.fam, Hooks: d.hooks[s.chain], Sets: d.sets}
-	rules := make([]firewall.Rule, s.rules)
-	s.chain.Rules = make([]*firewall.Rule, s.rules)
-	off := s.first
+// piece lowers a run of rules.
+func (d *lowerer) piece(p piece) error {
+	c := p.span.chain
+	cx := &Context{Family: d.fam, Hooks: d.hooks[c], Sets: d.sets}
+	rules := make([]firewall.Rule, p.to-p.from)
+	off := p.off
 	for i := range rules {
 		e, err := d.entry(off)
 		if err != nil {
 			return err
 		}
 		r := &rules[i]
-		r.Chain, r.Number, r.Print, r.Packets = s.chain, i+1, d.print, d.packets(e)
+		r.Chain, r.Number, r.Print, r.Packets = c, p.from+i+1, d.print, d.packets(e)
 		if err := d.rule(cx, r, e); err != nil {
 			return err
 		}
-		s.chain.Rules[i] = r
+		c.Rules[p.from+i] = r
 		off = e.next
 	}
 	return nil
 }
 
 func (d *lowerer) rule(cx *Context, r *firewall.Rule, e entry) error {
-	h := newHeader(cx.family(), d.b[e.off:])
-	to := d.head(d.scratch[:0], cx, &h)
+	to := d.head(d.scratch[:0], cx, e)
 	for off := e.off + d.header; off < e.target; {
 		size := int(u16(d.b, off))
 		if size < extHeader || off+size > e.target {
@@ -156,7 +205,7 @@ func (d *lowerer) rule(cx *Context, r *firewall.Rule, e entry) error {
 		}
 		off += size
 	}
-	to, err := d.target(to, cx, &h, e)
+	to, err := d.target(to, cx, e)
 	if err != nil {
 		return err
 	}
@@ -244,7 +293,7 @@ var (
 
 // target lowers the target of a rule: the standard one holds a verdict, or the
 // offset of the rule to go on with.
-func (d *lowerer) target(to []firewall.Stmt, cx *Context, h *Header, e entry) ([]firewall.Stmt, error) {
+func (d *lowerer) target(to []firewall.Stmt, cx *Context, e entry) ([]firewall.Stmt, error) {
 	v, ok := d.isStandard(e)
 	if !ok {
 		size := int(u16(d.b, e.target))
@@ -276,53 +325,77 @@ func (d *lowerer) target(to []firewall.Stmt, cx *Context, h *Header, e entry) ([
 		j = &[2]firewall.Verdict{{Kind: firewall.Jump, Chain: chain}, {Kind: firewall.Goto, Chain: chain}}
 		d.jumps[chain] = j
 	}
-	if h.Goto {
+	if h := newHeader(cx.family(), d.b[e.off:]); h.Goto {
 		return append(to, &j[1]), nil
 	}
 	return append(to, &j[0]), nil
 }
 
-// head is DecodeHeader with statements shared where they can be.
-func (d *lowerer) head(to []firewall.Stmt, cx *Context, h *Header) []firewall.Stmt {
-	to = d.addr(to, cx, h, firewall.FieldSrcAddr, h.Src, h.SrcMask, InvertSrc)
-	to = d.addr(to, cx, h, firewall.FieldDstAddr, h.Dst, h.DstMask, InvertDst)
-	if h.InMask[0]|h.OutMask[0]|h.Invert&(InvertIn|InvertOut) != 0 {
-		to = append(to, d.iface(h)...)
+// head is DecodeHeader with statements shared where they can be. It reads the
+// header in place: most of it is zero in most rules.
+func (d *lowerer) head(to []firewall.Stmt, cx *Context, e entry) []firewall.Stmt {
+	n := cx.addrLen()
+	ip := d.b[e.off : e.off+d.ip]
+	rest := ip[4*n:] // interfaces, protocol, flags
+	invert := rest[67]
+	protoCounts := u16(rest, 64) != 0
+	if n == 16 {
+		invert = rest[68]
+		protoCounts = protoCounts && rest[67]&1 != 0
 	}
-	if h.HasProto && h.Proto > 0 && h.Proto < 256 && !h.Fragment && h.Invert&InvertFragment == 0 {
-		inv := h.Invert & InvertProto >> 6
-		m := d.protos[inv][h.Proto]
+	to = d.addr(to, cx, e, firewall.FieldSrcAddr, ip[:n], ip[2*n:3*n], invert&InvertSrc != 0)
+	to = d.addr(to, cx, e, firewall.FieldDstAddr, ip[n:2*n], ip[3*n:4*n], invert&InvertDst != 0)
+	if rest[32]|rest[48]|invert&(InvertIn|InvertOut) != 0 {
+		to = append(to, d.iface(rest[:64], invert&(InvertIn|InvertOut))...)
+	}
+	fragment := n == 4 && (rest[66]&1 != 0 || invert&InvertFragment != 0)
+	if proto := u16(rest, 64); protoCounts && proto < 256 && !fragment {
+		inv := invert & InvertProto >> 6
+		m := d.protos[inv][proto]
 		if m == nil {
-			m = is(firewall.FieldL4Proto, 1, span(uint64(h.Proto), uint64(h.Proto)), inv != 0)
-			d.protos[inv][h.Proto] = m
+			m = is(firewall.FieldL4Proto, 1, span(uint64(proto), uint64(proto)), inv != 0)
+			d.protos[inv][proto] = m
 		}
 		return append(to, m)
 	}
+	if !protoCounts && !fragment {
+		return to
+	}
+	h := newHeader(cx.family(), ip)
 	return h.protocol(to, cx)
 }
 
 // addr is Header.addr, with the usual prefix in a slab.
-func (d *lowerer) addr(to []firewall.Stmt, cx *Context, h *Header, k firewall.FieldKind, addr, mask []byte, bit uint8) []firewall.Stmt {
-	m := firewall.Bytes(mask)
-	want := firewall.Bytes(addr)
-	n := cx.addrLen()
+func (d *lowerer) addr(to []firewall.Stmt, cx *Context, e entry, k firewall.FieldKind, addr, mask []byte, invert bool) []firewall.Stmt {
+	m, want := firewall.Bytes(mask), firewall.Bytes(addr)
+	if m.IsZero() && want.IsZero() && !invert {
+		return to
+	}
+	n := len(addr)
 	if _, ok := prefixLen(m, n); !ok || m.IsZero() || want.And(m) != want {
+		h := newHeader(cx.family(), d.b[e.off:])
+		bit := uint8(InvertSrc)
+		if k == firewall.FieldDstAddr {
+			bit = InvertDst
+		}
 		return h.addr(to, cx, k, addr, mask, bit)
 	}
-	return append(to, d.match(k, n, want, want.Or(m.Not(n)), h.Invert&bit != 0))
+	return append(to, d.match(k, n, want, want.Or(m.Not(n)), invert))
 }
 
-func (d *lowerer) iface(h *Header) []firewall.Stmt {
-	key := make([]byte, 0, 65)
-	key = append(append(append(append(key, h.In...), h.Out...), h.InMask...), h.OutMask...)
-	key = append(key, h.Invert&(InvertIn|InvertOut))
-	if s, ok := d.ifaces[string(key)]; ok {
+// iface lowers the four names and masks of the interfaces.
+func (d *lowerer) iface(b []byte, invert uint8) []firewall.Stmt {
+	var key [65]byte
+	copy(key[:], b)
+	key[64] = invert
+	if s, ok := d.ifaces[key]; ok {
 		return s
 	}
+	h := Header{In: b[:16], Out: b[16:32], InMask: b[32:48], OutMask: b[48:64], Invert: invert}
 	s := h.iface(nil, firewall.FieldInName, h.In, h.InMask, InvertIn)
 	s = h.iface(s, firewall.FieldOutName, h.Out, h.OutMask, InvertOut)
 	if len(d.ifaces) < maxCached {
-		d.ifaces[string(key)] = s
+		d.ifaces[key] = s
 	}
 	return s
 }
