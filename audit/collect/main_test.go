@@ -34,6 +34,12 @@ func play(role string) {
 	case "sleep": // until the parent closes our stdin
 		var b [1]byte
 		os.Stdin.Read(b[:])
+	case "read": // reads the host of BenchmarkSmallHost and fails where it was not all read
+		s, err := Host(context.Background(), Options{Quick: true})
+		if err != nil || home(s).Ruleset == nil || len(home(s).Listeners.Listeners) < 50 {
+			fmt.Fprintln(os.Stderr, "not a whole reading:", err)
+			os.Exit(1)
+		}
 	case "host": // reads the host and tells what it got
 		s, err := Host(context.Background(), Options{Quick: true})
 		if err != nil {
