@@ -143,7 +143,7 @@ func healthy() *Facts {
 	set("net.ipv4.tcp_ehash_entries", "262144")
 	set(keyConntrackMax, "262144")
 	set(keyConntrackHash, "262144")
-	set(keyFileMax, "9223372036854775807")
+	set(keyFileMax, "2466177") // a kernel's own default, not raised by systemd
 	set("net.ipv4.tcp_mem", "90000 120000 180000")
 	set("net.ipv4.udp_mem", "90000 120000 180000")
 	set("net.ipv4.tcp_rmem", "4096 131072 6291456")
@@ -316,7 +316,7 @@ var ruleCases = []struct {
 	{"UDP pressure", "net.ipv4.udp_rmem_min", func(f *Facts) { f.Sockets.UDPMemPages = 130000; f.grow("Udp.RcvbufErrors", 4) }, "sysctl.udp-memory-pressure", Warning, "16384"},
 	{"keepalive", "net.ipv4.tcp_keepalive_time", func(f *Facts) { f.set("net.ipv4.tcp_keepalive_time", "30") }, "sysctl.keepalive-misused", Info, ""},
 	{"files", keyFileMax, func(f *Facts) { f.Files = &FileTable{Open: 95, Max: 100} }, "sysctl.file-table-near-limit", Critical, ""},
-	{"files lowered", keyFileMax, func(f *Facts) { f.set(keyFileMax, "6815744") }, "sysctl.file-max-lowered", Warning, ""},
+	{"files lowered", keyFileMax, func(f *Facts) { f.set(keyFileMax, "65535") }, "sysctl.file-max-lowered", Warning, ""},
 	{"nr_open", keyNrOpen, func(f *Facts) { f.Processes[0].UnitLimit = 2000000 }, "sysctl.nr-open-below-limit", Warning, ""},
 	{"descriptors", "limit.nofile", func(f *Facts) { f.Processes[0].OpenFiles = 900 }, "limits.nofile-near-limit", Warning, ""},
 	{"descriptors used up", "limit.nofile", func(f *Facts) { f.Processes[0].OpenFiles = 1024 }, "limits.nofile-near-limit", Critical, ""},

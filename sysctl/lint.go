@@ -51,7 +51,8 @@ func (l LintFinding) Verdict() Verdict {
 
 // lintContext is what rules may look at besides the value.
 type lintContext struct {
-	f *Facts
+	f    *Facts
+	live bool // the value is live, not a line's
 	// inForce is the value of another key in the same world: live, or under the
 	// loader whose line is judged.
 	inForce func(k Key) (string, bool)
@@ -82,7 +83,7 @@ func lintLive(k Key, f *Facts) []LintFinding {
 	if !ok {
 		return nil
 	}
-	c := &lintContext{f: f, inForce: f.Live.Get, sets: func(Key) bool { return false }}
+	c := &lintContext{f: f, live: true, inForce: f.Live.Get, sets: func(Key) bool { return false }}
 	var out []LintFinding
 	for _, r := range lintRules {
 		if r.files || !r.covers(k) {

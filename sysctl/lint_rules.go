@@ -89,12 +89,14 @@ var lintRules = []*LintRule{
 			if err != nil || n[0] == math.MaxInt64 {
 				return false, Warning
 			}
-			switch c.f.roles().SystemdRaisesFD {
-			case Yes:
+			raises := c.f.roles().SystemdRaisesFD
+			switch {
+			case raises == No, c.live:
+				// The kernel's default is one file for 10 KiB of memory
+				// (files_maxfiles_init); a live number above half of that can be it.
+				return c.f.MemoryBytes > 0 && uint64(max(n[0], 0)) < c.f.MemoryBytes/(20<<10), Warning
+			case raises == Yes:
 				return true, Warning
-			case No:
-				// The kernel's default is one file for 10 KiB of memory (files_maxfiles_init).
-				return c.f.MemoryBytes > 0 && uint64(n[0]) < c.f.MemoryBytes/(20<<10), Info
 			}
 			return true, Info
 		},

@@ -133,10 +133,32 @@ func (h *Host) predict(k Key, overrides []Override) Prediction {
 		p.Changes = Unsure
 	case shapeOf(k).Equal(p.Value, live.Text):
 		p.Changes = No
+	case h.ownInterface(k) && (p.By == nil || !h.writes(k)):
+		// Nothing names this interface's key, and still it differs: the kernel set
+		// it for this kind of device, or the program that configures it did and
+		// will do so again.
+		p.Known, p.Changes = false, Unsure
+		p.Why += "; but the interface holds another value now, and who set it is not in the files"
 	default:
 		p.Changes = Yes
 	}
 	return p
+}
+
+// ownInterface says whether the key belongs to one interface.
+func (h *Host) ownInterface(k Key) bool {
+	iface, ok := k.Interface()
+	return ok && iface != "all" && iface != "default"
+}
+
+// writes says whether the loader that runs at boot writes the key itself.
+func (h *Host) writes(k Key) bool {
+	o := h.Outcome(Loader(h.Boot.Loader))
+	if o == nil {
+		return false
+	}
+	_, ok := o.Winner(k)
+	return ok
 }
 
 func shapeOf(k Key) Shape {

@@ -40,6 +40,8 @@ func (h *Host) Row(k Key, f *Facts) Row {
 		r.Class = e.Class
 		j := Worst(e.Judge(k, f))
 		r.Verdict, r.Why = j.Verdict, j.Why
+	} else if p.Live.State == "" {
+		r.Verdict, r.Why = Unknown, "was not read"
 	} else if p.Live.State == Failed {
 		r.Verdict, r.Why = Unknown, "could not be read: "+p.Live.Err
 	} else {
