@@ -130,6 +130,19 @@ func (p *printer) table(indent string, limits []int, rows [][]cell) {
 			used += widths[i] + 2
 		}
 	}
+	for used > p.Width { // a narrow terminal: the widest columns give way
+		widest := 0
+		for i := range n - 1 {
+			if widths[i] > widths[widest] {
+				widest = i
+			}
+		}
+		if widths[widest] <= 4 {
+			break
+		}
+		widths[widest]--
+		used--
+	}
 	const least = 16
 	last := p.Width - used
 	below := last < least
