@@ -315,8 +315,19 @@ var elements = regexp.MustCompile(`(?s)elements = \{(.*?)\}`)
 // seen reads the sets: set name, packet, what was written down.
 func (w *world) seen(t *testing.T) map[string]map[uint16]string {
 	t.Helper()
+	return w.sets(t, "seen")
+}
+
+// set reads one set of a table.
+func (w *world) set(t *testing.T, table, name string) map[uint16]string {
+	t.Helper()
+	return w.sets(t, table)[name]
+}
+
+func (w *world) sets(t *testing.T, table string) map[string]map[uint16]string {
+	t.Helper()
 	out := map[string]map[uint16]string{}
-	text := w.ns.Run(t, "nft", "-nn", "list", "table", "inet", "seen")
+	text := w.ns.Run(t, "nft", "-nn", "list", "table", "inet", table)
 	for _, block := range strings.Split(text, "\tset ")[1:] {
 		name, _, _ := strings.Cut(block, " ")
 		out[name] = map[uint16]string{}

@@ -76,23 +76,9 @@ func (t *Table) MasqueradeAddr(f firewall.Family, out *firewall.Link, dst firewa
 	if f == firewall.IPv6 {
 		return t.sourceFor6(l, dst)
 	}
-	// The route is known by its interface only: the next hops that lead there
-	// must agree.
-	var nh []firewall.Value
-	for _, p := range t.Output(Key{Family: f}, firewall.Single(dst), firewall.Value{}, out) {
-		if p.Kind != Send {
-			return firewall.Value{}, false
-		}
-		for _, h := range p.Hops {
-			switch {
-			case !h.Gateway.IsValid():
-				nh = append(nh, dst)
-			case h.Gateway.Is4():
-				nh = append(nh, firewall.AddrValue(h.Gateway))
-			default:
-				return firewall.Value{}, false
-			}
-		}
+	nh, ok := t.nextHops4(l, dst)
+	if !ok {
+		return firewall.Value{}, false
 	}
 	var addr firewall.Value
 	for i, hop := range nh {
@@ -103,6 +89,47 @@ func (t *Table) MasqueradeAddr(f firewall.Family, out *firewall.Link, dst firewa
 		addr = a
 	}
 	return addr, !addr.IsZero()
+}
+
+// nextHops4 lists the neighbours a packet to dst that leaves by l can be sent to.
+// Only its interface is known of its route; with the default rules that is the
+// best one by that interface, otherwise any that covers dst.
+func (t *Table) nextHops4(l *Link, dst firewall.Value) (nh []firewall.Value, ok bool) {
+	add := func(gw netip.Addr) bool {
+		switch {
+		case !gw.IsValid():
+			nh = append(nh, dst)
+		case gw.Is4():
+			nh = append(nh, firewall.AddrValue(gw))
+		default:
+			return false
+		}
+		return true
+	}
+	if t.v4.isDefault() {
+		for _, p := range t.Output(Key{Family: firewall.IPv4}, firewall.Single(dst), firewall.Value{}, l.Link) {
+			if p.Kind != Send {
+				return nil, false
+			}
+			for _, h := range p.Hops {
+				if !add(h.Gateway) {
+					return nil, false
+				}
+			}
+		}
+		return nh, true
+	}
+	for _, r := range t.Routes {
+		if r.Family != firewall.IPv4 || !firewall.Prefix(r.Dst).Contains(dst) {
+			continue
+		}
+		for _, h := range r.Hops {
+			if h.Link == l && !add(h.Gateway) {
+				return nil, false
+			}
+		}
+	}
+	return nh, true
 }
 
 // SourceFor is the source address the kernel chooses for a packet to dst where
@@ -379,6 +406,8 @@ func scopeValue6(v firewall.Value) int {
 	switch {
 	case multicast6.Contains(v):
 		return int(v.Hi >> 48 & 0xf)
+	case v.IsZero():
+		return 0
 	case v == loopback6, linklocal6.Contains(v):
 		return 2
 	case v.Hi>>54 == 0xfec0>>6:
