@@ -148,7 +148,7 @@ type sample struct {
 	part *Part
 }
 
-func checkCover(t *testing.T, whole firewall.Ranges, parts []Part) {
+func checkCover(t testing.TB, whole firewall.Ranges, parts []Part) {
 	t.Helper()
 	left := whole
 	for _, p := range parts {

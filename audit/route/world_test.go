@@ -35,6 +35,16 @@ func build(t *testing.T, l *lab.Lab, seed uint64, custom bool) *world {
 	w.routes()
 	if custom {
 		w.rules()
+	} else {
+		// What the kernel remembers and does not show.
+		switch w.n(4) {
+		case 0:
+			w.line("-4 rule add pref 5 from 198.51.100.1 lookup 100")
+			w.line("-4 rule del pref 5")
+		case 1:
+			w.line("-4 route add local 203.0.113.9 dev lo")
+			w.line("-4 route del local 203.0.113.9 dev lo")
+		}
 	}
 	failed, all := 0, 0
 	for _, fam := range []string{"", "-4 ", "-6 "} {
