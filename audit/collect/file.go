@@ -16,7 +16,7 @@ import (
 // Limits of a saved capture: far above what a real host gives, low enough that
 // a hostile file does not eat the machine.
 const (
-	maxFile       = 1 << 30 // of the decompressed file
+	maxFile       = 256 << 20 // of the decompressed file
 	maxNamespaces = 4096
 )
 

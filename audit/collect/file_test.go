@@ -249,7 +249,7 @@ func FuzzMessages(f *testing.F) {
 			list = append(list, answer{Key: key, Parts: [][]byte{b}})
 		}
 		a := recordedAnswers(list, order)
-		readBeside(reader{}, a, a, 1, []uint64{5}, []other{{inode: 3}})
+		readBeside(reader{}, a, a, 1, socketGroups{ids: []uint64{5}}, []other{{inode: 3}})
 		decodeFilter(b, order)
 		decodeHookProgram(b, order)
 		decodeNSID(b, order)

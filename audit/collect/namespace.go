@@ -54,14 +54,14 @@ func (d *decoded) fail(part, why string) {
 }
 
 // readBeside asks all questions of this package about one namespace.
-func readBeside(uid reader, ns, host *answers, id uint64, cgroups []uint64, others []other) besideFacts {
+func readBeside(uid reader, ns, host *answers, id uint64, groups socketGroups, others []other) besideFacts {
 	var f besideFacts
 	links, err := readLinks(ns)
 	if err != nil {
 		f.unread = append(f.unread, err)
 	}
 	var unread []error
-	f.programs, unread = readPrograms(ns, host, links, cgroups)
+	f.programs, unread = readPrograms(ns, host, links, groups)
 	f.unread = append(f.unread, unread...)
 	if f.peers, err = readPeers(ns, id, links, others); err != nil {
 		f.gaps = append(f.gaps, audit.Gap{What: "other ends of links", Why: uid.explain(err, needSys)})
@@ -81,18 +81,29 @@ func readBeside(uid reader, ns, host *answers, id uint64, cgroups []uint64, othe
 	return f
 }
 
-// cgroupsOf gives the control groups that the listeners were made in.
-func cgroupsOf(t *listeners.Table) []uint64 {
+// socketGroups are the control groups that listeners were made in.
+type socketGroups struct {
+	ids []uint64
+	// untold counts listeners of which the kernel does not tell it (before Linux
+	// 5.8, or read from /proc).
+	untold int
+}
+
+func groupsOf(t *listeners.Table) (g socketGroups) {
 	if t == nil {
-		return nil
+		return g
 	}
 	seen := map[uint64]bool{}
 	for i := range t.Listeners {
-		if l := &t.Listeners[i]; l.Cgroup != 0 {
+		switch l := &t.Listeners[i]; {
+		case !l.Tells(listeners.FactCgroup):
+			g.untold++
+		case l.Cgroup != 0:
 			seen[l.Cgroup] = true
 		}
 	}
-	return slices.Sorted(maps.Keys(seen))
+	g.ids = slices.Sorted(maps.Keys(seen))
+	return g
 }
 
 // world makes the namespace of the model, and the gaps to report.
@@ -197,7 +208,7 @@ func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options
 		for _, inode := range c.Others {
 			others = append(others, other{inode: inode})
 		}
-		d.beside = readBeside(c.Reader, own, host, r.ID, cgroupsOf(d.table), others)
+		d.beside = readBeside(c.Reader, own, host, r.ID, groupsOf(d.table), others)
 		return nil
 	})
 	return d

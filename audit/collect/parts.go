@@ -332,9 +332,9 @@ func (c *collection) census(ctx context.Context) {
 
 // beside reads what this package knows how to read.
 func (c *collection) beside(ctx context.Context, v *visited) {
-	cgroups := cgroupsOf(v.table)
+	groups := groupsOf(v.table)
 	f, err := timed(ctx, &c.clock, v.part(partPrograms), c.o.Limit, v.place, func(ctx context.Context) (besideFacts, error) {
-		return readBeside(c.uid, v.answers, c.host, v.decoded.id, cgroups, c.others), nil
+		return readBeside(c.uid, v.answers, c.host, v.decoded.id, groups, c.others), nil
 	})
 	if err != nil {
 		c.failed(v, partPrograms, err, needBPF)

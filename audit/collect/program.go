@@ -33,8 +33,7 @@ type programReader struct {
 }
 
 // readPrograms gives the programs of a namespace and why others may be missing.
-// cgroups are the ids of the control groups that its listeners were made in.
-func readPrograms(ns, host *answers, links []linkFact, cgroups []uint64) ([]reach.Program, []error) {
+func readPrograms(ns, host *answers, links []linkFact, groups socketGroups) ([]reach.Program, []error) {
 	r := &programReader{ns: ns, host: host, links: links, names: make(map[int]string, len(links))}
 	for _, l := range links {
 		r.names[l.Index] = l.Name
@@ -53,7 +52,10 @@ func readPrograms(ns, host *answers, links []linkFact, cgroups []uint64) ([]reac
 		r.add(r.netfilter())
 	}
 	if r.mayHave(ebpf.CGroupSKB) || r.mayHave(ebpf.CGroupSockAddr) {
-		r.add(cgroupPrograms(host, r.inv, cgroups))
+		r.add(cgroupPrograms(host, r.inv, groups.ids))
+		if groups.untold > 0 {
+			r.add(nil, fmt.Errorf("read programs of control groups: the kernel does not tell in which %d of the listeners were made", groups.untold))
+		}
 	}
 	r.add(readIPVS(ns))
 	return r.out, r.unread

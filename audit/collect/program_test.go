@@ -19,6 +19,7 @@ import (
 	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/listeners"
 )
 
 var native = binary.NativeEndian
@@ -339,5 +340,22 @@ func TestHookDump(t *testing.T) {
 	}
 	if _, _, err := decodeHookProgram([]byte{1, 2}, native); err == nil {
 		t.Error("a cut message is no error")
+	}
+}
+
+// TestUntoldGroups: listeners whose control group is not told may have programs
+// where the machine has any.
+func TestUntoldGroups(t *testing.T) {
+	table := &listeners.Table{Listeners: []listeners.Listener{{Socket: listeners.Socket{Untold: []string{listeners.FactCgroup}}}, {Socket: listeners.Socket{Cgroup: 9}}, {Socket: listeners.Socket{Cgroup: 9}}}}
+	g := groupsOf(table)
+	if len(g.ids) != 1 || g.ids[0] != 9 || g.untold != 1 {
+		t.Fatalf("%+v", g)
+	}
+	for inventory, want := range map[string]int{`{"programs":[{"id":1,"type":8}]}`: 1, `{}`: 0} {
+		host := recordedAnswers([]answer{{Key: "bpf inventory", Parts: [][]byte{[]byte(inventory)}}, {Key: "cgroup 9", Parts: [][]byte{[]byte(`{"path":"/x"}`)}}}, native)
+		ns := recordedAnswers([]answer{{Key: "qdiscs"}, {Key: "net ip_vs", Err: recordedError(unix.ENOENT)}}, native)
+		if _, unread := readPrograms(ns, host, nil, g); len(unread) != want {
+			t.Errorf("with %s: %v", inventory, unread)
+		}
 	}
 }
