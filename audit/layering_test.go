@@ -45,8 +45,8 @@ var rooms = map[string]room{
 
 	"audit/route":    {knows: []string{"firewall"}, uses: netlinkLibraries},
 	"audit/reach":    {knows: []string{"audit/route", "firewall", "listeners"}, pure: true, tests: readers},
-	"audit":          {knows: []string{"firewall", "listeners", "sysctl"}, pure: true, tests: []string{"audit/collect", "audit/checks"}},
-	"audit/checks":   {knows: append([]string{"audit", "audit/reach"}, models...), uses: []string{"golang.org/x/sys"}, pure: true, tests: []string{"audit/collect"}},
+	"audit":          {knows: []string{"audit/reach", "audit/route", "firewall", "listeners", "sysctl"}, pure: true, tests: []string{"audit/collect", "audit/checks"}},
+	"audit/checks":   {knows: append([]string{"audit", "audit/reach"}, models...), uses: []string{"golang.org/x/sys"}, pure: true, tests: []string{"audit/collect", "audit/route"}},
 	"audit/diagnose": {knows: append([]string{"audit", "audit/reach"}, models...), uses: netlinkLibraries, tests: []string{"audit/collect"}},
 	"audit/report": {
 		knows: append([]string{"audit", "audit/reach", "audit/diagnose", "audit/remedy"}, models...), pure: true,
