@@ -180,7 +180,7 @@ func setMatches(t *testing.T, r *rand.Rand, v6 bool) {
 		g.server, fam = l.ServerAddr6(0), firewall.TableIP6
 	}
 	sets := makeSets(t, n, r, g)
-	text := "*filter\n-A INPUT -m comment --comment control\n"
+	text := "*filter\n" + control("INPUT")
 	for _, s := range sets {
 		for range 4 {
 			dims := make([]string, max(1, s.dims+[]int{0, 0, 0, 1, -1}[r.IntN(5)]))
@@ -280,15 +280,11 @@ func answer(p firewall.Parts, addr, port firewall.Value) any {
 
 func inputChain(t *testing.T, tables []*firewall.Table, fam firewall.TableFamily) *firewall.Chain {
 	t.Helper()
-	for _, tb := range tables {
-		for _, c := range tb.Chains {
-			if tb.Family == fam && tb.Name == "filter" && c.Name == "INPUT" {
-				return c
-			}
-		}
+	c := allChains(tables, fam)["INPUT"]
+	if c == nil {
+		t.Fatal("no INPUT chain")
 	}
-	t.Fatal("no INPUT chain")
-	return nil
+	return c
 }
 
 func counters(c *firewall.Chain) []int64 {
