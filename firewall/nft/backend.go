@@ -9,6 +9,10 @@ type builtin struct {
 	typ      fw.ChainType
 }
 
+// iptablesSecurity is the priority that iptables-nft gives the table security;
+// in the legacy table and the kernel's own list it is 50.
+const iptablesSecurity = 150
+
 // builtins are the tables and chains of iptables-nft (iptables/nft.c,
 // xtables_ipv4 and xtables_ipv6).
 var builtins = map[string]map[string]builtin{
@@ -29,9 +33,9 @@ var builtins = map[string]map[string]builtin{
 		"POSTROUTING": {fw.Postrouting, -150, fw.ChainFilter},
 	},
 	"security": {
-		"INPUT":   {fw.Input, 50, fw.ChainFilter},
-		"FORWARD": {fw.Forward, 50, fw.ChainFilter},
-		"OUTPUT":  {fw.Output, 50, fw.ChainFilter},
+		"INPUT":   {fw.Input, iptablesSecurity, fw.ChainFilter},
+		"FORWARD": {fw.Forward, iptablesSecurity, fw.ChainFilter},
+		"OUTPUT":  {fw.Output, iptablesSecurity, fw.ChainFilter},
 	},
 	"nat": {
 		"PREROUTING":  {fw.Prerouting, -100, fw.ChainNAT},
@@ -54,7 +58,11 @@ func backendOf(t *fw.Table) fw.Backend {
 		if c.Base == nil {
 			continue
 		}
-		if known[c.Name] != (builtin{c.Base.Hook, c.Base.Priority, c.Base.Type}) {
+		b := builtin{c.Base.Hook, c.Base.Priority, c.Base.Type}
+		if t.Name == "security" && b.priority == fw.PrioritySecurity {
+			b.priority = iptablesSecurity
+		}
+		if known[c.Name] != b {
 			return fw.NFTables
 		}
 		found = true

@@ -18,8 +18,10 @@ type decoder struct {
 	sets     xtables.Sets
 	xt       xtables.Context
 	run      run
-	matches  map[matchKey]*fw.Match
+	matches  [1 << internBits]*fw.Match
 	verdicts map[verdictKey]*fw.Verdict
+
+	exprs exprStore
 
 	// Slabs that small things are cut from.
 	ranges []fw.Range
@@ -96,7 +98,6 @@ func newDecoder() *decoder {
 	d := &decoder{
 		byName:   map[tableKey]*tableState{},
 		ruleset:  &fw.Ruleset{},
-		matches:  map[matchKey]*fw.Match{},
 		verdicts: map[verdictKey]*fw.Verdict{},
 	}
 	d.run.d = d
@@ -464,6 +465,9 @@ func (d *decoder) rule(msg []byte) error {
 	if c == nil {
 		return &DecodeError{"rule", fmt.Errorf("no chain %q in table %q", chain, table)}
 	}
+	if c.chain.Rules == nil {
+		c.chain.Rules = make([]*fw.Rule, 0, min(c.use, 1<<16))
+	}
 	if n := len(c.chain.Rules); n > 0 && c.chain.Rules[n-1].Handle != previous || n == 0 && previous != 0 {
 		return errGap
 	}
@@ -473,10 +477,9 @@ func (d *decoder) rule(msg []byte) error {
 	r := &d.rules[0]
 	d.rules = d.rules[1:]
 	d.run.chain = c.chain
-	kept := d.keep(exprs)
-	stmts := d.run.rule(kept)
+	stmts := d.run.rule(exprs)
 	if c.text == nil {
-		c.text = &chainText{table: t, chain: c.chain, sets: d.sets}
+		c.text = &chainText{table: t, chain: c.chain, sets: d.sets, exprs: &d.exprs, first: d.exprs.len()}
 		c.text.print = c.text.rule
 	}
 	*r = fw.Rule{
@@ -491,7 +494,10 @@ func (d *decoder) rule(msg []byte) error {
 	if r.Comment == "" {
 		r.Comment = d.run.comment
 	}
-	c.text.exprs = append(c.text.exprs, kept)
+	if c.text.first+len(c.chain.Rules) != d.exprs.len() {
+		return errGap // a dump goes chain by chain
+	}
+	d.exprs.add(exprs)
 	c.chain.Rules = append(c.chain.Rules, r)
 	return nil
 }

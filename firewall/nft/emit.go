@@ -33,7 +33,7 @@ func (r *run) flush() {
 // present asks that the packet has the field.
 func (r *run) present(op fw.Operand) {
 	if op.Field.Kind == fw.FieldUnknown {
-		r.stmts = append(r.stmts, &fw.Opaque{Name: "load", Reason: op.Why, Raw: r.raw})
+		r.stmts = append(r.stmts, &fw.Opaque{Name: "load", Reason: op.Why, Raw: r.d.keep(r.raw)})
 		return
 	}
 	if alwaysPresent(op.Field.Kind) {
@@ -93,12 +93,12 @@ func (r *run) emitNever() {
 
 // unsure appends an opaque match: it may match or not.
 func (r *run) unsure(name, why string) {
-	r.emit(&fw.Opaque{Name: name, Reason: why, Raw: r.raw})
+	r.emit(&fw.Opaque{Name: name, Reason: why, Raw: r.d.keep(r.raw)})
 }
 
 // opaque appends an opaque statement that may do anything, registers included.
 func (r *run) opaque(name, why string) {
-	r.emit(&fw.Opaque{Name: name, Reason: why, Raw: r.raw, MayEnd: true})
+	r.emit(&fw.Opaque{Name: name, Reason: why, Raw: r.d.keep(r.raw), MayEnd: true})
 	r.m.forget(0, registerBytes, "a value that "+why+" may have changed")
 	r.g = guards{family: familyGuard(r.t.table.Family)}
 }
@@ -108,36 +108,26 @@ func (r *run) incomplete(name string) {
 	r.opaque(name, "a form of the expression "+name+" that the model does not know")
 }
 
-// matchKey is what makes two simple matches the same.
-type matchKey struct {
-	op     fw.Operand
-	in     fw.Range
-	invert bool
-}
+// internBits is the size of the table of shared matches.
+const internBits = 12
 
-// maxInterned bounds the matches that are shared; the rest stand alone.
-const maxInterned = 1 << 13
-
-// intern returns the match, shared with equal ones of other rules: most rules
-// are made of a few protocols, ports and interfaces.
+// intern returns the match, shared with an equal one of another rule where that
+// is at hand: most rules are made of a few protocols, ports and interfaces.
 func (r *run) intern(m fw.Match) *fw.Match {
 	if len(m.In) != 1 || m.WantAbsent {
 		return &m
 	}
-	switch m.Operand.Field.Kind {
-	case fw.FieldSrcAddr, fw.FieldDstAddr:
-		// Addresses seldom repeat.
-		return &m
+	f := m.Operand.Field
+	h := uint64(f.Kind)<<40 ^ uint64(f.A)<<20 ^ uint64(f.B)<<8 ^ m.In[0].Lo.Lo ^ m.In[0].Lo.Hi*31 ^ m.In[0].Hi.Lo<<7 ^ m.Operand.Mask.Lo<<3
+	if m.Invert {
+		h++
 	}
-	k := matchKey{m.Operand, m.In[0], m.Invert}
-	if got, ok := r.d.matches[k]; ok {
+	slot := &r.d.matches[h*0x9e3779b97f4a7c15>>(64-internBits)]
+	if got := *slot; got != nil && got.Operand == m.Operand && got.Invert == m.Invert && got.In[0] == m.In[0] {
 		return got
 	}
-	p := &m
-	if len(r.d.matches) < maxInterned {
-		r.d.matches[k] = p
-	}
-	return p
+	*slot = &m
+	return &m
 }
 
 // single and span are fw.Single and fw.Span out of larger allocations.

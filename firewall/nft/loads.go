@@ -41,10 +41,10 @@ func (r *run) immediate(t *table) {
 		return
 	}
 	if t.num(1) == 0 {
-		r.verdict(t.v[2])
+		r.verdict(t.val(2))
 		return
 	}
-	data := dataOf(t.v[2])
+	data := dataOf(t.val(2))
 	at, ok := t.reg(1, len(data))
 	if !ok {
 		r.incomplete("immediate")
@@ -54,7 +54,7 @@ func (r *run) immediate(t *table) {
 }
 
 func (r *run) cmp(t *table) {
-	data := dataOf(t.v[3])
+	data := dataOf(t.val(3))
 	at, ok := t.reg(1, len(data))
 	if !ok || !t.has(2) {
 		r.incomplete("cmp")
@@ -65,7 +65,7 @@ func (r *run) cmp(t *table) {
 
 // rangeCmp is nft_range_eval.
 func (r *run) rangeCmp(t *table) {
-	from, to := dataOf(t.v[3]), dataOf(t.v[4])
+	from, to := dataOf(t.val(3)), dataOf(t.val(4))
 	at, ok := t.reg(1, len(from))
 	if !ok || !t.has(2) || len(from) != len(to) || t.num(2) > 1 {
 		r.incomplete("range")
@@ -115,14 +115,14 @@ func (r *run) bitwise(t *table) {
 	}
 	switch op := t.num(6); op {
 	case 0:
-		mask, xor := dataOf(t.v[4]), dataOf(t.v[5])
+		mask, xor := dataOf(t.val(4)), dataOf(t.val(5))
 		if len(mask) != n || len(xor) != n {
 			r.incomplete("bitwise")
 			return
 		}
 		r.m.maskXor(dst, src, mask, xor)
 	case 1, 2:
-		by := dataOf(t.v[7])
+		by := dataOf(t.val(7))
 		if len(by) != 4 {
 			r.incomplete("bitwise")
 			return
@@ -132,7 +132,7 @@ func (r *run) bitwise(t *table) {
 		src2, ok := t.reg(8, n)
 		if !ok {
 			// The second operand can be a constant as well.
-			data := dataOf(t.v[7])
+			data := dataOf(t.val(7))
 			if len(data) != n {
 				r.incomplete("bitwise")
 				return
@@ -271,7 +271,7 @@ func (r *run) ct(t *table) {
 	}
 	var dir uint32
 	if t.has(3) {
-		dir = uint32(u8(t.v[3]))
+		dir = uint32(u8(t.val(3)))
 	}
 	num := func(k fw.FieldKind, n int) { r.load(t, 1, fw.Plain(k, n), n, true) }
 	net := func(k fw.FieldKind, n int) { r.load(t, 1, field(k, dir, n), n, false) }
@@ -365,7 +365,7 @@ func (r *run) exthdr(t *table) {
 		r.incomplete("exthdr")
 		return
 	}
-	op, typ := t.num(6), uint32(u8(t.v[2]))
+	op, typ := t.num(6), uint32(u8(t.val(2)))
 	if int(op) >= len(exthdrNames) {
 		r.opaque("exthdr", "an extension header that the model does not know")
 		return

@@ -271,14 +271,24 @@ func (d *decoder) readRules(ctx context.Context, src Source, perChain uint64) er
 			}
 		}
 	}
-	if rules <= perChain || chains < 2 {
-		return each(ctx, src, dump(msgGetRule), d.rule)
+	p := startPipeline(d.rule)
+	err := d.dumpRules(ctx, src, rules > perChain && chains > 1, p.add)
+	// What the decoder found wrong says more than that the dump ended.
+	if derr := p.finish(); derr != nil {
+		return derr
+	}
+	return err
+}
+
+func (d *decoder) dumpRules(ctx context.Context, src Source, byChain bool, add func([]byte) error) error {
+	if !byChain {
+		return each(ctx, src, dump(msgGetRule), add)
 	}
 	for _, t := range d.tables {
 		for _, c := range t.table.Chains {
 			b := appendString(nil, ruleTable, t.table.Name)
 			b = appendString(b, ruleChain, c.Name)
-			if err := each(ctx, src, Request{Subsystem: subsysTables, Type: msgGetRule, Family: t.family, Attrs: string(b)}, d.rule); err != nil {
+			if err := each(ctx, src, Request{Subsystem: subsysTables, Type: msgGetRule, Family: t.family, Attrs: string(b)}, add); err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"encoding/binary"
+
 	fw "github.com/hostaudit/hostaudit/firewall"
 )
 
@@ -26,30 +28,56 @@ type run struct {
 	attrs    table
 }
 
-// table is the attributes of one expression by number.
+// table is the attributes of one expression by number. It holds places, not
+// slices: it is written for every expression, and the garbage collector has
+// nothing to note.
 type table struct {
-	v       [12][]byte
+	data    []byte
+	at      [12]place
 	unknown bool // an attribute that the model does not know
 	bad     bool
 }
 
+// place is where the value of an attribute lies in the data: to is 0 for none.
+type place struct{ from, to uint32 }
+
 func (t *table) parse(b []byte, most uint16) {
-	clear(t.v[:])
+	t.data = b
+	clear(t.at[:most+1])
 	t.unknown, t.bad = false, false
-	a := walk(b)
-	for a.next() {
-		if a.typ == 0 || a.typ > most {
-			t.unknown = true
-			continue
+	for off := 0; off < len(b); {
+		rest := b[off:]
+		if len(rest) < 4 {
+			t.bad = true
+			return
 		}
-		t.v[a.typ] = a.val
+		n := int(binary.NativeEndian.Uint16(rest))
+		if n < 4 || n > len(rest) {
+			t.bad = true
+			return
+		}
+		typ := binary.NativeEndian.Uint16(rest[2:]) & 0x3fff // NLA_TYPE_MASK
+		if typ == 0 || typ > most {
+			t.unknown = true
+		} else {
+			t.at[typ] = place{uint32(off + 4), uint32(off + n)}
+		}
+		off += (n + 3) &^ 3
 	}
-	t.bad = a.bad
 }
 
-func (t *table) has(i int) bool     { return t.v[i] != nil }
-func (t *table) num(i int) uint32   { return be32(t.v[i]) }
-func (t *table) num64(i int) uint64 { return be64(t.v[i]) }
+// val returns the value of an attribute, nil where there is none.
+func (t *table) val(i int) []byte {
+	p := t.at[i]
+	if p.to == 0 {
+		return nil
+	}
+	return t.data[p.from:p.to:p.to]
+}
+
+func (t *table) has(i int) bool     { return t.at[i].to != 0 }
+func (t *table) num(i int) uint32   { return be32(t.val(i)) }
+func (t *table) num64(i int) uint64 { return be64(t.val(i)) }
 
 // reg returns the place of the register that attribute i names, for n bytes.
 func (t *table) reg(i, n int) (int, bool) {

@@ -30,7 +30,7 @@ func (r *run) lookup(t *table) {
 		r.incomplete("lookup")
 		return
 	}
-	s := r.t.set(cstring(t.v[1]))
+	s := r.t.set(cstring(t.val(1)))
 	at, ok := t.reg(2, 1)
 	if s == nil || !ok {
 		r.incomplete("lookup")
@@ -109,7 +109,7 @@ func connlimitOf(t *table) string {
 func (r *run) queue(t *table) {
 	flags := t.num(3)
 	if t.has(3) {
-		flags = uint32(be16(t.v[3]))
+		flags = uint32(be16(t.val(3)))
 	}
 	q := &fw.QueueTo{Bypass: flags&1 != 0}
 	switch {
@@ -119,8 +119,8 @@ func (r *run) queue(t *table) {
 			r.source(at, 2, true)
 		}
 	default:
-		q.From = be16(t.v[1])
-		total := max(be16(t.v[2]), 1)
+		q.From = be16(t.val(1))
+		total := max(be16(t.val(2)), 1)
 		q.To = uint16(min(int(q.From)+int(total)-1, 0xffff))
 	}
 	r.emit(q)
@@ -128,7 +128,7 @@ func (r *run) queue(t *table) {
 
 // reject is nft_reject_*_eval.
 func (r *run) reject(t *table) {
-	code := u8(t.v[2])
+	code := u8(t.val(2))
 	j := &fw.Reject{V4Type: 3, V6Type: 1, V4Code: code, V6Code: code}
 	switch t.num(1) {
 	case 0: // NFT_REJECT_ICMP_UNREACH: the code is that of the family
@@ -413,7 +413,7 @@ func (r *run) payloadSet(t *table, base uint8, offset, n int) {
 // dynset is nft_dynset_eval: it changes a set, and breaks where the set is full
 // or the expressions of the element say so.
 func (r *run) dynset(t *table) {
-	s := r.t.set(cstring(t.v[1]))
+	s := r.t.set(cstring(t.val(1)))
 	at, ok := t.reg(4, 1)
 	flags := t.num(9)
 	op := t.num(3)
@@ -427,7 +427,7 @@ func (r *run) dynset(t *table) {
 		return
 	}
 	u := &fw.SetUpdate{Op: [...]string{"add", "update", "delete"}[op], Keys: keys, Set: s.set, Name: s.set.Name, Invert: flags&1 != 0}
-	u.Limited = limitedBy(t.v[7], t.v[10])
+	u.Limited = limitedBy(t.val(7), t.val(10))
 	if u.Limited == "" && s.size > 0 && op != 2 {
 		n := s.set.N
 		if s.set.Unread != "" {
@@ -484,7 +484,7 @@ func limiter(b []byte) string {
 // objref is nft_objref_eval and nft_objref_map_eval.
 func (r *run) objref(t *table) {
 	if t.has(3) {
-		s := r.t.set(cstring(t.v[4]))
+		s := r.t.set(cstring(t.val(4)))
 		at, ok := t.reg(3, 1)
 		if s == nil || !ok {
 			r.incomplete("objref")
@@ -503,7 +503,7 @@ func (r *run) objref(t *table) {
 		r.incomplete("objref")
 		return
 	}
-	r.object(t.num(1), string(cstring(t.v[2])))
+	r.object(t.num(1), string(cstring(t.val(2))))
 }
 
 // object lowers the evaluation of a stateful object.

@@ -15,24 +15,26 @@ type chainText struct {
 	table *tableState
 	chain *fw.Chain
 	sets  xtables.Sets
-	exprs [][]byte
+	exprs *exprStore // of all chains; this one's begin at first
+	first int
 	print func(*fw.Rule) string
 }
 
 // rule writes a rule as its own tool prints it: `nft list ruleset`, or
 // `iptables -S` for a table of iptables-nft.
 func (c *chainText) rule(r *fw.Rule) string {
-	i := r.Number - 1
-	if i < 0 || i >= len(c.exprs) {
+	i := c.first + r.Number - 1
+	if r.Number < 1 || i >= c.exprs.len() {
 		return ""
 	}
+	exprs := c.exprs.get(i)
 	if c.table.table.Backend == fw.IPTablesNFT {
-		if s, ok := c.iptables(r, c.exprs[i]); ok {
+		if s, ok := c.iptables(r, exprs); ok {
 			return s
 		}
 	}
 	w := newWriter(c.table)
-	w.rule(c.exprs[i])
+	w.rule(exprs)
 	out := w.String()
 	if r.Comment != "" {
 		out += ` comment "` + r.Comment + `"`
@@ -228,10 +230,10 @@ func (w *writer) expression(b []byte) {
 	case "immediate":
 		if t.num(1) == 0 {
 			// A verdict ends the rule; matches before it keep what they imply.
-			w.items = append(w.items, item{text: w.verdict(t.v[2])})
+			w.items = append(w.items, item{text: w.verdict(t.val(2))})
 			return
 		}
-		data := dataOf(t.v[2])
+		data := dataOf(t.val(2))
 		w.set(reg(1), len(data), &left{konst: data, n: len(data)})
 	case "payload":
 		w.payload(t, reg)
@@ -248,9 +250,9 @@ func (w *writer) expression(b []byte) {
 			w.set(reg(2), int(t.num(4)), &c)
 		}
 	case "cmp":
-		w.cmp(w.at(reg(1)), t.num(2), dataOf(t.v[3]))
+		w.cmp(w.at(reg(1)), t.num(2), dataOf(t.val(3)))
 	case "range":
-		from, to := dataOf(t.v[3]), dataOf(t.v[4])
+		from, to := dataOf(t.val(3)), dataOf(t.val(4))
 		l := w.at(reg(1))
 		text, kind, host := w.left(l, len(from))
 		op := ""
@@ -543,21 +545,21 @@ func (w *writer) bitwise(t *table, reg func(int) int) {
 	c := *l
 	switch t.num(6) {
 	case 0:
-		c.mask, c.xor = dataOf(t.v[4]), dataOf(t.v[5])
+		c.mask, c.xor = dataOf(t.val(4)), dataOf(t.val(5))
 		if len(c.mask) != n || len(c.xor) != n {
 			c.mask, c.xor = nil, nil
 		}
 	case 1:
-		c.shift += " << " + strconv.FormatUint(hostValue(dataOf(t.v[7])).Lo, 10)
+		c.shift += " << " + strconv.FormatUint(hostValue(dataOf(t.val(7))).Lo, 10)
 	case 2:
-		c.shift += " >> " + strconv.FormatUint(hostValue(dataOf(t.v[7])).Lo, 10)
+		c.shift += " >> " + strconv.FormatUint(hostValue(dataOf(t.val(7))).Lo, 10)
 	case 3, 4, 5:
 		op := [...]string{"&", "|", "^"}[t.num(6)-3]
 		if other := w.at(reg(8)); other != nil {
 			text, _, _ := w.left(other, other.n)
 			c.shift += " " + op + " " + text
 		} else {
-			c.shift += " " + op + " " + w.value(c.kind, bigEndian(dataOf(t.v[7]), c.host))
+			c.shift += " " + op + " " + w.value(c.kind, bigEndian(dataOf(t.val(7)), c.host))
 		}
 	}
 	w.set(reg(2), n, &c)

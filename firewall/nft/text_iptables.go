@@ -10,7 +10,7 @@ import (
 
 // xt writes a match or target of x_tables as nft does, which knows its name.
 func (w *writer) xt(kind string, t *table) string {
-	return "xt " + kind + ` "` + string(cstring(t.v[1])) + `"`
+	return "xt " + kind + ` "` + string(cstring(t.val(1))) + `"`
 }
 
 // iptables writes a rule as `iptables -S` does. iptables-nft says much of a
@@ -84,12 +84,12 @@ func (p *specReader) expression(b []byte) bool {
 		}
 		p.payload, p.key, p.mask = false, t.num(2), nil
 	case "bitwise":
-		p.mask = dataOf(t.v[4])
-		return t.num(6) == 0 && allZero(dataOf(t.v[5]))
+		p.mask = dataOf(t.val(4))
+		return t.num(6) == 0 && allZero(dataOf(t.val(5)))
 	case "cmp":
-		return p.cmp(t.num(2), dataOf(t.v[3]))
+		return p.cmp(t.num(2), dataOf(t.val(3)))
 	case "range":
-		return p.portRange(dataOf(t.v[3]), dataOf(t.v[4]), t.num(2) == 1)
+		return p.portRange(dataOf(t.val(3)), dataOf(t.val(4)), t.num(2) == 1)
 	case "match":
 		e, ok := t.ext()
 		p.match(e)
@@ -104,10 +104,10 @@ func (p *specReader) expression(b []byte) bool {
 		return p.nflog(&t)
 	case "immediate":
 		if t.num(1) != 0 {
-			p.konst = dataOf(t.v[2])
+			p.konst = dataOf(t.val(2))
 			return true
 		}
-		return p.verdict(t.v[2])
+		return p.verdict(t.val(2))
 	default:
 		return false
 	}
@@ -226,6 +226,13 @@ func (p *specReader) cmp(op uint32, data []byte) bool {
 		return p.flags(mask, data[0], op == cmpNEQ)
 	case p.base == baseTransport && p.mask == nil && len(data) == 2:
 		return p.portRange(data, data, op == cmpNEQ)
+	case p.base == baseTransport && p.mask == nil && len(data) == 4 && p.offset == 0 && op == cmpEQ:
+		// Both ports at once.
+		if !p.portRange(data[:2], data[:2], false) {
+			return false
+		}
+		p.offset = 2
+		return p.portRange(data[2:], data[2:], false)
 	default:
 		return false
 	}
@@ -350,12 +357,12 @@ func (p *specReader) nflog(t *table) bool {
 	}
 	info := make([]byte, 80)
 	binary.NativeEndian.PutUint32(info, t.num(3))
-	binary.NativeEndian.PutUint16(info[4:], be16(t.v[1]))
-	binary.NativeEndian.PutUint16(info[6:], max(be16(t.v[4]), 1))
+	binary.NativeEndian.PutUint16(info[4:], be16(t.val(1)))
+	binary.NativeEndian.PutUint16(info[6:], be16(t.val(4)))
 	if t.has(3) && t.num(3) != 0 {
 		binary.NativeEndian.PutUint16(info[8:], 1) // XT_NFLOG_F_COPY_LEN
 	}
-	copy(info[12:75], cstring(t.v[2]))
+	copy(info[12:75], cstring(t.val(2)))
 	p.spec.Target = xtables.Ext{Name: "NFLOG", Info: info}
 	return true
 }

@@ -99,14 +99,14 @@ func (w *writer) load(name string, t *table, reg func(int) int) {
 		l.kind, l.n, l.host = valInteger, 4, true
 	case "osf":
 		l = left{name: "osf name", kind: valString, n: 16}
-		if u8(t.v[2]) == 1 {
+		if u8(t.val(2)) == 1 {
 			l.name = "osf ttl loose name"
-		} else if u8(t.v[2]) == 2 {
+		} else if u8(t.val(2)) == 2 {
 			l.name = "osf ttl skip name"
 		}
 	case "xfrm":
 		dir := "in"
-		if u8(t.v[3]) == 1 {
+		if u8(t.val(3)) == 1 {
 			dir = "out"
 		}
 		spnum := ""
@@ -173,7 +173,7 @@ func (w *writer) ct(t *table, reg func(int) int) left {
 	}
 	dir := ""
 	if t.has(3) {
-		dir = [...]string{"original ", "reply "}[u8(t.v[3])&1]
+		dir = [...]string{"original ", "reply "}[u8(t.val(3))&1]
 	}
 	switch key {
 	case ctL3Protocol, ctProtocol, ctState, ctMark, ctDirection:
@@ -209,7 +209,7 @@ func fibText(result, flags uint32) left {
 
 // exthdr notes a load of an extension header or option, or writes a change.
 func (w *writer) exthdr(t *table, reg func(int) int) {
-	typ, offset, n, op := u8(t.v[2]), 8*int(t.num(3)), int(t.num(4)), t.num(6)
+	typ, offset, n, op := u8(t.val(2)), 8*int(t.num(3)), int(t.num(4)), t.num(6)
 	present := t.num(5)&1 != 0
 	var p *protocolText
 	name := ""

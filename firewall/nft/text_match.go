@@ -275,7 +275,7 @@ func (w *writer) learn(l *left, op uint32, data []byte) {
 
 // lookup writes a look-up in a set, a map or a verdict map.
 func (w *writer) lookup(t *table, reg func(int) int) {
-	s := w.t.set(cstring(t.v[1]))
+	s := w.t.set(cstring(t.val(1)))
 	at := reg(2)
 	if s == nil || at < 0 {
 		w.say("lookup ?")
@@ -478,6 +478,9 @@ func (w *writer) rangeText(k valueKind, lo, hi []byte, host bool) string {
 	lo, hi = bigEndian(lo, host), bigEndian(hi, host)
 	if bytes.Equal(lo, hi) {
 		return w.value(k, lo)
+	}
+	if len(lo) != len(hi) {
+		return w.value(k, lo) + "-" + w.value(k, hi)
 	}
 	switch k {
 	case valIPv4, valIPv6:

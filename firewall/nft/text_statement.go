@@ -45,11 +45,11 @@ func (w *writer) statement(name string, t *table, reg func(int) int) {
 		w.say("tproxy %sto %s", family, w.target(reg(2), -1, reg(3), -1, f, 0))
 	case "synproxy":
 		out := "synproxy"
-		if t.has(1) && be16(t.v[1]) != 0 || t.num(3)&1 != 0 {
-			out += fmt.Sprintf(" mss %d", be16(t.v[1]))
+		if t.has(1) && be16(t.val(1)) != 0 || t.num(3)&1 != 0 {
+			out += fmt.Sprintf(" mss %d", be16(t.val(1)))
 		}
 		if t.num(3)&2 != 0 {
-			out += fmt.Sprintf(" wscale %d", u8(t.v[2]))
+			out += fmt.Sprintf(" wscale %d", u8(t.val(2)))
 		}
 		if t.num(3)&8 != 0 {
 			out += " timestamp"
@@ -63,7 +63,7 @@ func (w *writer) statement(name string, t *table, reg func(int) int) {
 	case "notrack":
 		w.say("notrack")
 	case "flow_offload":
-		w.say("flow add @%s", cstring(t.v[1]))
+		w.say("flow add @%s", cstring(t.val(1)))
 	case "dynset":
 		w.dynset(t, reg)
 	case "objref":
@@ -138,14 +138,14 @@ var logLevels = [...]string{"emerg", "alert", "crit", "err", "warn", "notice", "
 func logText(t *table) string {
 	out := "log"
 	if t.has(2) {
-		out += ` prefix "` + string(cstring(t.v[2])) + `"`
+		out += ` prefix "` + string(cstring(t.val(2))) + `"`
 	}
 	if t.has(1) {
-		out += fmt.Sprintf(" group %d", be16(t.v[1]))
+		out += fmt.Sprintf(" group %d", be16(t.val(1)))
 		if n := t.num(3); n != 0 {
 			out += fmt.Sprintf(" snaplen %d", n)
 		}
-		if n := be16(t.v[4]); n != 0 {
+		if n := be16(t.val(4)); n != 0 {
 			out += fmt.Sprintf(" queue-threshold %d", n)
 		}
 	}
@@ -180,7 +180,7 @@ func logText(t *table) string {
 func (w *writer) queueText(t *table, reg func(int) int) string {
 	out := "queue"
 	var flags []string
-	if f := be16(t.v[3]); f != 0 {
+	if f := be16(t.val(3)); f != 0 {
 		if f&1 != 0 {
 			flags = append(flags, "bypass")
 		}
@@ -193,7 +193,7 @@ func (w *writer) queueText(t *table, reg func(int) int) string {
 		text, _, _ := w.left(w.at(reg(4)), 2)
 		return out + " to " + text
 	}
-	from, total := int(be16(t.v[1])), int(be16(t.v[2]))
+	from, total := int(be16(t.val(1))), int(be16(t.val(2)))
 	if total > 1 {
 		return fmt.Sprintf("%s to %d-%d", out, from, from+total-1)
 	}
@@ -202,7 +202,7 @@ func (w *writer) queueText(t *table, reg func(int) int) string {
 
 // reject writes reject; the family of an ICMP error implies that of the packet.
 func (w *writer) reject(t *table) {
-	code := uint64(u8(t.v[2]))
+	code := uint64(u8(t.val(2)))
 	name := func(k valueKind) string {
 		if s, ok := valueNames[k][code]; ok {
 			return s
@@ -350,7 +350,7 @@ func (w *writer) dup(name string, t *table, reg func(int) int) {
 }
 
 func (w *writer) dynset(t *table, reg func(int) int) {
-	s := w.t.set(cstring(t.v[1]))
+	s := w.t.set(cstring(t.val(1)))
 	if s == nil || t.num(3) > 2 {
 		w.say("dynset ?")
 		return
@@ -391,9 +391,9 @@ func (w *writer) dynset(t *table, reg func(int) int) {
 		}
 	}
 	if t.has(7) {
-		add(t.v[7])
+		add(t.val(7))
 	}
-	for a := walk(t.v[10]); a.next(); {
+	for a := walk(t.val(10)); a.next(); {
 		add(a.val)
 	}
 	if t.has(5) {
@@ -411,7 +411,7 @@ var objectTexts = map[uint32]string{
 
 func (w *writer) objref(t *table, reg func(int) int) {
 	if t.has(3) {
-		s := w.t.set(cstring(t.v[4]))
+		s := w.t.set(cstring(t.val(4)))
 		if s == nil {
 			w.say("objref ?")
 			return
@@ -424,5 +424,5 @@ func (w *writer) objref(t *table, reg func(int) int) {
 	if name == "" {
 		name = "object"
 	}
-	w.say("%s %q", name, string(cstring(t.v[2])))
+	w.say("%s %q", name, string(cstring(t.val(2))))
 }

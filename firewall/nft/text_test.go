@@ -162,8 +162,8 @@ func TestPublishedText(t *testing.T) {
 				for _, ch := range tab.Chains {
 					for _, r := range ch.Rules {
 						w, ok := want[keyOf(r)]
-						if !ok {
-							continue // inside a chain without a name
+						if !ok || w == "}" {
+							continue // inside a chain without a name, or the jump to it
 						}
 						all++
 						if got := r.Text(); got == w {

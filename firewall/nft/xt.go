@@ -8,7 +8,7 @@ import (
 // ext reads the match or target of x_tables that a compat expression holds
 // (enum nft_match_attributes, nft_target_attributes).
 func (t *table) ext() (xtables.Ext, bool) {
-	e := xtables.Ext{Name: string(cstring(t.v[1])), Rev: uint8(t.num(2)), Info: t.v[3]}
+	e := xtables.Ext{Name: string(cstring(t.val(1))), Rev: uint8(t.num(2)), Info: t.val(3)}
 	return e, e.Name != "" && t.has(2)
 }
 
@@ -53,8 +53,16 @@ func (r *run) xtMatch(t *table) {
 			r.match(*m)
 			continue
 		}
-		r.emit(s)
+		r.emit(r.kept(s))
 	}
+}
+
+// kept copies the bytes of an opaque statement to where they stay.
+func (r *run) kept(s fw.Stmt) fw.Stmt {
+	if o, ok := s.(*fw.Opaque); ok {
+		o.Raw = r.d.keep(o.Raw)
+	}
+	return s
 }
 
 // xtTarget is nft_target_eval_xt: a target of x_tables.
@@ -70,7 +78,7 @@ func (r *run) xtTarget(t *table) {
 		return
 	}
 	for _, s := range xtables.DecodeTarget(cx, e) {
-		r.emit(s)
+		r.emit(r.kept(s))
 	}
 	// It can have changed anything that was read before.
 	r.m.forget(0, registerBytes, "a value that "+e.Name+" may have changed")
