@@ -165,7 +165,9 @@ func TestLoadRefuses(t *testing.T) {
 	zipped := func(text string) []byte {
 		var b bytes.Buffer
 		z := gzip.NewWriter(&b)
-		io.WriteString(z, text)
+		if _, err := io.WriteString(z, text); err != nil {
+			t.Fatal(err)
+		}
 		z.Close()
 		return b.Bytes()
 	}
@@ -223,7 +225,9 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var b bytes.Buffer
 		z, _ := gzip.NewWriterLevel(&b, gzip.NoCompression)
-		z.Write(text)
+		if _, err := z.Write(text); err != nil {
+			t.Fatal(err)
+		}
 		z.Close()
 		s, err := load(&b, 1<<20)
 		if (s == nil) == (err == nil) {
@@ -250,10 +254,10 @@ func FuzzMessages(f *testing.F) {
 		}
 		a := recordedAnswers(list, order)
 		readBeside(reader{}, a, a, 1, socketGroups{ids: []uint64{5}}, []other{{inode: 3}})
-		decodeFilter(b, order)
-		decodeHookProgram(b, order)
+		_, _, _ = decodeFilter(b, order)
+		_, _, _ = decodeHookProgram(b, order)
 		decodeNSID(b, order)
 		prettyName(b)
-		replayFirewall(t.Context(), &rawFirewall{}, a, nil)
+		_, _ = replayFirewall(t.Context(), &rawFirewall{}, a, nil)
 	})
 }

@@ -33,7 +33,7 @@ func play(role string) {
 	switch role {
 	case "sleep": // until the parent closes our stdin
 		var b [1]byte
-		os.Stdin.Read(b[:])
+		_, _ = os.Stdin.Read(b[:])
 	case "read": // reads the host of BenchmarkSmallHost and fails where it was not all read
 		s, err := Host(context.Background(), Options{Quick: true})
 		if err != nil || home(s).Ruleset == nil || len(home(s).Listeners.Listeners) < 50 {
@@ -46,8 +46,11 @@ func play(role string) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		json.NewEncoder(os.Stdout).Encode(told{Meta: s.Meta, Gaps: gapsToJSON(s.Gaps), Unread: s.World.Namespaces[0].Unread,
+		err = json.NewEncoder(os.Stdout).Encode(told{Meta: s.Meta, Gaps: gapsToJSON(s.Gaps), Unread: s.World.Namespaces[0].Unread,
 			Listeners: s.World.Namespaces[0].Listeners, Routes: s.World.Namespaces[0].Route != nil, Rules: s.World.Namespaces[0].Ruleset != nil, Sysctls: len(s.Sysctls)})
+		if err != nil {
+			os.Exit(1)
+		}
 	}
 	os.Exit(0)
 }
@@ -158,7 +161,7 @@ func sleeper(t testing.TB, flags uintptr) *exec.Cmd {
 	}
 	t.Cleanup(func() {
 		in.Close()
-		cmd.Wait()
+		_ = cmd.Wait()
 	})
 	return cmd
 }

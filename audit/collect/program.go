@@ -163,7 +163,7 @@ func (r *programReader) netfilter() ([]reach.Program, error) {
 	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
 		for hook := range hooksOfKernel {
 			parts, err := r.ns.get(fmt.Sprintf("netfilter hook %d %d", family, hook), func() ([][]byte, error) {
-				const typ = unix.NFNL_SUBSYS_HOOK<<8 | 0 // NFNL_MSG_HOOK_GET
+				const typ = unix.NFNL_SUBSYS_HOOK << 8 // NFNL_MSG_HOOK_GET is 0
 				request := attr([]byte{family, unix.NFNETLINK_V0, 0, 0}, 1, big32(uint32(hook)))
 				return netlinkAsk(unix.NETLINK_NETFILTER, typ, unix.NLM_F_DUMP, request)
 			})

@@ -281,7 +281,10 @@ func TestVanishing(t *testing.T) {
 			}
 			cmd := exec.Command("/bin/true")
 			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-			cmd.Run()
+			if err := cmd.Run(); err != nil {
+				t.Errorf("a process of its own namespace: %v", err)
+				return
+			}
 		}
 	})
 	wg.Go(func() {
