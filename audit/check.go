@@ -89,6 +89,10 @@ type Pass struct {
 	// Ports are the listeners of all namespaces and the ports published by
 	// address translation, with who can reach them.
 	Ports []*Port
+	// Openings are the rules of the audited namespace that open ports by number.
+	Openings []Opening
+	// Host tells where settings come from and what a reboot brings; nil without files.
+	Host *sysctl.Host
 	// Facts are what the catalogue of sysctls looks at.
 	Facts *sysctl.Facts
 	// Reach answers questions about single clients.

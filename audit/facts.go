@@ -12,7 +12,7 @@ import (
 
 // facts gives the catalogue of sysctls what it looks at. What was not read
 // stays out; the rules then say so.
-func (s *Snapshot) facts(profile sysctl.Profile) *sysctl.Facts {
+func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Facts {
 	f := &sysctl.Facts{Live: s.Sysctls, MemoryBytes: s.Memory, Profile: profile, Counters: s.counters()}
 	if v, err := sysctl.ParseVersion(s.Meta.Kernel); err == nil {
 		f.Kernel = v
@@ -20,7 +20,7 @@ func (s *Snapshot) facts(profile sysctl.Profile) *sysctl.Facts {
 	if !s.Meta.NSUnknown {
 		f.InitialNamespace = sysctl.Known(s.Meta.FirstNS)
 	}
-	if host := s.Provenance(); host != nil {
+	if host != nil {
 		f.Boot = host.Boot
 	}
 	roles := s.roles()

@@ -13,7 +13,11 @@ import (
 // pure function; equal inputs give equal reports.
 func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 	ev := reach.New(&s.World)
-	base := Pass{Snapshot: s, Config: cfg, Reach: ev, Ports: ports(s, cfg, ev), Facts: s.facts(cfg.Profile)}
+	host := s.provenance()
+	base := Pass{Snapshot: s, Config: cfg, Reach: ev, Ports: ports(s, cfg, ev), Host: host, Facts: s.facts(host, cfg.Profile)}
+	if rs := s.World.Namespaces[0].Ruleset; rs != nil {
+		base.Openings = Openings(rs)
+	}
 	r := &Report{
 		Schema: ScanSchema, Host: s.host(), Listeners: []ListenerRow{}, Published: []PublishedRow{}, Findings: []Finding{},
 		Checks: []Result{}, Incomplete: []Gap{}, Timings: map[string]float64{}, IdleAccepts: []IdleAccept{},
@@ -29,7 +33,7 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 		}
 		r.Listeners = append(r.Listeners, listenerRow(p))
 	}
-	r.Sysctls = sysctlRows(s, s.Provenance(), base.Facts)
+	r.Sysctls = sysctlRows(s, host, base.Facts)
 	r.Ephemeral = ephemeral(s)
 	order := map[[2]string]int{}
 	for i, c := range checks {

@@ -7,9 +7,9 @@ import (
 	"github.com/hostaudit/hostaudit/sysctl"
 )
 
-// Provenance tells where the values of the catalogue's keys come from; nil
+// provenance tells where the values of the catalogue's keys come from; nil
 // without files.
-func (s *Snapshot) Provenance() *sysctl.Host {
+func (s *Snapshot) provenance() *sysctl.Host {
 	if s.Files == nil || s.Sysctls == nil {
 		return nil
 	}

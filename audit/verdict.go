@@ -102,7 +102,7 @@ func servicesVerdict(r *Report, cfg *Config) string {
 		parts = append(parts, fmt.Sprintf("%d of %s can be reached by others than meant: %s", len(open), plural(n, "service", "services"), strings.Join(open, ", ")))
 	}
 	if unsure > 0 {
-		parts = append(parts, fmt.Sprintf("of %d of %s it cannot be told", unsure, plural(n, "service", "services")))
+		parts = append(parts, fmt.Sprintf("of %d of %s it cannot be told who reaches it", unsure, plural(n, "service", "services")))
 	}
 	if len(parts) == 0 {
 		if n == 1 {

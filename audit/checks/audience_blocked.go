@@ -102,7 +102,7 @@ func otherFamily(p *audit.Pass, port *audit.Port) (client, bool) {
 		if taken[family] {
 			continue
 		}
-		for _, a := range candidates(n) {
+		for a := range candidates(n) {
 			ans, err := p.Clear(port, a)
 			if err != nil || ans.DecidedBy == nil || ans.ClientSees == reach.Connected || ans.ClientSees == reach.Depends {
 				continue

@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -27,22 +28,27 @@ var publicClients = []netip.Addr{
 // maxAsked bounds the clients that are asked about one row.
 const maxAsked = 24
 
-// candidates are addresses of a prefix worth asking about: well-known public
-// ones in it, those of the host's networks, then its first, middle and last.
-func candidates(p netip.Prefix) []netip.Addr {
-	var out []netip.Addr
-	for _, a := range publicClients {
-		if p.Contains(a) {
-			out = append(out, a)
+// candidates are addresses worth asking about among parts of the sources: public
+// ones first, then the first and last of each part.
+func candidates(parts ...netip.Prefix) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for _, a := range publicClients {
+			if slices.ContainsFunc(parts, func(p netip.Prefix) bool { return p.Contains(a) }) && !yield(a) {
+				return
+			}
+		}
+		for _, p := range parts {
+			first, last := p.Addr(), lastOf(p)
+			if p.Bits() < p.Addr().BitLen()-1 {
+				first, last = first.Next(), last.Prev() // not the network's own and broadcast address
+			}
+			for _, a := range []netip.Addr{first, last} {
+				if usable(a) && !yield(a) {
+					return
+				}
+			}
 		}
 	}
-	first := p.Addr()
-	last := lastOf(p)
-	if p.Bits() < p.Addr().BitLen()-1 {
-		first, last = first.Next(), last.Prev() // not the network's own and broadcast address
-	}
-	out = append(out, first, last)
-	return slices.DeleteFunc(out, func(a netip.Addr) bool { return !usable(a) })
 }
 
 // usable leaves out what no client has: loopback, multicast, reserved.
@@ -75,19 +81,18 @@ func find(p *audit.Pass, port *audit.Port, want func(reach.Row) bool, keep func(
 		if row.Iif == "lo" || !want(row) {
 			continue
 		}
-		asked := 0
+		var parts []netip.Prefix
 		for _, prefix := range row.From {
-			for _, part := range keep(prefix) {
-				for _, a := range candidates(part) {
-					if asked++; asked > maxAsked {
-						break
-					}
-					ans, err := p.Clear(port, a)
-					if err != nil || ans.Query.Iif != row.Iif || ans.ClientSees != row.ClientSees {
-						continue
-					}
-					return client{a, row.Iif, row.ClientSees, row.DecidedBy}, true
-				}
+			parts = append(parts, keep(prefix)...)
+		}
+		asked := 0
+		for a := range candidates(parts...) {
+			if asked++; asked > maxAsked {
+				break
+			}
+			ans, err := p.Clear(port, a)
+			if err == nil && ans.Query.Iif == row.Iif && ans.ClientSees == row.ClientSees {
+				return client{a, row.Iif, row.ClientSees, row.DecidedBy}, true
 			}
 		}
 	}

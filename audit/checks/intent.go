@@ -37,19 +37,17 @@ func intentOf(p *audit.Pass, port *audit.Port) (intent, bool) {
 	if !port.Home() {
 		return intent{}, false
 	}
-	if rs := port.Namespace.Ruleset; rs != nil {
-		for _, o := range audit.Openings(rs) {
-			if !o.Opens(port.Proto(), port.Number()) {
-				continue
-			}
-			in := intent{audience: audit.Audience{Kind: audit.ForEveryone}}
-			if len(o.From) > 0 {
-				in.audience = audit.Audience{Kind: audit.ForNetworks, Networks: o.From}
-			}
-			in.evidence = audit.Evidence{Source: "rule that opens the port", Value: ruleName(o.Rule) + ": " + o.Rule.Text()}
-			in.words = fmt.Sprintf("opened to %s by %s", in.audience, ruleName(o.Rule))
-			return in, true
+	for _, o := range p.Openings {
+		if !o.Opens(port.Proto(), port.Number()) {
+			continue
 		}
+		in := intent{audience: audit.Audience{Kind: audit.ForEveryone}}
+		if len(o.From) > 0 {
+			in.audience = audit.Audience{Kind: audit.ForNetworks, Networks: o.From}
+		}
+		in.evidence = audit.Evidence{Source: "rule that opens the port", Value: ruleName(o.Rule) + ": " + o.Rule.Text()}
+		in.words = fmt.Sprintf("opened to %s by %s", in.audience, ruleName(o.Rule))
+		return in, true
 	}
 	return intent{}, false
 }

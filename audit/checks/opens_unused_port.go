@@ -23,7 +23,7 @@ Rules for a range of ports are left out where anything in the range listens.`,
 	Needs:  []audit.Need{audit.NeedListeners, audit.NeedFirewall},
 	Fix:    audit.FixManual,
 	Run: func(p *audit.Pass) error {
-		for _, o := range audit.Openings(p.Snapshot.World.Namespaces[0].Ruleset) {
+		for _, o := range p.Openings {
 			protos := o.Protos
 			if len(protos) == 0 {
 				protos = []listeners.Proto{listeners.TCP, listeners.UDP}

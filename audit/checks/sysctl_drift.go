@@ -32,7 +32,7 @@ says why.`,
 		}
 		var order []sysctl.Key
 		groups := map[sysctl.Key]*group{}
-		for _, d := range p.Snapshot.Provenance().Drifts() {
+		for _, d := range p.Host.Drifts() {
 			k := d.Key
 			e, judged := sysctl.Find(k)
 			if !judged && !strings.HasPrefix(string(k), "net.") {

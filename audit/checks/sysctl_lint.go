@@ -27,7 +27,7 @@ rule says what is wrong under any load, and what to do instead.`,
 	Reports: lintIDs(),
 	Run: func(p *audit.Pass) error {
 		var outcomes []*sysctl.Outcome
-		if host := p.Snapshot.Provenance(); host != nil {
+		if host := p.Host; host != nil {
 			outcomes = host.Outcomes
 		} else {
 			p.Unsure("sysctl files", "could not be read; only the values in force were judged")

@@ -54,6 +54,7 @@ func (a *app) reachBatch(cmd *cobra.Command, c *reachFlags) error {
 	if err != nil {
 		return err
 	}
+	a.ownNamespace(snap)
 	ev := reach.New(&snap.World)
 	w := bufio.NewWriterSize(a.stdout, 64<<10)
 	bad := 0

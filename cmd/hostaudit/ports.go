@@ -29,6 +29,7 @@ assign requested address".`,
 			if err != nil {
 				return err
 			}
+			a.ownNamespace(snap)
 			p := audit.Ports(snap)
 			err = a.emit(c.output, 0o644, func(w io.Writer) error {
 				if s.Format == "json" {

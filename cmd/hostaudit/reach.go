@@ -86,6 +86,7 @@ func (a *app) reachOne(cmd *cobra.Command, c *reachFlags, target string) error {
 	if err != nil {
 		return err
 	}
+	a.ownNamespace(snap)
 	ev := reach.New(&snap.World)
 	detail := reach.WithPath
 	if c.explain {
@@ -123,6 +124,14 @@ func (a *app) unread(snap *audit.Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// ownNamespace says where the answers are about, where that is not the machine's
+// first network namespace.
+func (a *app) ownNamespace(snap *audit.Snapshot) {
+	if !snap.Meta.NSUnknown && !snap.Meta.FirstNS {
+		a.warn("the answer is about the network namespace this was started in, which is not the machine's first one")
+	}
 }
 
 // query builds the question from the command line.
