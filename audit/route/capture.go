@@ -38,17 +38,19 @@ type Gap struct{ What, Why string }
 
 // The names of the netlink answers.
 const (
-	blobLinks     = "link"
-	blobAddrs     = "addr"
-	blobRoutes4   = "route/ip"
-	blobRoutes6   = "route/ip6"
-	blobRules4    = "rule/ip"
-	blobRules6    = "rule/ip6"
-	blobNeighs6   = "neigh/ip6"
-	blobNexthops  = "nexthop"
-	blobLabels    = "addrlabel"
-	blobProbe     = "probe/local-routes"
-	blobTrieStat  = "net/fib_triestat"
+	blobLinks    = "link"
+	blobAddrs    = "addr"
+	blobRoutes4  = "route/ip"
+	blobRoutes6  = "route/ip6"
+	blobRules4   = "rule/ip"
+	blobRules6   = "rule/ip6"
+	blobNeighs6  = "neigh/ip6"
+	blobNexthops = "nexthop"
+	blobLabels   = "addrlabel"
+	blobProbe    = "probe/local-routes"
+	blobTrieStat = "net/fib_triestat"
+	// blobRest has an error where the namespace changed while it was read.
+	blobRest      = "at-rest"
 	allForwarding = "sys/net/ipv6/conf/all/forwarding"
 	osRelease     = "sys/kernel/osrelease"
 )
@@ -77,17 +79,52 @@ var globals = []string{
 // maxFile bounds the files that are read: all but fib_triestat hold one number.
 const maxFile = 1 << 20
 
+// attempts is how often a namespace that changes while it is read is read again.
+const attempts = 4
+
 // Acquire reads the routing of the network namespace the calling thread is in.
 // Every descriptor is opened on the calling goroutine. What cannot be read
 // stands in the capture with its error; Acquire itself fails only when the
-// context has ended or no netlink socket can be had.
+// context has ended or no netlink socket can be had. A namespace whose links,
+// addresses, routes or rules change meanwhile is read again, and when it never
+// comes to rest the capture says so.
 func Acquire(ctx context.Context) (*Capture, error) {
-	c := &Capture{BigEndian: binary.NativeEndian.Uint16([]byte{1, 0}) != 1, Blobs: map[string]Blob{}}
 	s, err := openRTNetlink()
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
 	}
 	defer s.close()
+	watch, err := openWatch()
+	if err != nil {
+		return nil, fmt.Errorf("watch the routing: %w", err)
+	}
+	defer watch.close()
+	var last *Capture
+	for range attempts {
+		watch.changed() // what happened before does not matter
+		c, err := acquire(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		c.Blobs[blobRest] = Blob{}
+		if !watch.changed() {
+			if err := c.probe(ctx, s); err != nil {
+				return nil, err
+			}
+			return c, nil
+		}
+		c.Blobs[blobRest] = Blob{Err: "links, addresses, routes or rules changed while they were read"}
+		last = c
+	}
+	if err := last.probe(ctx, s); err != nil {
+		return nil, err
+	}
+	return last, nil
+}
+
+// acquire reads everything once.
+func acquire(ctx context.Context, s *rtnetlink) (*Capture, error) {
+	c := &Capture{BigEndian: binary.NativeEndian.Uint16([]byte{1, 0}) != 1, Blobs: map[string]Blob{}}
 	for _, q := range []struct {
 		name string
 		typ  uint16
@@ -117,9 +154,6 @@ func Acquire(ctx context.Context) (*Capture, error) {
 	for _, name := range names {
 		data, err := readProc(name)
 		c.Blobs[name] = blob(data, err)
-	}
-	if err := c.probe(ctx, s); err != nil {
-		return nil, err
 	}
 	return c, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 
 	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/firewall"
@@ -171,6 +173,44 @@ func sameOrUnknown(t *testing.T, more, less []Part) {
 			}
 		}
 	}
+}
+
+// TestChanging reads a namespace whose routes never come to rest: the capture
+// decodes, or says what it could not do, and at rest it has no gap.
+func TestChanging(t *testing.T) {
+	l := lab.New(t, lab.Topology{})
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		h := l.Server.Netlink()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			r := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4(198, 51, 100, byte(i)), Mask: net.CIDRMask(32, 32)}, LinkIndex: 1}
+			_ = h.RouteAdd(r)
+			_ = h.RouteDel(r)
+		}
+	}()
+	gaps := 0
+	for range 20 {
+		var c *Capture
+		var err error
+		l.Server.Do(func() { c, err = Acquire(t.Context()) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		table := decode(t, c)
+		gaps += len(table.Gaps)
+	}
+	close(stop)
+	<-done
+	if gaps == 0 {
+		t.Error("no change was noticed")
+	}
+	readTable(t, l.Server)
 }
 
 // TestVRF: a namespace with a VRF is not modelled, and says so.

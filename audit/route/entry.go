@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -163,8 +164,11 @@ func (r *Route) decode(m message, byIndex map[int]*Link, nexthops map[uint32]*ne
 	if r.NexthopID != 0 {
 		r.expand(nexthops)
 	}
+	if !r.usesHops() {
+		r.Hops = slices.DeleteFunc(r.Hops, func(h Hop) bool { return h.Link == nil })
+	}
 	for _, h := range r.Hops {
-		if h.Link == nil && r.usesHops() {
+		if h.Link == nil {
 			r.hidden = "the route names no interface"
 		}
 	}

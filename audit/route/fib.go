@@ -122,6 +122,16 @@ func (fb *fib) size() int {
 	return len(fb.routes)
 }
 
+// defaults are the routes to all addresses.
+func (fb *fib) defaults() []*Route {
+	for n := fb.cells[0].node; n >= 0; n = fb.nodes[n].parent {
+		if fb.nodes[n].prefix.Bits() == 0 {
+			return fb.nodes[n].routes
+		}
+	}
+	return nil
+}
+
 // at returns the index of the cell that v is in.
 func (fb *fib) at(v firewall.Value) int {
 	return sort.Search(len(fb.cells), func(i int) bool { return v.Less(fb.cells[i].lo) }) - 1

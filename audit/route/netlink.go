@@ -54,6 +54,44 @@ func openRTNetlink() (*rtnetlink, error) {
 	return s, nil
 }
 
+// openWatch opens a socket that hears of every change to what is captured.
+func openWatch() (*rtnetlink, error) {
+	s, err := openRTNetlink()
+	if err != nil {
+		return nil, err
+	}
+	const ipv6Rule, nexthop = 19, 32 // RTNLGRP_IPV6_RULE, RTNLGRP_NEXTHOP
+	for _, group := range []int{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, ipv6Rule, nexthop,
+	} {
+		// An old kernel has no nexthop objects and no such group.
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil && group != nexthop {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// changed reports whether anything was heard since it was last asked. A queue
+// that ran over counts.
+func (s *rtnetlink) changed() bool {
+	any := false
+	for {
+		_, _, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return any
+		case err != nil && !errors.Is(err, unix.ENOBUFS):
+			return true
+		default:
+			any = true
+		}
+	}
+}
+
 func (s *rtnetlink) close() { unix.Close(s.fd) }
 
 func family(af uint8, size int) []byte {

@@ -237,13 +237,13 @@ func (t *Table) outputHops4(o *sending, fl *flow, r routed) ([]NextHop, string) 
 	if o.oif != nil || len(r.route.Hops) > 1 || r.route.Dst.Bits() > 0 || r.route.Type != typeUnicast {
 		return hops, ""
 	}
-	if fb := t.v4.fibs[r.route.Table]; fb != nil {
-		for _, s := range fb.nodes[fb.cells[0].node].routes {
-			if s != r.route && s.TOS == r.route.TOS && s.Metric == r.route.Metric && s.Type == typeUnicast && len(s.Hops) > 0 {
-				if s.Hops[0].Gateway.IsValid() && (s.Hops[0].Link != r.route.Hops[0].Link || s.Hops[0].Gateway != r.route.Hops[0].Gateway) {
-					return nil, "several default routes of the same metric: the state of their gateways chooses"
-				}
-			}
+	for _, s := range t.v4.fibs[r.route.Table].defaults() {
+		if s == r.route || s.TOS != r.route.TOS || s.Metric != r.route.Metric || s.Type != typeUnicast || len(s.Hops) == 0 {
+			continue
+		}
+		a, b := s.Hops[0], r.route.Hops[0]
+		if a.Gateway.IsValid() && (a.Link != b.Link || a.Gateway != b.Gateway) {
+			return nil, "several default routes of the same metric: the state of their gateways chooses"
 		}
 	}
 	return hops, ""

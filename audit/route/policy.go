@@ -163,7 +163,7 @@ func (t *Table) ruleLookup(d *domain, fl *flow, set firewall.Ranges) []routed {
 		if !match.Empty() {
 			switch r.Action {
 			case actGoto:
-				if j := target(d.rules, r); j >= 0 {
+				if j := target(d.rules, r); j > i {
 					waiting[j] = waiting[j].Union(match)
 				} else {
 					next = next.Union(match)

@@ -126,6 +126,7 @@ func Decode(c *Capture) (*Table, error) {
 	if err := t.decodeRouting(c); err != nil {
 		return nil, err
 	}
+	t.present(c, blobRest, "routing at one moment")
 	t.decodeSettings(c)
 	t.decodeMerged(c)
 	t.decodeProbe(c)
