@@ -14,10 +14,11 @@ type ipsetQuery struct {
 	nomatch bool
 
 	// addr and addr2 are the packet's addresses for the two address parts.
-	addr, addr2       reading
-	hasAddr, hasAddr2 bool
-	port              reading
-	hasPort           bool
+	addr, addr2             reading
+	hasAddr, hasAddr2       bool
+	addrRemote, addr2Remote bool // they are the peer's
+	port                    reading
+	hasPort                 bool
 	// unknown names dimensions that cannot be told: every element may match.
 	unknown     string
 	unknownMark bool
@@ -60,10 +61,11 @@ func (q *ipsetQuery) dimension(d ipsetPart, src bool, env *Env) bool {
 		if c.State.RewroteHeader != "" {
 			r = isUnknown("a header that " + c.State.RewroteHeader + " rewrote")
 		}
+		remote := src != c.State.Reply
 		if d == ipsetAddr {
-			q.addr, q.hasAddr = r, true
+			q.addr, q.hasAddr, q.addrRemote = r, true, remote
 		} else {
-			q.addr2, q.hasAddr2 = r, true
+			q.addr2, q.hasAddr2, q.addr2Remote = r, true, remote
 		}
 	case ipsetPort:
 		return q.portDimension(src)
@@ -132,37 +134,24 @@ type ipsetPiece struct{ addrs, ports Ranges }
 func (q *ipsetQuery) answer() Parts {
 	k := &q.key
 	k.nomatch = q.nomatch
-	set := func(r reading, has bool, v *Value, variable *bool) bool {
-		switch {
-		case !has:
-		case r.kind == readConst:
-			*v = r.value
-		case r.kind == readRemote:
-			*variable = true
-		default:
-			q.unknown = r.why
-			return false
-		}
-		return true
-	}
-	knownAddr := set(q.addr, q.hasAddr, &k.addr, &k.varAddr)
-	knownAddr2 := set(q.addr2, q.hasAddr2, &k.addr2, &k.varAddr2)
-	knownPort := true
-	if q.hasPort {
-		switch q.port.kind {
-		case readConst:
-			k.port = uint16(q.port.value.Lo)
-		case readPort:
-			k.varPort = true
-		default:
-			q.unknown, knownPort = q.port.why, false
+	for _, r := range []reading{q.addr, q.addr2, q.port} {
+		if r.kind != readConst && r.kind != readRemote && r.kind != readPort {
+			return allMaybe(q.class, r.why)
 		}
 	}
-	if !knownAddr || !knownAddr2 || !knownPort || q.hasAddr && q.hasAddr2 && k.varAddr && k.varAddr2 && q.addr.value != q.addr2.value {
-		if q.unknown == "" {
-			q.unknown = "an address of the packet"
-		}
-		return allMaybe(q.class, q.unknown)
+	// What the set holds is found for every address that the peer may have, and
+	// kept; then the peer's own is looked up in that. So a set is gone through
+	// once for each address and port of this side.
+	k.varAddr = q.hasAddr && (q.addrRemote || !q.hasAddr2)
+	k.varAddr2 = q.hasAddr2 && q.addr2Remote
+	if q.hasAddr && !k.varAddr {
+		k.addr = q.addr.value
+	}
+	if q.hasAddr2 && !k.varAddr2 {
+		k.addr2 = q.addr2.value
+	}
+	if k.varPort = q.port.kind == readPort; !k.varPort {
+		k.port = uint16(q.port.value.Lo)
 	}
 	k.hasUnknown = q.unknown != ""
 	f, ok := q.set.index.found.Load(*k)
@@ -172,23 +161,28 @@ func (q *ipsetQuery) answer() Parts {
 	return q.parts(f.(ipsetFound))
 }
 
-// shift is what was added to the peer's original address.
-func (q *ipsetQuery) shift() Value {
-	if q.key.varAddr {
-		return q.addr.value
-	}
-	return q.addr2.value
-}
-
 // parts turns what the set holds into pieces of the class.
 func (q *ipsetQuery) parts(f ipsetFound) Parts {
 	c := q.class
+	variable := q.addr
+	if !q.key.varAddr {
+		variable = q.addr2
+	}
 	pieces := func(in []ipsetPiece) []Piece {
 		var out []Piece
 		for _, p := range in {
 			piece := Piece{c.Remote, c.Ports}
-			if q.key.varAddr || q.key.varAddr2 {
-				piece.Remote = c.Remote.Intersect(p.addrs.Shift(Value{}.Sub(q.shift())))
+			switch {
+			case !q.key.varAddr && !q.key.varAddr2:
+			case variable.kind == readConst:
+				if !p.addrs.Contains(variable.value) {
+					continue
+				}
+			case variable.value.IsZero():
+				piece.Remote = c.Remote.Intersect(p.addrs)
+			default:
+				now := c.Remote.Shift(variable.value)
+				piece.Remote = now.Intersect(p.addrs).Shift(Value{}.Sub(variable.value))
 			}
 			if q.key.varPort {
 				piece.Ports = c.Ports.Intersect(p.ports)
@@ -268,42 +262,13 @@ func (q *ipsetQuery) findAt(port uint16) (yes, maybe Ranges) {
 	s := q.set
 	s.prepare()
 	byLevel := map[int]*ipsetLevel{}
-	visit := func(i int) {
-		r, nets, level := q.element(i)
-		if nets.Empty() {
-			return
-		}
-		if !s.index.levels {
-			level = 0
-		}
-		l := byLevel[level]
-		if l == nil {
-			l = &ipsetLevel{}
-			byLevel[level] = l
-		}
-		nomatch := s.Nomatch != nil && s.Nomatch[i]
-		switch {
-		case s.Type != "hash:net,iface":
-		case s.Physdev != nil && s.Physdev[i]:
-			l.mayCover = append(l.mayCover, nets...)
-		default:
-			l.covers = append(l.covers, nets...)
-		}
-		switch {
-		case r.Empty():
-		case nomatch != q.nomatch:
-			l.no = append(l.no, r...)
-		default:
-			l.yes = append(l.yes, r...)
-		}
-	}
 	if q.hasPort {
 		for _, i := range s.index.byPort[s.portKey(q.key.proto, port)] {
-			visit(int(i))
+			q.visit(int(i), byLevel)
 		}
 	} else {
 		for i := range s.N {
-			visit(i)
+			q.visit(i, byLevel)
 		}
 	}
 	levels := make([]int, 0, len(byLevel))
@@ -311,18 +276,17 @@ func (q *ipsetQuery) findAt(port uint16) (yes, maybe Ranges) {
 		levels = append(levels, l)
 	}
 	slices.Sort(levels) // the least specific first; the more specific override
-	var all Ranges
 	for _, n := range levels {
 		l := byLevel[n]
 		in, out, covers := NewRanges(l.yes), NewRanges(l.no), NewRanges(l.covers)
-		all = all.Union(in)
+		if q.unknown != "" {
+			maybe = maybe.Union(in)
+			continue
+		}
 		both := in.Intersect(out)
 		doubt := yes.Intersect(NewRanges(l.mayCover))
 		yes = yes.Minus(doubt).Minus(out).Minus(covers).Union(in).Minus(both)
 		maybe = maybe.Union(doubt).Minus(out).Minus(covers).Minus(in).Union(both)
-	}
-	if q.unknown != "" {
-		return nil, all
 	}
 	return yes, maybe
 }
@@ -338,71 +302,105 @@ type ipsetLevel struct {
 	covers, mayCover []Range
 }
 
-// element returns the addresses for which element i is found (everyAddr where
-// none is variable), the addresses of its network, and its place in the
+// visit adds element i to its level.
+func (q *ipsetQuery) visit(i int, byLevel map[int]*ipsetLevel) {
+	s := q.set
+	var buf [1]Range
+	nets, level := q.element(i, buf[:0])
+	if len(nets) == 0 {
+		return
+	}
+	l := byLevel[level]
+	if l == nil {
+		l = &ipsetLevel{}
+		byLevel[level] = l
+	}
+	if s.Ifaces != nil {
+		if s.Physdev != nil && s.Physdev[i] {
+			l.mayCover = append(l.mayCover, nets...)
+		} else {
+			l.covers = append(l.covers, nets...)
+		}
+		if !s.ifaceIs(i, q.key.iface) {
+			return
+		}
+	}
+	if nomatch := s.Nomatch != nil && s.Nomatch[i]; nomatch != q.nomatch {
+		l.no = append(l.no, nets...)
+		return
+	}
+	l.yes = append(l.yes, nets...)
+}
+
+// element appends the addresses for which element i is found, whatever the
+// interface (everyAddr where none is variable), and tells its place in the
 // kernel's order.
-func (q *ipsetQuery) element(i int) (r, nets Ranges, level int) {
+func (q *ipsetQuery) element(i int, to []Range) (nets []Range, level int) {
 	s := q.set
 	k := &q.key
 	n := s.Family.AddrLen()
-	nets = everyAddr
-	if q.hasAddr {
-		bits := 8 * n
-		if s.Bits != nil {
-			bits = int(s.Bits[i])
-		}
-		level = bits << 8
-		nets = q.addrPart(s.Addrs[i*n:(i+1)*n], bits, s.Mask, k.addr, k.varAddr)
-	}
-	if q.hasAddr2 && !nets.Empty() {
-		bits := 8 * n
-		if s.Bits2 != nil {
-			bits = int(s.Bits2[i])
-		}
-		level |= bits
-		nets = nets.Intersect(q.addrPart(s.Addrs2[i*n:(i+1)*n], bits, MaxValue(n), k.addr2, k.varAddr2))
-	}
-	if nets.Empty() {
-		return nil, nil, 0
-	}
-	r = nets
 	if s.Marks != nil && !q.unknownMark && s.Marks[i] != k.mark {
-		return nil, nil, 0
+		return nil, 0
 	}
-	if s.Ifaces != nil && !s.ifaceIs(i, k.iface) {
-		r = nil
+	nets = append(to, everyAddr...)
+	part := func(addrs []byte, bits []uint8, mask, v Value, variable bool) {
+		b := 8 * n
+		if bits != nil {
+			b = int(bits[i])
+		}
+		level = level<<8 | b
+		lo := Bytes(addrs[i*n : (i+1)*n]).And(PrefixMask(b, n))
+		hi := lo.Or(PrefixMask(b, n).Not(n))
+		switch {
+		case !variable:
+			if v = v.And(mask); v.Less(lo) || hi.Less(v) {
+				nets = nil
+			}
+		case mask == MaxValue(n):
+			nets = cut(nets, lo, hi)
+		default:
+			nets = q.masked(nets, mask, lo, hi)
+		}
 	}
-	return r, nets, level
+	if q.hasAddr {
+		part(s.Addrs, s.Bits, s.Mask, k.addr, k.varAddr)
+	}
+	if q.hasAddr2 && len(nets) > 0 {
+		part(s.Addrs2, s.Bits2, MaxValue(n), k.addr2, k.varAddr2)
+	}
+	if !s.index.levels {
+		level = 0
+	}
+	return nets, level
 }
 
-// addrPart returns the packet addresses for which an address part of an
-// element is equal: everyAddr or nothing for a constant one.
-func (q *ipsetQuery) addrPart(addr []byte, bits int, mask, v Value, variable bool) Ranges {
-	s := q.set
-	n := len(addr)
-	lo := Bytes(addr)
-	pm := PrefixMask(bits, n)
-	lo = lo.And(pm)
-	if variable {
-		if mask == MaxValue(n) {
-			return Ranges{{lo, lo.Or(pm.Not(n))}}
+// cut keeps the values from lo to hi.
+func cut(rs []Range, lo, hi Value) []Range {
+	out := rs[:0]
+	for _, r := range rs {
+		if r.Lo.Less(lo) {
+			r.Lo = lo
 		}
-		op := Operand{Len: n, Mask: mask}
-		out, ok := preimage(&op, Ranges{{lo, lo.Or(pm.Not(n))}}, All(n))
-		if !ok {
-			q.unknown = "an address mask that makes too many ranges"
-			return All(n)
+		if hi.Less(r.Hi) {
+			r.Hi = hi
 		}
-		return out
+		if !r.Hi.Less(r.Lo) {
+			out = append(out, r)
+		}
 	}
-	v = v.And(mask)
-	if s.Type == "hash:ip" && v.IsZero() {
-		return nil // hash_ip4_kadt: the address 0 is not looked up
+	return out
+}
+
+// masked keeps the values v with lo <= v&mask <= hi.
+func (q *ipsetQuery) masked(rs []Range, mask, lo, hi Value) []Range {
+	n := q.set.Family.AddrLen()
+	op := Operand{Len: n, Mask: mask}
+	in, ok := preimage(&op, Ranges{{lo, hi}}, All(n))
+	if !ok {
+		q.unknown = "an address mask that makes too many ranges"
+		return rs
 	}
-	if v.And(pm) != lo {
-		return nil
-	}
-	return everyAddr
+	return Ranges(rs).Intersect(in)
 }
 
 // ifaceIs is the end of hash_netiface4_data_equal. Elements with physdev only
