@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/firewall"
 )
 
@@ -70,7 +71,8 @@ add all ip4
 // TestReadEveryType holds what is read against what `ipset save` prints, type
 // by type, for the types that this kernel has.
 func TestReadEveryType(t *testing.T) {
-	namespace(t)
+	lab.Need(t, "ipset")
+	n := lab.New(t, lab.Topology{}).Server
 	missing := map[string]bool{}
 	made := 0
 	for line := range strings.Lines(everyType) {
@@ -78,27 +80,28 @@ func TestReadEveryType(t *testing.T) {
 		if missing[f[1]] {
 			continue
 		}
-		out, err := tool(t, line, "ipset", "restore")
+		err := n.TryLoad(t.Context(), lab.IPSet, line)
 		switch {
 		case err == nil:
 			made++
 		case f[0] == "create":
 			missing[f[1]] = true
-			t.Logf("this kernel has no %s: %s", f[2], strings.TrimSpace(out))
+			t.Logf("this kernel has no %s: %s", f[2], err)
 		default:
-			t.Fatalf("%s: %v\n%s", line, err, out)
+			t.Fatalf("%s: %v", line, err)
 		}
 	}
 	if made < 40 {
 		t.Fatalf("only %d lines were accepted", made)
 	}
-	sets := readHere(t)
+	sets := readAll(t, n)
+	k := open(t, n)
 	var got []string
 	for _, s := range sets.All() {
 		got = append(got, saveText(s)...)
 	}
 	var want []string
-	for line := range strings.Lines(mustTool(t, "", "ipset", "save")) {
+	for line := range strings.Lines(n.Run(t, "ipset", "save")) {
 		if f := strings.Fields(line); f[0] == "add" {
 			// Counters and marks of elements are not kept.
 			for _, opt := range []string{"packets", "bytes", "skbmark", "skbprio", "skbqueue"} {
@@ -118,7 +121,7 @@ func TestReadEveryType(t *testing.T) {
 		if found, err := sets.IPSet(s.Index); err != nil || found != s {
 			t.Errorf("index %d of %s finds %v, %v", s.Index, s.Name, found, err)
 		}
-		if i, err := index(t, s.Name); err != nil || i != s.Index {
+		if i, err := k.Index(t.Context(), s.Name); err != nil || i != s.Index {
 			t.Errorf("the kernel says that %s has index %d (%v), read %d", s.Name, i, err, s.Index)
 		}
 	}
@@ -137,16 +140,6 @@ func TestReadEveryType(t *testing.T) {
 	if s := sets.ByName("all"); len(s.Members) != 2 || s.Members[0].Name != "net4" || s.Members[1].Name != "ip4" {
 		t.Errorf("members of all: %+v", s.Members)
 	}
-}
-
-func index(t *testing.T, name string) (uint16, error) {
-	t.Helper()
-	k, err := Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
-	return k.Index(t.Context(), name)
 }
 
 // saveText writes the elements of a set as `ipset save` does.
