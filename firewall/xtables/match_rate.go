@@ -41,14 +41,13 @@ func matchLimit(_ *Context, b []byte) []firewall.Stmt {
 
 // hashlimitInfo is struct xt_hashlimit_mtinfo of any revision.
 type hashlimitInfo struct {
-	name                          string
-	mode                          uint32
-	avg, burst, scale             uint64
-	size, max, gc, expire         uint32
-	interval                      uint32
-	srcMask, dstMask              uint8
-	rev                           uint8
-	hasSize, hasMax, hasIntervals bool
+	name                  string
+	mode                  uint32
+	avg, burst, scale     uint64
+	size, max, gc, expire uint32
+	interval              uint32
+	srcMask, dstMask      uint8
+	rev                   uint8
 }
 
 // Modes of xt_hashlimit (XT_HASHLIMIT_*).

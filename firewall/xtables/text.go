@@ -26,10 +26,7 @@ type Spec struct {
 // struct that is not known is shown as module, revision and bytes in brackets,
 // where iptables would print nothing or fail.
 func (s *Spec) Append(b []byte) []byte {
-	p := &printer{b: b, v6: s.Family == firewall.TableIP6, sets: s.Sets, proto: s.Header.Proto}
-	if s.Header.Invert&InvertProto != 0 {
-		p.proto = 0
-	}
+	p := &printer{b: b, v6: s.Family == firewall.TableIP6, sets: s.Sets}
 	p.b = append(p.b, "-A "...)
 	p.b = append(p.b, s.Chain...)
 	p.header(&s.Header)
@@ -49,10 +46,9 @@ func (s *Spec) Append(b []byte) []byte {
 
 // printer writes the options of a rule, each after a space.
 type printer struct {
-	b     []byte
-	v6    bool
-	sets  Sets
-	proto uint16 // of the rule, 0 for none or an inverted one
+	b    []byte
+	v6   bool
+	sets Sets
 }
 
 // word appends " a b …".
