@@ -5,22 +5,29 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/firewall"
 )
 
 // fib is one routing table, laid out for longest-prefix lookups of single
 // addresses and of sets: the address space is cut into cells, each with the most
-// specific prefix that covers it; prefixes know the next wider one.
+// specific prefix that covers it; prefixes know the next wider one. It is laid
+// out at the first lookup, since a namespace's local and main table are asked
+// either together or apart.
 type fib struct {
 	id     uint32
 	family firewall.Family
 	routes []*Route
-	nodes  []node
-	cells  []cell // sorted by lo; the first begins at 0
 	// sourced: a route of the table is for certain sources only.
 	sourced bool
-	paint   paintings
+	// defaults are the routes to all addresses.
+	defaults []*Route
+
+	once  sync.Once
+	nodes []node
+	cells []cell // sorted by lo; the first begins at 0
+	paint paintings
 }
 
 // node is a prefix with its routes in the order the kernel tries them.
@@ -39,26 +46,44 @@ type cell struct {
 
 func newFIB(f firewall.Family, id uint32, routes []*Route) *fib {
 	fb := &fib{id: id, family: f, routes: routes, paint: paintings{all: map[resolveKey][]tablePart{}}}
-	byPrefix := map[netip.Prefix]int{}
 	for _, r := range routes {
 		fb.sourced = fb.sourced || r.Src.Bits() > 0
-		i, ok := byPrefix[r.Dst]
-		if !ok {
-			i = len(fb.nodes)
-			byPrefix[r.Dst] = i
-			p := firewall.Prefix(r.Dst)
-			fb.nodes = append(fb.nodes, node{prefix: r.Dst, lo: p[0].Lo, hi: p[0].Hi})
+		if r.Dst.Bits() == 0 {
+			fb.defaults = append(fb.defaults, r)
 		}
-		fb.nodes[i].routes = append(fb.nodes[i].routes, r)
 	}
-	slices.SortFunc(fb.nodes, func(a, b node) int {
-		return cmp.Or(a.lo.Cmp(b.lo), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()))
+	return fb
+}
+
+// build lays the table out.
+func (fb *fib) build() {
+	type keyed struct {
+		lo firewall.Value
+		r  *Route
+	}
+	all := make([]keyed, len(fb.routes))
+	for i, r := range fb.routes {
+		all[i] = keyed{firewall.AddrValue(r.Dst.Addr()), r}
+	}
+	slices.SortStableFunc(all, func(a, b keyed) int {
+		return cmp.Or(a.lo.Cmp(b.lo), cmp.Compare(a.r.Dst.Bits(), b.r.Dst.Bits()))
 	})
-	for i := range fb.nodes {
-		sortRoutes(f, fb.nodes[i].routes)
+	ordered := make([]*Route, len(all))
+	for i := range all {
+		ordered[i] = all[i].r
+	}
+	for i := 0; i < len(all); {
+		j := i + 1
+		for j < len(all) && ordered[j].Dst == ordered[i].Dst {
+			j++
+		}
+		rs := ordered[i:j:j]
+		sortRoutes(fb.family, rs)
+		p := rs[0].Dst
+		fb.nodes = append(fb.nodes, node{prefix: p, lo: all[i].lo, hi: firewall.Prefix(p)[0].Hi, routes: rs})
+		i = j
 	}
 	fb.layOut()
-	return fb
 }
 
 // sortRoutes puts the routes of one prefix into the order of fib_find_alias
@@ -120,16 +145,6 @@ func (fb *fib) size() int {
 		return 0
 	}
 	return len(fb.routes)
-}
-
-// defaults are the routes to all addresses.
-func (fb *fib) defaults() []*Route {
-	for n := fb.cells[0].node; n >= 0; n = fb.nodes[n].parent {
-		if fb.nodes[n].prefix.Bits() == 0 {
-			return fb.nodes[n].routes
-		}
-	}
-	return nil
 }
 
 // at returns the index of the cell that v is in.
@@ -202,6 +217,7 @@ type tablePart struct {
 
 // lookup partitions the set of destinations by the result of the table.
 func (fb *fib) lookup(t *Table, set firewall.Ranges, k resolveKey) []tablePart {
+	fb.once.Do(fb.build)
 	if fb.touchesFew(set) {
 		return fb.walk(t, set, k)
 	}
@@ -216,8 +232,18 @@ func (fb *fib) lookup(t *Table, set firewall.Ranges, k resolveKey) []tablePart {
 	}
 	fb.paint.mu.Unlock()
 	out := make([]tablePart, 0, len(parts))
+	holes := firewall.All(fb.family.AddrLen()).Minus(set)
 	for _, p := range parts {
-		if in := p.addrs.Intersect(set); !in.Empty() {
+		in := p.addrs
+		if len(holes) < len(in) {
+			// Most parts have no hole in them and stay as they are, uncopied.
+			if hit := in.Intersect(holes); !hit.Empty() {
+				in = in.Minus(hit)
+			}
+		} else {
+			in = in.Intersect(set)
+		}
+		if !in.Empty() {
 			out = append(out, tablePart{in, p.result})
 		}
 	}
@@ -228,26 +254,35 @@ func (fb *fib) lookup(t *Table, set firewall.Ranges, k resolveKey) []tablePart {
 const maxPaintings = 256
 
 func (fb *fib) walk(t *Table, set firewall.Ranges, k resolveKey) []tablePart {
-	memo := map[int32]result{}
+	memo := map[int32]int{} // node → part
 	index := map[result]int{}
+	same := map[effect]*Route{}
 	var out []tablePart
-	fb.span(set, func(n int32, r firewall.Range) {
-		res, ok := memo[n]
-		if !ok {
-			res = fb.resolve(t, n, k)
-			memo[n] = res
-		}
+	part := func(res result) int {
 		i, ok := index[res]
 		if !ok {
 			i = len(out)
 			index[res] = i
 			out = append(out, tablePart{result: res})
 		}
-		out[i].addrs = append(out[i].addrs, r)
-	})
-	for i := range out {
-		out[i].addrs = firewall.NewRanges(out[i].addrs)
+		return i
 	}
+	add := func(i int, r firewall.Range) {
+		// The cells come in order of their addresses.
+		if a := out[i].addrs; len(a) > 0 && a[len(a)-1].Hi.Next() == r.Lo {
+			a[len(a)-1].Hi = r.Hi
+			return
+		}
+		out[i].addrs = append(out[i].addrs, r)
+	}
+	fb.span(set, func(n int32, r firewall.Range) {
+		i, ok := memo[n]
+		if !ok {
+			i = part(t.shared(fb.resolve(t, n, k), same))
+			memo[n] = i
+		}
+		add(i, r)
+	})
 	return out
 }
 

@@ -134,22 +134,31 @@ func join(parts []Part) []Part {
 	}
 	index := map[verdictKey][]int{}
 	out := parts[:0:0]
-	pieces := [][]firewall.Range{}
+	more := map[int][]firewall.Ranges{} // what comes to a part
 next:
 	for _, p := range parts {
 		k := p.key()
 		for _, i := range index[k] {
 			if sameHops(out[i].Hops, p.Hops) {
-				pieces[i] = append(pieces[i], p.Addrs...)
+				more[i] = append(more[i], p.Addrs)
 				continue next
 			}
 		}
 		index[k] = append(index[k], len(out))
 		out = append(out, p)
-		pieces = append(pieces, append([]firewall.Range(nil), p.Addrs...))
 	}
-	for i := range out {
-		out[i].Addrs = firewall.NewRanges(pieces[i])
+	for i, sets := range more {
+		if len(sets) < 4 {
+			for _, s := range sets {
+				out[i].Addrs = out[i].Addrs.Union(s)
+			}
+			continue
+		}
+		all := append([]firewall.Range(nil), out[i].Addrs...)
+		for _, s := range sets {
+			all = append(all, s...)
+		}
+		out[i].Addrs = firewall.NewRanges(all)
 	}
 	return out
 }

@@ -237,7 +237,7 @@ func (t *Table) outputHops4(o *sending, fl *flow, r routed) ([]NextHop, string) 
 	if o.oif != nil || len(r.route.Hops) > 1 || r.route.Dst.Bits() > 0 || r.route.Type != typeUnicast {
 		return hops, ""
 	}
-	for _, s := range t.v4.fibs[r.route.Table].defaults() {
+	for _, s := range t.v4.fibs[r.route.Table].defaults {
 		if s == r.route || s.TOS != r.route.TOS || s.Metric != r.route.Metric || s.Type != typeUnicast || len(s.Hops) == 0 {
 			continue
 		}

@@ -41,6 +41,8 @@ type Table struct {
 	labels      []addrLabel
 	labelsWhy   string
 	hasVRF      bool
+	// suppresses: a rule has suppress_prefixlength.
+	suppresses bool
 	// oldZeronet: a kernel that may be before 5.3, when ipv4_is_zeronet was all
 	// of 0.0.0.0/8.
 	oldZeronet bool
@@ -247,6 +249,7 @@ func (t *Table) decodeDomain(c *Capture, f firewall.Family, routes, rules string
 			return nil, err
 		}
 		for _, r := range d.rules {
+			t.suppresses = t.suppresses || r.SuppressPrefixLen >= 0
 			t.realms = t.realms || f == firewall.IPv4 && r.Realm != 0
 		}
 	case absent: // CONFIG_IP_MULTIPLE_TABLES=n: local, then main
