@@ -3,7 +3,6 @@ package xtables_test
 import (
 	"encoding/binary"
 	"fmt"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -71,11 +70,7 @@ func BenchmarkRead(b *testing.B) {
 	})
 	b.Run("iptables-legacy-save", func(b *testing.B) {
 		for b.Loop() {
-			cmd := exec.Command("iptables-legacy-save")
-			if err := n.Start(cmd); err != nil {
-				b.Fatal(err)
-			}
-			if err := cmd.Wait(); err != nil {
+			if _, err := n.Exec(b.Context(), "", "iptables-legacy-save"); err != nil {
 				b.Fatal(err)
 			}
 		}

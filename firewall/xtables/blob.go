@@ -91,12 +91,7 @@ type chainSpan struct {
 	chain       *firewall.Chain
 	first, foot int
 	rules       int
-	// marks are the offsets of every markEvery-th rule, from the first.
-	marks []int
 }
-
-// markEvery is the number of rules that are lowered as one piece of work.
-const markEvery = 4096
 
 // chains finds the chains of the blob (as iptables' own library does): at the
 // entry of every hook a built-in one begins, at every ERROR target but the last
@@ -145,9 +140,6 @@ func (l *blob) chains(t *firewall.Table, info *tableInfo) ([]*chainSpan, error) 
 		case cur == nil:
 			return nil, l.errorf(off, "a rule outside of any chain")
 		default:
-			if cur.rules%markEvery == 0 {
-				cur.marks = append(cur.marks, off)
-			}
 			cur.rules++
 			last = off
 		}

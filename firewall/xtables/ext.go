@@ -17,8 +17,7 @@ type Ext struct {
 	Info []byte
 }
 
-// Sets finds the ipsets that rules name by the kernel's index. It is asked from
-// several goroutines.
+// Sets finds the ipsets that rules name by the kernel's index.
 type Sets interface {
 	// IPSet returns the set with the index. An error says why it is not known.
 	IPSet(index uint16) (*firewall.IPSet, error)

@@ -2,10 +2,6 @@ package xtables
 
 import (
 	"bytes"
-	"errors"
-	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -31,60 +27,11 @@ func DecodeTable(fam firewall.TableFamily, name string, info, entries []byte, se
 	d.print = p.rule
 	for _, s := range spans {
 		p.spans[s.chain] = s
-	}
-	if err := d.all(); err != nil {
-		return nil, err
+		if err := d.chain(s); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
-}
-
-// piece is a run of rules of a chain.
-type piece struct {
-	span     *chainSpan
-	off      int // of its first rule
-	from, to int // indexes of rules in the chain
-}
-
-// all lowers every chain, long ones in pieces side by side.
-func (d *lowerer) all() error {
-	var pieces []piece
-	for _, s := range d.spans {
-		if s.rules > 0 {
-			s.chain.Rules = make([]*firewall.Rule, s.rules)
-		}
-		for i := 0; i < s.rules; i += markEvery {
-			pieces = append(pieces, piece{s, s.marks[i/markEvery], i, min(i+markEvery, s.rules)})
-		}
-	}
-	workers := min(runtime.GOMAXPROCS(0), len(d.b)>>20)
-	if workers < 2 {
-		for _, p := range pieces {
-			if err := d.piece(p); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	var next atomic.Int64
-	errs := make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		own := d.another()
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(pieces) && errs[w] == nil; i = int(next.Add(1)) - 1 {
-				errs[w] = own.piece(pieces[i])
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-// another returns a lowerer of the same table with caches of its own.
-func (d *lowerer) another() *lowerer {
-	o := newLowerer(d.blob, nil, d.sets)
-	o.starts, o.hooks, o.print = d.starts, d.hooks, d.print
-	return o
 }
 
 // maxCached bounds the statements that are shared between rules.
@@ -165,23 +112,26 @@ func (d *lowerer) reach() error {
 	return nil
 }
 
-// piece lowers a run of rules.
-func (d *lowerer) piece(p piece) error {
-	c := p.span.chain
-	cx := &Context{Family: d.fam, Hooks: d.hooks[c], Sets: d.sets}
-	rules := make([]firewall.Rule, p.to-p.from)
-	off := p.off
+// chain lowers the rules of one chain.
+func (d *lowerer) chain(s *chainSpan) error {
+	if s.rules == 0 {
+		return nil
+	}
+	cx := &Context{Family: d.fam, Hooks: d.hooks[s.chain], Sets: d.sets}
+	rules := make([]firewall.Rule, s.rules)
+	s.chain.Rules = make([]*firewall.Rule, s.rules)
+	off := s.first
 	for i := range rules {
 		e, err := d.entry(off)
 		if err != nil {
 			return err
 		}
 		r := &rules[i]
-		r.Chain, r.Number, r.Print, r.Packets = c, p.from+i+1, d.print, d.packets(e)
+		r.Chain, r.Number, r.Print, r.Packets = s.chain, i+1, d.print, d.packets(e)
 		if err := d.rule(cx, r, e); err != nil {
 			return err
 		}
-		c.Rules[p.from+i] = r
+		s.chain.Rules[i] = r
 		off = e.next
 	}
 	return nil
