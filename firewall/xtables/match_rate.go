@@ -174,18 +174,17 @@ const (
 	recentReap
 )
 
-// matchRecent is recent_mt. --set matches always (never when inverted) and
-// writes the packet's address to the list; the other operations ask the list,
-// which changes with every packet.
+// matchRecent is recent_mt. --set matches always (never when inverted), and that
+// it writes the packet's address to the list does not show here: the other
+// operations ask the list, which changes with every packet and is not read.
 func matchRecent(_ *Context, b []byte) []firewall.Stmt {
 	seconds, hits, op, invert := u32(b, 0), u32(b, 4), b[8], b[9] != 0
 	name := cstring(b[10:210])
 	if op&recentSet != 0 {
-		to := one(&firewall.SetUpdate{Op: "update", Name: name})
 		if invert {
-			to = append(to, never())
+			return neverStmts()
 		}
-		return to
+		return always
 	}
 	side := "source"
 	if b[210] == 1 {
