@@ -5,7 +5,7 @@ import (
 )
 
 // indexFrom is the number of rules from which a chain is worth an index.
-const indexFrom = 16
+const indexFrom = 4
 
 // indexPorts bounds the ports that one rule is filed under.
 const indexPorts = 64
@@ -16,6 +16,10 @@ type compiledChain struct {
 	once   sync.Once
 	byPort map[uint16][]int32 // rules that name the port, in order
 	any    []int32            // all other rules, in order
+	runs   []run
+	starts map[int]int // index in any → run that begins there
+	// painted are the paintings made so far; guarded by mu.
+	painted map[paintKey]*Painting
 	// commutes caches filtersOnly: 0 not known, 1 yes, 2 no.
 	commutes int8
 	mu       sync.Mutex
@@ -37,8 +41,21 @@ func (ch *Chain) index() *compiledChain {
 				}
 			}
 		}
+		cc.runs = ch.runsOf(cc.any)
+		cc.starts = map[int]int{}
+		for i, r := range cc.runs {
+			cc.starts[r.from] = i
+		}
 	})
 	return &ch.compiled
+}
+
+// runAt returns the run that begins at an index of any, -1 for none.
+func (cc *compiledChain) runAt(i int) int {
+	if at, ok := cc.starts[i]; ok {
+		return at
+	}
+	return -1
 }
 
 // localPorts returns the destination ports outside of which the rule surely

@@ -364,7 +364,7 @@ func sameEnds(a, b []End) bool {
 	}
 	for _, e := range a {
 		if !slices.ContainsFunc(b, func(f End) bool {
-			return e.Fate == f.Fate && e.Reject == f.Reject && e.Rule == f.Rule && e.Class.Remote.Equal(f.Class.Remote) && e.Class.Ports.Equal(f.Class.Ports)
+			return e.Fate == f.Fate && e.Reject == f.Reject && e.Rule == f.Rule && e.Painting == f.Painting && e.Class.Remote.Equal(f.Class.Remote) && e.Class.Ports.Equal(f.Class.Ports)
 		}) {
 			return false
 		}

@@ -235,8 +235,9 @@ type Env struct {
 	// Record tells how much of a trace the evaluator keeps.
 	Record RecordLevel
 	// Accepted, when not nil, is told of every piece of a class that a rule
-	// accepted, and whether that is certain.
-	Accepted func(h Hook, base *Chain, r *Rule, p Piece, sure bool)
+	// accepted (or the rules of a painting, each for its sources), and whether
+	// that is certain.
+	Accepted func(h Hook, base *Chain, r *Rule, by *Painting, p Piece, sure bool)
 	// Queue lists the NFQUEUE numbers that a program listens on; nil: not read.
 	Queues map[uint16]bool
 }

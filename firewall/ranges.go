@@ -104,28 +104,28 @@ func (s Ranges) Intersect(t Ranges) Ranges {
 	if len(t) == 1 && !s[0].Lo.Less(t[0].Lo) && !t[0].Hi.Less(s[len(s)-1].Hi) {
 		return s
 	}
+	// t is the shorter one: whole stretches of s between its ends are copied.
 	var out Ranges
+	if len(s) > 64 {
+		out = make(Ranges, 0, len(s)+len(t))
+	}
 	i := 0
 	for _, r := range t {
-		if len(s)-i > 16 {
-			i += s[i:].find(r.Lo)
+		i += s[i:].find(r.Lo)
+		j := i + sort.Search(len(s)-i, func(k int) bool { return r.Hi.Less(s[i+k].Lo) })
+		if i == j {
+			continue
 		}
-		for i < len(s) && s[i].Hi.Less(r.Lo) {
-			i++
+		n := len(out)
+		out = append(out, s[i:j]...)
+		if out[n].Lo.Less(r.Lo) {
+			out[n].Lo = r.Lo
 		}
-		for ; i < len(s) && !r.Hi.Less(s[i].Lo); i++ {
-			lo, hi := s[i].Lo, s[i].Hi
-			if lo.Less(r.Lo) {
-				lo = r.Lo
-			}
-			if r.Hi.Less(hi) {
-				hi = r.Hi
-			}
-			out = append(out, Range{lo, hi})
-			if !s[i].Hi.Less(r.Hi) {
-				break
-			}
+		if last := len(out) - 1; r.Hi.Less(out[last].Hi) {
+			out[last].Hi = r.Hi
+			j-- // its rest may meet the next range of t
 		}
+		i = j
 		if i == len(s) {
 			break
 		}
@@ -140,6 +140,9 @@ func (s Ranges) Minus(t Ranges) Ranges {
 	}
 	if len(t) == 0 || t[len(t)-1].Hi.Less(s[0].Lo) || s[len(s)-1].Hi.Less(t[0].Lo) {
 		return s
+	}
+	if len(t) < len(s)/8 {
+		return s.minusFew(t)
 	}
 	out := make(Ranges, 0, len(s)+min(len(t), 8))
 	j := 0
@@ -166,6 +169,58 @@ func (s Ranges) Minus(t Ranges) Ranges {
 			out = append(out, Range{lo, r.Hi})
 		}
 	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// minusFew is Minus for a set of few intervals: the stretches of s between them
+// are copied. Where they do not touch s, s itself comes back.
+func (s Ranges) minusFew(few Ranges) Ranges {
+	var out Ranges
+	touched := false
+	i := 0
+	var lo Value // where what is left of s[i] begins, if cut
+	cut := false
+	flush := func(to int) {
+		if i < to && cut {
+			out = append(out, Range{lo, s[i].Hi})
+			i, cut = i+1, false
+		}
+		if i < to {
+			out = append(out, s[i:to]...)
+			i = to
+		}
+	}
+	for _, r := range few {
+		k := i + s[i:].find(r.Lo)
+		if k == len(s) {
+			break
+		}
+		first := s[k].Lo
+		if k == i && cut {
+			first = lo
+		}
+		if r.Hi.Less(first) {
+			continue
+		}
+		if !touched {
+			touched = true
+			out = make(Ranges, 0, len(s)+len(few))
+		}
+		flush(k)
+		if first.Less(r.Lo) {
+			out = append(out, Range{first, r.Lo.Prev()})
+		}
+		i = k + sort.Search(len(s)-k, func(n int) bool { return r.Hi.Less(s[k+n].Hi) })
+		cut = i < len(s) && !r.Hi.Less(s[i].Lo)
+		lo = r.Hi.Next()
+	}
+	if !touched {
+		return s
+	}
+	flush(len(s))
 	if len(out) == 0 {
 		return nil
 	}

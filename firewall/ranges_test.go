@@ -40,6 +40,40 @@ func TestRangesAreSets(t *testing.T) {
 	})
 }
 
+// Long sets take other ways through the same operations than short ones.
+func TestLongRangesAreSets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var rs []Range
+		for i := range uint64(120) {
+			if rapid.IntRange(0, 3).Draw(t, "gap") > 0 {
+				rs = append(rs, Range{Num(i * 4), Num(i*4 + rapid.Uint64Range(0, 3).Draw(t, "len"))})
+			}
+		}
+		a := NewRanges(rs)
+		var few []Range
+		for range rapid.IntRange(0, 5).Draw(t, "few") {
+			lo := rapid.Uint64Range(0, 500).Draw(t, "lo")
+			few = append(few, Range{Num(lo), Num(lo + rapid.Uint64Range(0, 60).Draw(t, "w"))})
+		}
+		b := NewRanges(few)
+		and, minus, back := a.Intersect(b), a.Minus(b), b.Minus(a)
+		for v := range uint64(600) {
+			x := Num(v)
+			ina, inb := a.Contains(x), b.Contains(x)
+			if and.Contains(x) != (ina && inb) || minus.Contains(x) != (ina && !inb) || back.Contains(x) != (inb && !ina) {
+				t.Fatalf("value %d: a %v, b %v, and %v, minus %v, back %v", v, a, b, and, minus, back)
+			}
+		}
+		for _, s := range []Ranges{and, minus, back} {
+			for i := 1; i < len(s); i++ {
+				if !s[i-1].Hi.Next().Less(s[i].Lo) {
+					t.Fatalf("%v is not sorted, disjoint and apart", s)
+				}
+			}
+		}
+	})
+}
+
 func TestPreimageIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		op := Operand{Len: 1,

@@ -17,9 +17,11 @@ type End struct {
 	Class  Class
 	Fate   FateKind
 	Reject *Reject // of FateReject
-	// The witness: Rule, or the policy of Chain when Rule is nil.
-	Rule  *Rule
-	Chain *Chain
+	// The witness: Rule; or the rules of Painting, each for its sources; or the
+	// policy of Chain.
+	Rule     *Rule
+	Chain    *Chain
+	Painting *Painting
 	// Why says what FateUnknown turns on.
 	Why  string
 	Hook Hook
@@ -99,6 +101,13 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 	}
 	order := ch.relevant(cur, w.env)
 	for len(cur) > 0 {
+		if len(cur) == 1 && order.all == 0 && len(order.a) >= paintFrom {
+			rest, acc, ret, ok := w.byPainting(ch, cur[0], &order, depth)
+			if ok {
+				accepted, returned, cur = append(accepted, acc...), append(returned, ret...), rest
+				continue
+			}
+		}
 		i := order.step()
 		if i < 0 {
 			break
@@ -379,7 +388,7 @@ func (x *ruleWalk) verdict(c Class, v *Verdict) {
 	case Accept:
 		x.note(&c, ch, x.rule, Yes, Accept, "")
 		if x.env.Accepted != nil {
-			x.env.Accepted(x.hook, x.at, x.rule, Piece{c.Remote, c.Ports}, c.Forks == nil)
+			x.env.Accepted(x.hook, x.at, x.rule, nil, Piece{c.Remote, c.Ports}, c.Forks == nil)
 		}
 		x.accepted = append(x.accepted, c)
 	case Drop:

@@ -72,9 +72,9 @@ func (w *walk) env(ns *Namespace) *firewall.Env {
 		}
 	}
 	if w.logAccepts {
-		env.Accepted = func(h firewall.Hook, base *firewall.Chain, r *firewall.Rule, p firewall.Piece, sure bool) {
+		env.Accepted = func(h firewall.Hook, base *firewall.Chain, r *firewall.Rule, by *firewall.Painting, p firewall.Piece, sure bool) {
 			if (h == firewall.Input || h == firewall.Forward) && !w.answering && base.Base.Type == firewall.ChainFilter {
-				w.accepts = append(w.accepts, accept{ns: ns, base: base, rule: r, Piece: p})
+				w.accepts = append(w.accepts, accept{ns: ns, base: base, rule: r, painting: by, Piece: p})
 			}
 		}
 	}
@@ -87,6 +87,8 @@ type accept struct {
 	ns   *Namespace
 	base *firewall.Chain
 	rule *firewall.Rule
+	// painting holds the rules, each for its sources, where rule is nil.
+	painting *firewall.Painting
 	firewall.Piece
 }
 

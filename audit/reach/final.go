@@ -10,7 +10,10 @@ type witness struct {
 	ns    *Namespace
 	rule  *firewall.Rule
 	chain *firewall.Chain // of a policy
-	text  string
+	// painting holds the rules of many sources, until it is known which source
+	// is meant; then rule is set.
+	painting *firewall.Painting
+	text     string
 }
 
 func (w witness) show() DecidedBy {
@@ -22,6 +25,14 @@ func (w witness) show() DecidedBy {
 	default:
 		return DecidedBy{Kind: w.kind, Text: w.text, Namespace: w.ns.Name}
 	}
+}
+
+// of returns the witness for one source.
+func (w witness) of(source firewall.Value) witness {
+	if w.painting != nil {
+		w.rule, w.painting = w.painting.Rule(source), nil
+	}
+	return w
 }
 
 // final is how the way of a part of the sources ends: what the client sees, or

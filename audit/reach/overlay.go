@@ -49,6 +49,26 @@ func (w *walk) overlay(universe firewall.Ranges) []part {
 	for i := range w.accepts {
 		add(w.accepts[i].Remote.Intersect(universe), nf+i)
 	}
+	// What a painting decided is cut where its rules change.
+	painted := map[int]*firewall.Painting{}
+	cut := func(rs firewall.Ranges, p *firewall.Painting, index int) {
+		if p == nil {
+			return
+		}
+		painted[index] = p
+		p.Cuts(rs.Intersect(universe), func(r firewall.Range) {
+			events = append(events, event{r.Lo, cutHere, true})
+			if r.Hi != firewall.MaxValue(16) {
+				events = append(events, event{r.Hi.Next(), cutHere, true})
+			}
+		})
+	}
+	for i := range w.finals {
+		cut(w.finals[i].Remote, w.finals[i].by.painting, i)
+	}
+	for i := range w.accepts {
+		cut(w.accepts[i].Remote, w.accepts[i].painting, nf+i)
+	}
 	for _, r := range universe {
 		events = append(events, event{r.Lo, -1, true})
 		if r.Hi != firewall.MaxValue(16) {
@@ -66,6 +86,9 @@ func (w *walk) overlay(universe firewall.Ranges) []part {
 	for i := 0; i < len(events); {
 		at := events[i].at
 		for ; i < len(events) && events[i].at == at; i++ {
+			if events[i].index == cutHere {
+				continue
+			}
 			if events[i].start {
 				active[events[i].index]++
 			} else if active[events[i].index]--; active[events[i].index] == 0 {
@@ -90,12 +113,19 @@ func (w *walk) overlay(universe firewall.Ranges) []part {
 		slices.Sort(ids)
 		for _, id := range ids {
 			key = append(key, byte(id), byte(id>>8), byte(id>>16), byte(id>>24))
+			if p := painted[id]; p != nil {
+				n := 0
+				if r := p.Rule(at); r != nil {
+					n = r.Number
+				}
+				key = append(key, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
+			}
 		}
 		n, ok := bySignature[string(key)]
 		if !ok {
 			n = len(parts)
 			bySignature[string(key)] = n
-			parts = append(parts, part{verdict: w.sum(ids, nf)})
+			parts = append(parts, part{verdict: w.sum(ids, nf, at)})
 			ranges = append(ranges, nil)
 		}
 		ranges[n] = append(ranges[n], firewall.Range{Lo: at, Hi: hi})
@@ -106,16 +136,32 @@ func (w *walk) overlay(universe firewall.Ranges) []part {
 	return parts
 }
 
+// cutHere is the index of an event at which only the rule of a painting
+// changes.
+const cutHere = -2
+
 // sum adds up the finals with the given indexes (and, from nf on, the rules
-// that accepted).
-func (w *walk) sum(ids []int, nf int) verdict {
+// that accepted) for a source.
+func (w *walk) sum(ids []int, nf int, source firewall.Value) verdict {
 	var fs []*final
 	var as []*accept
 	for _, id := range ids {
 		if id < nf {
-			fs = append(fs, &w.finals[id])
+			f := &w.finals[id]
+			if f.by.painting != nil {
+				one := *f
+				one.by = f.by.of(source)
+				f = &one
+			}
+			fs = append(fs, f)
 		} else {
-			as = append(as, &w.accepts[id-nf])
+			a := &w.accepts[id-nf]
+			if a.painting != nil {
+				one := *a
+				one.rule = a.painting.Rule(source)
+				a = &one
+			}
+			as = append(as, a)
 		}
 	}
 	if len(fs) == 0 {

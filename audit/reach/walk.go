@@ -124,7 +124,10 @@ func (w *walk) hook(p *path, h firewall.Hook, cs []firewall.Class) []firewall.Cl
 // ended records the classes that a hook did not let through.
 func (w *walk) ended(p *path, h firewall.Hook, e firewall.End) {
 	by := witness{kind: ByRule, ns: p.ns, rule: e.Rule, chain: e.Chain}
-	if e.Rule == nil {
+	switch {
+	case e.Painting != nil:
+		by.painting = e.Painting
+	case e.Rule == nil:
 		by.kind = ByPolicy
 	}
 	switch e.Fate {
