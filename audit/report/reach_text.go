@@ -221,8 +221,12 @@ func sources(rows []reach.Row, r reach.Row) string {
 		return networks(r.From)
 	}
 	alone := true
+	var holes []netip.Prefix
 	for _, o := range rows {
 		same := o.Iif == r.Iif && o.Family == r.Family
+		if same && nobodys(o) {
+			holes = append(holes, o.From...)
+		}
 		if same && !slices.Equal(o.From, r.From) && !nobodys(o) {
 			alone = false
 		}
@@ -233,7 +237,7 @@ func sources(rows []reach.Row, r reach.Row) string {
 	case share(r.From) > 0.5:
 		return "everyone else"
 	}
-	return networks(r.From)
+	return networks(fill(r.From, holes))
 }
 
 // nobodys tells rows whose sources are no clients: addresses that nobody has, and

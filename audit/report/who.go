@@ -8,6 +8,7 @@ import (
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/firewall"
 )
 
 // maxListed is how many networks are named before they are only counted.
@@ -103,7 +104,7 @@ func join(sides []sideOf, label func(sideOf) string) string {
 // the kernel itself refuses there (its own addresses, martians, the reverse path)
 // are nobody's clients and stay out.
 func sideWords(rows []reach.Row, iif, family string) string {
-	var in, out, unsure []netip.Prefix
+	var in, out, unsure, holes []netip.Prefix
 	for _, r := range rows {
 		if r.Iif != iif || r.Family != family {
 			continue
@@ -116,8 +117,11 @@ func sideWords(rows []reach.Row, iif, family string) string {
 			unsure = append(unsure, from...)
 		case r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter:
 			out = append(out, from...)
+		case nobodys(r):
+			holes = append(holes, r.From...)
 		}
 	}
+	in, out, unsure = fill(in, holes), fill(out, holes), fill(unsure, holes)
 	s := ""
 	switch {
 	case len(in) == 0 && len(out) == 0 && len(unsure) == 0:
@@ -186,4 +190,32 @@ func loopback(ps []netip.Prefix) []netip.Prefix {
 	}
 	ps = slices.DeleteFunc(ps, func(p netip.Prefix) bool { return slices.Contains(parts, p) })
 	return append([]netip.Prefix{whole}, ps...)
+}
+
+// fill closes the holes that single addresses without clients (the host's own,
+// broadcasts) tear into networks: 10.9.0.0/26 stays one network though 10.9.0.2 is
+// the host itself.
+func fill(ps, holes []netip.Prefix) []netip.Prefix {
+	if len(ps) < 2 || len(holes) == 0 {
+		return ps
+	}
+	set, gaps := ranges(ps), ranges(holes)
+	var out []netip.Prefix
+	for _, p := range set.Union(gaps).AddrPrefixes(firewall.FamilyOf(ps[0].Addr())) {
+		if !firewall.Prefix(p).Minus(gaps).Empty() { // not a hole that stands alone
+			out = append(out, p)
+		}
+	}
+	if len(out) >= len(ps) {
+		return ps
+	}
+	return out
+}
+
+func ranges(ps []netip.Prefix) firewall.Ranges {
+	all := make([]firewall.Range, 0, len(ps))
+	for _, p := range ps {
+		all = append(all, firewall.Prefix(p)...)
+	}
+	return firewall.NewRanges(all)
 }
