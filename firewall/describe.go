@@ -11,6 +11,12 @@ func describe(s Stmt) string {
 		return "not in the set"
 	case *VerdictMap:
 		return "no element in the map"
+	case *IPSetMatch:
+		return "not in the set"
+	case *AnyOf:
+		return "none of its conditions holds"
+	case *AllOf:
+		return "its conditions do not all hold"
 	case *Opaque:
 		return s.Reason
 	default:

@@ -185,8 +185,7 @@ func (s *Set) datum(i int) *Datum {
 func unread(c *Class, keys []Operand, rs []reading, s *Set) lookup {
 	whole := []Piece{{c.Remote, c.Ports}}
 	if len(rs) == 1 && rs[0].kind == readConst && s.Asked != nil {
-		key := string(rs[0].value.AppendBytes(nil, keys[0].Len))
-		if a, ok := s.Asked[key]; ok {
+		if a, ok := s.Asked[string(rs[0].value.AppendBytes(nil, keys[0].Len))]; ok {
 			if a.Found {
 				return lookup{found: []found{{whole[0], catchAll, &a.Data}}}
 			}

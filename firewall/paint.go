@@ -268,11 +268,9 @@ func firstOf(in []painted) []painted {
 		if len(open) == 0 {
 			continue
 		}
-		hi := MaxValue(16)
+		hi := open[0].Hi
 		if i+1 < len(cuts) {
 			hi = cuts[i+1].Prev()
-		} else {
-			hi = open[0].Hi
 		}
 		rule := open[0].rule
 		if n := len(out); n > 0 && out[n-1].rule == rule && out[n-1].Hi.Next() == at {

@@ -172,7 +172,7 @@ type SetUpdate struct {
 }
 
 // Inert has no effect on the packet: counter, log, comment, TRACE, AUDIT,
-// TCPMSS, DSCP, CHECKSUM, CLASSIFY, …
+// TCPMSS, DSCP, CHECKSUM, CLASSIFY and the like.
 type Inert struct{ Name, Detail string }
 
 // Opaque is what the model does not know. As a match (MayEnd false) it may

@@ -212,6 +212,10 @@ func (x *ruleWalk) class(c Class) {
 			i++
 			continue
 		}
+		if _, ok := stmts[i].(*Inert); ok {
+			i++
+			continue
+		}
 		if !hasEffect(stmts[i:]) {
 			break
 		}

@@ -207,7 +207,7 @@ type Handle struct {
 	inode uint64
 }
 
-// ErrNamespaceGone: the namespace no longer exists.
+// ErrNamespaceGone says that the namespace no longer exists.
 var ErrNamespaceGone = errors.New("the network namespace is gone")
 
 // Open opens the namespace to enter it with [WithNamespace]. proc as for

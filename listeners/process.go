@@ -142,7 +142,7 @@ func parseStat(b []byte) (HostText, uint64, error) {
 func (p *Process) readExe(r *procReader, dir int) error {
 	link, err := r.link(dir, "exe")
 	if err != nil {
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			return nil // a kernel thread has none
 		}
 		return err
@@ -346,7 +346,7 @@ func (r *procReader) link(dir int, name string) ([]byte, error) {
 }
 
 func vanished(err error) error {
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		return errVanished
 	}
 	return err

@@ -199,7 +199,7 @@ func parseHexAddr(b []byte, order binary.ByteOrder) (netip.AddrPort, error) {
 const sctpListening = "10"
 
 // parseSCTPEndpoints reads /proc/net/sctp/eps (net/sctp/proc.c):
-// ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS…
+// ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS.
 func parseSCTPEndpoints(b []byte) ([]Socket, error) {
 	var socks []Socket
 	for i, line := range strings.Split(string(b), "\n") {

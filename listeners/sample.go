@@ -37,7 +37,7 @@ type Change struct {
 	Conntrack Counters      `json:"conntrack,omitempty"`
 }
 
-// ErrOtherNamespace: two samples do not compare.
+// ErrOtherNamespace says that two samples do not compare.
 var ErrOtherNamespace = errors.New("the samples are of different network namespaces")
 
 // Sub gives the change since an earlier sample.

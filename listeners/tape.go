@@ -145,7 +145,7 @@ func (t Tape) Play() *Player {
 	return p
 }
 
-// ErrNotRecorded: the recording holds no answer to this question.
+// ErrNotRecorded says that the recording holds no answer to this question.
 var ErrNotRecorded = errors.New("not in the recording")
 
 func (p *Player) next(key string) (TapeItem, error) {

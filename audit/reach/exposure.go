@@ -1,8 +1,6 @@
 package reach
 
 import (
-	"net/netip"
-
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
 )
@@ -157,5 +155,3 @@ func entries(ns *Namespace, iif string) []*firewall.Link {
 	}
 	return entryLinks(ns)
 }
-
-func addrPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

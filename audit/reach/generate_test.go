@@ -38,10 +38,9 @@ type table struct {
 }
 
 type chain struct {
-	name   string
-	head   string // nft: the type line; iptables: the policy, "-" for user chains
-	rules  []string
-	hidden bool // left out by the shrinker
+	name  string
+	head  string // nft: the type line; iptables: the policy, "-" for user chains
+	rules []string
 }
 
 // text is what the loader reads.

@@ -98,11 +98,9 @@ func (w *walk) overlay(universe firewall.Ranges) []part {
 		if active[-1] == 0 {
 			continue
 		}
-		hi := firewall.MaxValue(16)
+		hi := universe[len(universe)-1].Hi
 		if i < len(events) {
 			hi = events[i].at.Prev()
-		} else {
-			hi = universe[len(universe)-1].Hi
 		}
 		ids, key = ids[:0], key[:0]
 		for id := range active {

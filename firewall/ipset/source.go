@@ -12,7 +12,7 @@ type Source interface {
 	// List yields the messages of IPSET_CMD_LIST: everything after struct
 	// nlmsghdr, that is struct nfgenmsg and attributes. A message is valid
 	// until the next one is asked for; an error ends the sequence.
-	// ErrNotPresent: the kernel has no ipset, or has not loaded it.
+	// ErrNotPresent says that the kernel has no ipset, or has not loaded it.
 	List(ctx context.Context) iter.Seq2[[]byte, error]
 	// Index returns the kernel's index of a set (IP_SET_OP_GET_BYNAME). It is
 	// asked only where List does not tell.

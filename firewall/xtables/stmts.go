@@ -112,8 +112,3 @@ func ifName(k firewall.FieldKind, name, mask []byte, invert bool) *firewall.Matc
 	lo := firewall.Bytes(name).And(m)
 	return is(k, 16, firewall.Span(lo, lo.Or(m.Not(16))), invert)
 }
-
-// inverse is the match that answers the opposite.
-func inverse(m firewall.Matcher) firewall.Matcher {
-	return &firewall.AllOf{Of: []firewall.Matcher{m}, Invert: true}
-}

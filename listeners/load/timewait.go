@@ -31,7 +31,7 @@ func makeTimeWait(n int) error {
 	return nil
 }
 
-// timeWait is one worker's part: connections first, first+step, …
+// timeWait is one worker's part: connections first, first+step and so on.
 type timeWait struct {
 	server      [4]byte
 	first, step int

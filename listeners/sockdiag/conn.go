@@ -146,7 +146,7 @@ func (c *Conn) reopen() error {
 	// moved its thread since then must not get another host's sockets unseen.
 	if same, err := sameNamespace(c.fd, fresh.fd); err != nil || !same {
 		fresh.Close()
-		return fmt.Errorf("reopen sock_diag socket: the thread has changed its network namespace (%v)", err)
+		return fmt.Errorf("reopen sock_diag socket: the thread has changed its network namespace (%w)", err)
 	}
 	unix.Close(c.fd)
 	c.fd = fresh.fd
