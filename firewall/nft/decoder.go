@@ -53,7 +53,12 @@ type chainState struct {
 	use   uint32 // references: rules, jumps and set elements
 	// binding: the chain was written into the rule that jumps to it.
 	binding bool
-	text    *chainText
+	// hooks are those that reach the chain, bit 1<<firewall.Hook; 0 while that
+	// is not known.
+	hooks uint8
+	// again: the rules turn on hooks and are lowered again when it is known.
+	again bool
+	text  *chainText
 }
 
 type objectKey struct {
@@ -476,7 +481,7 @@ func (d *decoder) rule(msg []byte) error {
 	}
 	r := &d.rules[0]
 	d.rules = d.rules[1:]
-	d.run.chain = c.chain
+	d.run.chain = c
 	stmts := d.run.rule(exprs)
 	if c.text == nil {
 		c.text = &chainText{table: t, chain: c.chain, sets: d.sets, exprs: &d.exprs, first: d.exprs.len()}

@@ -181,7 +181,7 @@ func FuzzRule(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tab := d.tables[0]
 		d.run.t = tab
-		d.run.chain = tab.table.Chains[0]
+		d.run.chain = tab.chains[tab.table.Chains[0].Name]
 		stmts := d.run.rule(b)
 		w := newWriter(tab)
 		w.rule(b)

@@ -153,6 +153,7 @@ func readOnce(ctx context.Context, src Source, opt Options) (*fw.Ruleset, error)
 	}
 	for _, t := range d.tables {
 		t.table.Backend = backendOf(t.table)
+		d.lowerAgain(t)
 	}
 	order, err := hookOrder(ctx, src, d)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 type run struct {
 	d     *decoder
 	t     *tableState
-	chain *fw.Chain
+	chain *chainState
 
 	m machine
 	g guards

@@ -25,7 +25,8 @@ func (r *run) xtContext() (*xtables.Context, bool) {
 	default:
 		return nil, false
 	}
-	if b := r.chain.Base; b != nil {
+	cx.Hooks = r.chain.hooks
+	if b := r.chain.chain.Base; b != nil {
 		cx.Hooks = 1 << b.Hook
 	}
 	return cx, true
@@ -76,6 +77,9 @@ func (r *run) xtTarget(t *table) {
 	if !ok {
 		r.opaque(e.Name, "the target "+e.Name+" of x_tables in a table of more than one family")
 		return
+	}
+	if e.Name == "NETMAP" && cx.Hooks == 0 {
+		r.chain.again = true // it translates source or destination, as the hook is
 	}
 	for _, s := range xtables.DecodeTarget(cx, e) {
 		r.emit(r.kept(s))
