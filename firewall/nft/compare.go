@@ -122,6 +122,7 @@ func (r *run) equalPart(p *part, want fw.Value) (fw.Match, bool) {
 			return fw.Match{}, false
 		}
 		op := p.op
+		op.HostOrder = false
 		shl := fw.Value.Shl
 		s := uint(op.Shift)
 		if op.Shift < 0 {

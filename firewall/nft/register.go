@@ -178,13 +178,17 @@ func (m *machine) maskXor(dst, src int, mask, xor []byte) {
 func (m *machine) combine(dst, src, src2, n int, op byte) {
 	words := (n + 3) &^ 3
 	var out [registerBytes]regByte
+	both := uint16(0)
 	for i := range words {
 		b, c := m.regs[src+i], m.regs[src2+i]
 		if m.origins[b.origin].kind == originConst {
 			b, c = c, b
 		}
 		if m.origins[c.origin].kind != originConst {
-			out[i] = regByte{origin: m.add(origin{kind: originUnknown, why: "two fields combined bit by bit"})}
+			if both == 0 {
+				both = m.add(origin{kind: originUnknown, why: "two fields combined bit by bit"})
+			}
+			out[i] = regByte{origin: both}
 			continue
 		}
 		switch op {
