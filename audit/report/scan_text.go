@@ -92,9 +92,9 @@ func (p *printer) whoCanConnect(r *audit.Report) {
 		m, s := p.mark(l.mark)
 		rows = append(rows, []cell{{s, []string{m}}, plainCell(l.port), plainCell(l.process), {s, []string{l.who}}, {normal, l.decides}})
 	}
-	// At 80 columns 23 are left for what decides; wider ones share.
+	// At 80 columns at least 20 are left for what decides; wider ones share.
 	extra := max(p.Width-80, 0)
-	p.table(" ", []int{2, 19 + extra/5, 15 + extra/4, 13 + extra/5, 0}, rows)
+	p.table(" ", []int{2, 18 + extra/5, 14 + extra/4, 17 + extra/5, 0}, rows)
 }
 
 func (p *printer) mark(m byte) (string, style) {
