@@ -63,6 +63,8 @@ func (c *cut) add(set firewall.Ranges, value uint32, why string) {
 	c.out = append(c.out, firewall.FIBPart{Addrs: set, Value: value, Unknown: why})
 }
 
+const mixedNexthop = "the kernel may take the route for another one with the same nexthop object"
+
 const notRead = "the interface is not among the links that were read"
 
 // addrType4 is __inet_dev_addr_type.
@@ -174,7 +176,12 @@ func (t *Table) addrType6(from *sending, addrs firewall.Ranges, dev *Link, restr
 			if r.route.Type == typeAnycast {
 				take(left, typeAnycast)
 			}
-			take(t.subnetRouter(r), typeAnycast)
+			router, maybe := t.subnetRouter(r)
+			if in := left.Intersect(maybe); !in.Empty() {
+				c.add(in, 0, mixedNexthop)
+				left = left.Minus(in)
+			}
+			take(router, typeAnycast)
 			if dev == nil && r.route.Type == typeLocal {
 				take(left, typeLocal)
 			}
@@ -189,12 +196,24 @@ func (t *Table) addrType6(from *sending, addrs firewall.Ranges, dev *Link, restr
 
 // subnetRouter is the second half of ipv6_anycast_destination: the first
 // address of the route's network, on a route without a gateway and shorter than
-// 127 bits.
-func (t *Table) subnetRouter(r routed) firewall.Ranges {
-	if r.route.Dst.Bits() >= 127 || r.route.rejects() || len(r.route.Hops) == 0 || r.route.Hops[r.hop].Gateway.IsValid() {
-		return nil
+// 127 bits. maybe is what that cannot be told of (see mixed).
+func (t *Table) subnetRouter(r routed) (sure, maybe firewall.Ranges) {
+	first := func(rt *Route) firewall.Ranges {
+		if rt.Dst.Bits() >= 127 || rt.rejects() || len(rt.Hops) == 0 || rt.Hops[0].Gateway.IsValid() && rt.NexthopID != 0 {
+			return nil
+		}
+		return firewall.Single(firewall.AddrValue(rt.Dst.Addr()))
 	}
-	return firewall.Single(firewall.AddrValue(r.route.Dst.Addr()))
+	if all := t.mixed(r.route); all != nil {
+		for _, o := range all {
+			maybe = maybe.Union(first(o))
+		}
+		return nil, maybe
+	}
+	if r.hop < len(r.route.Hops) && r.route.Hops[r.hop].Gateway.IsValid() {
+		return nil, nil
+	}
+	return first(r.route), nil
 }
 
 func typeOfError(r routed) uint32 {
@@ -312,7 +331,12 @@ func (t *Table) AddrType6(addrs firewall.Ranges, dev *firewall.Link, mask uint16
 		if r.route.Type == typeAnycast {
 			base |= addrtypeAnycast
 		}
-		router := t.subnetRouter(r).Intersect(r.addrs)
+		router, maybe := t.subnetRouter(r)
+		if in := r.addrs.Intersect(maybe); !in.Empty() && mask&addrtypeAnycast != 0 {
+			c.add(in, 0, mixedNexthop)
+			r.addrs = r.addrs.Minus(in)
+		}
+		router = router.Intersect(r.addrs)
 		mine := own.Intersect(r.addrs)
 		bit(router.Intersect(mine), base|addrtypeAnycast|addrtypeLocal)
 		bit(router.Minus(mine), base|addrtypeAnycast)

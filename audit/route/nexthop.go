@@ -31,6 +31,20 @@ func (n *nexthop) expand(all map[uint32]*nexthop) (hops []Hop, why string) {
 	return hops, ""
 }
 
+// mixed lists the other routes that an IPv6 route can be taken for. The kernel
+// keeps its copy of a route (rt6_get_pcpu_route) in the nexthop, and a nexthop
+// object is shared: what is later asked of the copy (its prefix, its source) is
+// that of whichever route used the object first on that processor.
+func (t *Table) mixed(r *Route) []*Route {
+	if r.Family != firewall.IPv6 || r.NexthopID == 0 {
+		return nil
+	}
+	if all := t.users6[r.NexthopID]; len(all) > 1 {
+		return all
+	}
+	return nil
+}
+
 func decodeNexthops(c *Capture, byIndex map[int]*Link) (map[uint32]*nexthop, error) {
 	order := c.order()
 	out := map[uint32]*nexthop{}

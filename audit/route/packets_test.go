@@ -252,7 +252,7 @@ func (w *world) sendAndCompare(t *testing.T, table *Table, f firewall.Family, c 
 	}
 	for _, r := range table.Routes {
 		if r.Family == f && r.Type == typeUnicast && r.Dst.Bits() > 0 && !r.Dst.Addr().IsMulticast() {
-			routed = append(routed, firewall.AddrValue(r.Dst.Addr()).Add(firewall.Num(uint64(w.n(3)))))
+			routed = append(routed, firewall.AddrValue(r.Dst.Addr()).Add(firewall.Num(uint64(w.n(3)))).And(firewall.MaxValue(f.AddrLen())))
 		}
 	}
 	pick := func(from []firewall.Value) firewall.Value {

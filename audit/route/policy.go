@@ -172,9 +172,20 @@ func (t *Table) ruleLookup(d *domain, fl *flow, set firewall.Ranges) []routed {
 				next = next.Union(match)
 			case actTable:
 				for _, p := range t.tableLookup(d.fibs[r.Table], fl, match) {
-					if p.unknown == "" && (p.err == unix.EAGAIN || p.err == 0 && t.suppressed(r, p.result)) {
+					gone := no
+					switch {
+					case p.unknown != "":
+					case p.err == unix.EAGAIN:
+						gone = yes
+					case p.err == 0:
+						gone = t.suppressed(r, p.result)
+					}
+					switch gone {
+					case yes:
 						next = next.Union(p.addrs)
 						continue
+					case unknown:
+						p.result = result{unknown: fmt.Sprintf("routing rule %d suppresses by the prefix of a route whose nexthop object other routes share", r.Pref)}
 					}
 					out = append(out, routed{p.addrs, p.result, r})
 				}
@@ -208,15 +219,24 @@ func target(rules []*Rule, r *Rule) int {
 }
 
 // suppressed is fib4_rule_suppress and fib6_rule_suppress.
-func (t *Table) suppressed(r *Rule, res result) bool {
-	if res.route.Dst.Bits() <= r.SuppressPrefixLen {
-		return true
+func (t *Table) suppressed(r *Rule, res result) tri {
+	short := func(rt *Route) bool { return rt.Dst.Bits() <= r.SuppressPrefixLen }
+	for _, o := range t.mixed(res.route) {
+		if short(o) != short(res.route) {
+			return unknown
+		}
+	}
+	if short(res.route) {
+		return yes
 	}
 	if res.route.Family == firewall.IPv4 {
 		res.hop = 0 // fib_info_nhc(fi, 0), whichever hop was taken
 	}
 	link := t.resultLink(res)
-	return r.SuppressGroup >= 0 && link != nil && int64(link.Group) == r.SuppressGroup
+	if r.SuppressGroup >= 0 && link != nil && int64(link.Group) == r.SuppressGroup {
+		return yes
+	}
+	return no
 }
 
 // resultLink is the device of a result (FIB_RES_DEV; rt6i_idev).
@@ -248,9 +268,13 @@ func (t *Table) match(r *Rule, fl *flow, set firewall.Ranges) (match, other, dou
 			fixed, varying = dst, src
 			fixedAddr = fl.dst
 		}
-		if fl.srcUnknown && r.Src.Bits() > 0 && m == yes {
-			m, why = unknown, "the other address of the packet is not known"
-		} else if fixed.Bits() > 0 && !firewall.Prefix(fixed).Contains(fixedAddr) {
+		switch {
+		case fixed.Bits() == 0:
+		case fl.srcUnknown && fl.varies == varyDst:
+			if m == yes {
+				m, why = unknown, "the other address of the packet is not known"
+			}
+		case !firewall.Prefix(fixed).Contains(fixedAddr):
 			m = no
 		}
 		if m != no && varying.Bits() > 0 {

@@ -150,6 +150,11 @@ func (t *Table) SourceFor(k Key, dst firewall.Value, oif *firewall.Link) (firewa
 		if r.unknown != "" || r.err != 0 || r.route.rejects() {
 			return firewall.Value{}, false
 		}
+		for _, o := range t.mixed(r.route) {
+			if o.PrefSrc != r.route.PrefSrc {
+				return firewall.Value{}, false
+			}
+		}
 		if r.route.PrefSrc.IsValid() {
 			return firewall.AddrValue(r.route.PrefSrc), true
 		}

@@ -41,6 +41,8 @@ type Table struct {
 	labels      []addrLabel
 	labelsWhy   string
 	hasVRF      bool
+	// users6 are the IPv6 routes of each nexthop object.
+	users6 map[uint32][]*Route
 	// suppresses: a rule has suppress_prefixlength.
 	suppresses bool
 	// oldZeronet: a kernel that may be before 5.3, when ipv4_is_zeronet was all
@@ -115,7 +117,7 @@ func Decode(c *Capture) (*Table, error) {
 		byIndex: map[int]*Link{}, byName: map[string]*Link{},
 		all4: map[string]int32{}, unread4: map[string]string{},
 		ifaddrs4: map[firewall.Value]*Addr{}, settingGap: map[string]string{},
-		several4: map[firewall.Value]bool{},
+		several4: map[firewall.Value]bool{}, users6: map[uint32][]*Route{},
 	}
 	for _, need := range []string{blobLinks, blobAddrs} {
 		if b, ok := c.Blobs[need]; !ok || b.Err != "" {
@@ -230,6 +232,9 @@ func (t *Table) decodeDomain(c *Capture, f firewall.Family, routes, rules string
 	byTable := map[uint32][]*Route{}
 	for _, r := range rs {
 		byTable[r.Table] = append(byTable[r.Table], r)
+		if f == firewall.IPv6 && r.NexthopID != 0 {
+			t.users6[r.NexthopID] = append(t.users6[r.NexthopID], r)
+		}
 		for _, h := range r.Hops {
 			t.realms = t.realms || f == firewall.IPv4 && h.Realm != 0
 		}

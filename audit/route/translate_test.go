@@ -81,7 +81,7 @@ func translate(t *testing.T, seed uint64, books map[string]int) {
 			}
 			for range 4 {
 				id++
-				dst := firewall.AddrValue(r.Dst.Addr()).Add(firewall.Num(uint64(w.n(4))))
+				dst := firewall.AddrValue(r.Dst.Addr()).Add(firewall.Num(uint64(w.n(4)))).And(firewall.MaxValue(f.AddrLen()))
 				sent = append(sent, packet{id: id, src: w.random(f), dst: dst, mark: uint32(3 * w.n(2)), in: table.LinkByName([]string{"v0", "v1"}[w.n(2)])})
 				sent[len(sent)-1].peer = map[string]string{"v0": "p0", "v1": "p1"}[sent[len(sent)-1].in.Name]
 			}
