@@ -63,3 +63,19 @@ func TestValidate(t *testing.T) {
 		t.Error("the same id twice")
 	}
 }
+
+// TestWeigh: hidden processes matter only where a listener's owner is among them.
+func TestWeigh(t *testing.T) {
+	gaps := []Gap{{What: "owners: 1 of 9 processes"}, {What: "firewall"}}
+	owned := &Port{Listener: &listeners.Listener{Unowned: listeners.KernelSocket}}
+	hidden := &Port{Listener: &listeners.Listener{Unowned: listeners.NoPrivilege}}
+	if got := weigh(gaps, []*Port{owned, {}}); !got[0].Minor || got[1].Minor {
+		t.Errorf("all owners known: %+v", got)
+	}
+	if got := weigh(gaps, []*Port{owned, hidden}); got[0].Minor {
+		t.Errorf("an owner is hidden: %+v", got)
+	}
+	if gaps[0].Minor {
+		t.Error("the snapshot's own gaps were changed")
+	}
+}

@@ -22,7 +22,7 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 		Schema: ScanSchema, Host: s.host(), Listeners: []ListenerRow{}, Published: []PublishedRow{}, Findings: []Finding{},
 		Checks: []Result{}, Incomplete: []Gap{}, Timings: map[string]float64{}, IdleAccepts: []IdleAccept{},
 	}
-	r.Incomplete = append(r.Incomplete, s.Gaps...)
+	r.Incomplete = append(r.Incomplete, weigh(s.Gaps, base.Ports)...)
 	for _, t := range s.Timings {
 		r.Timings[t.What] += t.Took.Seconds()
 	}
@@ -69,6 +69,22 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 	}
 	r.Verdict = verdict(r, cfg)
 	return r
+}
+
+// weigh makes the gap about processes that could not be looked into a minor one
+// where every listener of the report has its owner all the same: the hidden
+// processes hold sockets of other hosts' namespaces, or none.
+func weigh(gaps []Gap, ports []*Port) []Gap {
+	out := slices.Clone(gaps)
+	if slices.ContainsFunc(ports, func(p *Port) bool { return p.Listener != nil && p.Listener.Unowned == listeners.NoPrivilege }) {
+		return out
+	}
+	for i := range out {
+		if strings.HasPrefix(out[i].What, "owners: ") { // as listeners.ReadOwners names it
+			out[i].Minor = true
+		}
+	}
+	return out
 }
 
 func (s *Snapshot) host() Host {

@@ -383,7 +383,11 @@ func (p *printer) incomplete(r *audit.Report) {
 	}
 	p.heading("COULD NOT READ")
 	for _, g := range r.Incomplete {
-		p.text(normal, "    ", "      ", g.What+": "+g.Why)
+		why := g.Why
+		if g.Minor {
+			why += " (no answer turns on it)"
+		}
+		p.text(normal, "    ", "      ", g.What+": "+why)
 	}
 }
 
