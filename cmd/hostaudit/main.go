@@ -44,6 +44,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, errUsage):
 		return 2
+	case changeCode(err) != 0:
+		return changeCode(err) // 4, 5, 6: fix, confirm, rollback, recover
 	case errors.Is(err, errIncomplete):
 		return 3
 	case errors.Is(err, errFindings):
