@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -284,4 +285,33 @@ func FuzzDecode(f *testing.F) {
 			table.LocalAddrs(fam)
 		}
 	})
+}
+
+// TestConf holds the values that come with the links against /proc/sys.
+func TestConf(t *testing.T) {
+	l := lab.New(t, lab.Topology{})
+	w := build(t, l, 77, false)
+	table := w.read(t)
+	asked := 0
+	for f, keys := range confKeys {
+		for key := range keys {
+			for _, link := range table.Links {
+				got, name, ok := link.Conf(f, key)
+				data, err := w.ns.ReadFile("/proc/sys/" + strings.Join([]string{"net", map[firewall.Family]string{firewall.IPv4: "ipv4", firewall.IPv6: "ipv6"}[f], "conf", link.Name, key}, "/"))
+				if err != nil || !ok {
+					if (err == nil) != ok {
+						t.Errorf("%s of %s: read %v, in the model %v", key, link.Name, err, ok)
+					}
+					continue
+				}
+				asked++
+				if want := strings.TrimSpace(string(data)); want != strconv.Itoa(got) {
+					t.Errorf("%s is %s, the model says %d", name, want, got)
+				}
+			}
+		}
+	}
+	if asked < 100 {
+		t.Errorf("only %d values compared", asked)
+	}
 }

@@ -69,7 +69,6 @@ const rtaNHID = 30
 const (
 	rtnhDead     = unix.RTNH_F_DEAD
 	rtnhLinkdown = unix.RTNH_F_LINKDOWN
-	rtnhOnlink   = unix.RTNH_F_ONLINK
 )
 
 func decodeRoutes(c *Capture, source string, byIndex map[int]*Link, hops map[uint32]*nexthop) ([]*Route, error) {

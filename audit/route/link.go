@@ -46,24 +46,50 @@ func (l *Link) Loopback() bool { return l.Flags&unix.IFF_LOOPBACK != 0 }
 // The devconf numbers that are used (uapi/linux/ip.h IPV4_DEVCONF_*, less one;
 // uapi/linux/ipv6.h DEVCONF_*).
 const (
-	conf4Forwarding     = 0
-	conf4SendRedirects  = 5
-	conf4RPFilter       = 7
-	conf4AcceptLocal    = 22
-	conf4SrcValidMark   = 23
-	conf4RouteLocalnet  = 25
-	conf4IgnoreLinkdown = 28
-	conf4DropL2         = 29
-	conf4BCForwarding   = 31
-	conf4ARPIgnore      = 18
+	conf4Forwarding    = 0
+	conf4SendRedirects = 5
+	conf4RPFilter      = 7
+	conf4AcceptLocal   = 22
+	conf4SrcValidMark  = 23
+	conf4RouteLocalnet = 25
+	conf4BCForwarding  = 31
 
-	conf6Forwarding      = 0
+	conf6UseTempAddr     = 10
 	conf6DisableIPv6     = 26
-	conf6IgnoreLinkdown  = 39
-	conf6DropL2          = 40
 	conf6UseOIFAddrsOnly = 37
 	conf6ForceForwarding = 59
 )
+
+// confKeys names the keys that Conf gives.
+var confKeys = map[firewall.Family]map[string]int{
+	firewall.IPv4: {
+		"forwarding": conf4Forwarding, "accept_redirects": 3, "secure_redirects": 4, "send_redirects": conf4SendRedirects,
+		"rp_filter": conf4RPFilter, "accept_source_route": 8, "log_martians": 10, "arp_filter": 12, "arp_announce": 17,
+		"arp_ignore": 18, "arp_accept": 20, "accept_local": conf4AcceptLocal, "src_valid_mark": conf4SrcValidMark,
+		"route_localnet": conf4RouteLocalnet, "ignore_routes_with_linkdown": 28, "drop_unicast_in_l2_multicast": 29,
+		"bc_forwarding": conf4BCForwarding,
+	},
+	firewall.IPv6: {
+		"forwarding": 0, "accept_ra": 3, "accept_redirects": 4, "autoconf": 5, "use_tempaddr": conf6UseTempAddr, "proxy_ndp": 22,
+		"accept_source_route": 24, "disable_ipv6": conf6DisableIPv6, "accept_dad": 27, "use_oif_addrs_only": conf6UseOIFAddrsOnly,
+		"ignore_routes_with_linkdown": 39, "drop_unicast_in_l2_multicast": 40, "force_forwarding": conf6ForceForwarding,
+	},
+}
+
+// Conf is the link's own value of net.ipv4.conf.LINK.key or net.ipv6.conf.LINK.key
+// (not combined with that of "all"), and the whole key as sysctl prints it.
+// false: the link does not have the family, or key is none of those kept.
+func (l *Link) Conf(f firewall.Family, key string) (value int, name string, ok bool) {
+	values, family := l.conf4, "ipv4"
+	if f == firewall.IPv6 {
+		values, family = l.conf6, "ipv6"
+	}
+	i, known := confKeys[f][key]
+	if !known || i >= len(values) {
+		return 0, "", false
+	}
+	return int(values[i]), confName(family, l.Name, key), true
+}
 
 // conf is a value of a devconf array; one the kernel does not have is 0.
 func conf(values []int32, i int) int32 {

@@ -377,8 +377,8 @@ func (t *Table) compare6(a, b *Addr, l *Link, dst netip.Addr, scope int) int {
 			return better(t.label(a.Local, a.Link.Index) == want, t.label(b.Local, b.Link.Index) == want)
 		},
 		func() int { // public addresses are preferred unless use_tempaddr is 2
-			pref := conf(a.Link.conf6, 10) >= 2
-			return better((a.Flags&unix.IFA_F_TEMPORARY != 0) == pref, (b.Flags&unix.IFA_F_TEMPORARY != 0) == (conf(b.Link.conf6, 10) >= 2))
+			pref := conf(a.Link.conf6, conf6UseTempAddr) >= 2
+			return better((a.Flags&unix.IFA_F_TEMPORARY != 0) == pref, (b.Flags&unix.IFA_F_TEMPORARY != 0) == (conf(b.Link.conf6, conf6UseTempAddr) >= 2))
 		},
 		func() int {
 			return better(orchid(a.value()) == orchid(firewall.AddrValue(dst)), orchid(b.value()) == orchid(firewall.AddrValue(dst)))

@@ -219,7 +219,7 @@ func (r *Rule) String() string {
 		fmt.Fprintf(&b, " uidrange %d-%d", r.UIDs[0], r.UIDs[1])
 	}
 	if r.IPProto != 0 {
-		b.WriteString(" ipproto " + protocolName(r.IPProto))
+		b.WriteString(" ipproto " + r.IPProto.String())
 	}
 	ports(&b, "sport", r.Sport)
 	ports(&b, "dport", r.Dport)
@@ -283,8 +283,6 @@ func ruleAddr(p netip.Prefix) string {
 		return prefixText(p)
 	}
 }
-
-func protocolName(p firewall.Proto) string { return p.String() }
 
 func ports(b *strings.Builder, name string, r [2]uint16) {
 	switch {

@@ -93,8 +93,8 @@ type Verdict struct {
 	// Link is, for Local, the interface whose route makes the address local (lo
 	// for 127/8 and AnyIP on lo).
 	Link *firewall.Link
-	// Broadcast, Multicast, Anycast: Local or Send to such an address. TCP takes
-	// none but anycast.
+	// Broadcast: Local or Send to a broadcast or multicast address, which TCP
+	// does not take. Anycast: to an IPv6 anycast address.
 	Broadcast, Anycast bool
 	// Hops are, for Forward and Send, the ways the packet can take. More than
 	// one: a hash of the flow chooses, with a key no reading tells.
@@ -103,7 +103,7 @@ type Verdict struct {
 	ICMP    *ICMP
 	Errno   string // Fail: "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EACCES"
 	Witness Witness
-	// Detail adds to a reverse-path filter where the way back leads.
+	// Detail says more than the witness: where the way back to the source leads.
 	Detail  string
 	Unknown string
 }
