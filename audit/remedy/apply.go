@@ -112,7 +112,7 @@ func (s *System) begin(p *Plan, o ApplyOptions) (*Journal, error) {
 	now := s.Now().UTC()
 	return &Journal{
 		Schema: JournalSchema, ID: p.ID, State: Intent, Step: -1, BootID: boot, Host: s.hostID(), NetNS: ns, Started: now,
-		Deadline: now.Add(o.Deadline), DeadlineBoot: int64(sinceBoot() + o.Deadline), Tool: s.Tool, Login: s.Login, Steps: p.Steps, Changes: p.Changes,
+		Deadline: now.Add(o.Deadline), DeadlineBoot: int64(sinceBoot() + o.Deadline), Tool: s.Tool, Login: s.Login, Wait: o.Wait, Steps: p.Steps, Changes: p.Changes,
 	}, nil
 }
 

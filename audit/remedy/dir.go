@@ -211,6 +211,11 @@ func (d *dir) remove(name string) error {
 
 func (d *dir) unlink(name string) error {
 	if err := unix.Unlinkat(d.fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		// A read-only file system says so even where there is nothing to remove.
+		var st unix.Stat_t
+		if errors.Is(unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT) {
+			return nil
+		}
 		return &fs.PathError{Op: "remove", Path: d.name + "/" + name, Err: err}
 	}
 	return nil

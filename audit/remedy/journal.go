@@ -54,10 +54,13 @@ type Journal struct {
 	DeadlineBoot int64     `json:"deadline_boot"`
 	Tool         string    `json:"tool"`
 	// Login is the connection that the change was made over.
-	Login    Login    `json:"login,omitzero"`
-	Watchdog string   `json:"watchdog,omitempty"`
-	Steps    []Step   `json:"steps"`
-	Changes  []Change `json:"changes"`
+	Login    Login  `json:"login,omitzero"`
+	Watchdog string `json:"watchdog,omitempty"`
+	// Wait: once applied it waits to be confirmed. Otherwise its run goes on by
+	// itself, and an open journal means that it died.
+	Wait    bool     `json:"wait"`
+	Steps   []Step   `json:"steps"`
+	Changes []Change `json:"changes"`
 	// Why says what ended the transaction, where it did not end well.
 	Why  string   `json:"why,omitempty"`
 	Left []string `json:"left,omitempty"`

@@ -141,7 +141,7 @@ func (s *System) clear(ctx context.Context, st *store) error {
 		// A temporary file of a journal that never came to be.
 		return refusedIf(st.state.unlink("." + journalName + tempSuffix))
 	}
-	if j.State == Applied && j.boottimeLeft() > 0 && s.sameBoot(j) {
+	if s.waits(j) {
 		return refused(fmt.Errorf("change %s waits to be confirmed: hostaudit confirm, or hostaudit rollback %s", j.ID, j.ID))
 	}
 	s.say("an interrupted change (%s, %s) is undone first", j.ID, j.State)
@@ -159,15 +159,28 @@ func refusedIf(err error) error {
 	return refused(err)
 }
 
+// waits: it is in place, and its time to be confirmed is not up.
+func (s *System) waits(j *Journal) bool {
+	return j.State == Applied && j.Wait && j.boottimeLeft() > 0 && s.sameBoot(j)
+}
+
 func (s *System) sameBoot(j *Journal) bool {
 	boot, err := bootID()
 	return err == nil && boot == j.BootID
 }
 
+// ours refuses a journal that came from another machine with its disk.
+func (s *System) ours(j *Journal) error {
+	if host := s.hostID(); j.Host != "" && host != "" && j.Host != host {
+		return refused(fmt.Errorf("change %s is of another host (machine-id %s)", j.ID, j.Host))
+	}
+	return nil
+}
+
 // recover brings a journal that was found to its end.
 func (s *System) recover(ctx context.Context, st *store, j *Journal) error {
-	if host := s.hostID(); j.Host != "" && host != "" && j.Host != host {
-		return refused(fmt.Errorf("the journal is of another host (machine-id %s)", j.Host))
+	if err := s.ours(j); err != nil {
+		return err
 	}
 	if j.State.Final() {
 		if err := s.sweep(j.Steps); err != nil {
@@ -204,7 +217,7 @@ func (s *System) Recover(ctx context.Context) error {
 	if j == nil {
 		return refusedIf(st.state.unlink("." + journalName + tempSuffix))
 	}
-	if j.State == Applied && s.sameBoot(j) && j.boottimeLeft() > 0 {
+	if s.waits(j) {
 		s.say("change %s waits to be confirmed until %s", j.ID, j.Deadline.Format(time.RFC3339))
 		return nil
 	}
@@ -245,6 +258,9 @@ func (s *System) Rollback(ctx context.Context, id string, ifUnconfirmed bool) er
 				return err
 			}
 		} else {
+			if err := s.ours(j); err != nil {
+				return err
+			}
 			why := "rolled back by the operator"
 			if ifUnconfirmed {
 				why = "not confirmed in time"
@@ -269,8 +285,8 @@ func (s *System) Rollback(ctx context.Context, id string, ifUnconfirmed bool) er
 		s.say("change %s was rolled back already: %s", old.ID, old.Why)
 		return nil
 	}
-	if host := s.hostID(); old.Host != "" && host != "" && old.Host != host {
-		return refused(fmt.Errorf("change %s is of another host (machine-id %s)", old.ID, old.Host))
+	if err := s.ours(old); err != nil {
+		return err
 	}
 	// A transaction of its own: interrupted, it is begun again from the journal.
 	old.State, old.Step = Intent, len(old.Steps)-1
@@ -312,10 +328,12 @@ func (s *System) Confirm(ctx context.Context) (*Journal, error) {
 	switch {
 	case j == nil || j.State.Final():
 		return nil, refused(errors.New("no change waits to be confirmed"))
-	case j.State != Applied:
+	case j.State != Applied || !j.Wait:
 		return nil, refused(fmt.Errorf("change %s is not in place (%s)", j.ID, j.State))
 	case !s.sameBoot(j):
 		return nil, refused(fmt.Errorf("the host was restarted since change %s: it is undone by hostaudit recover", j.ID))
+	case s.ours(j) != nil:
+		return nil, s.ours(j)
 	case j.boottimeLeft() <= 0:
 		return j, s.undo(ctx, st, j, errors.New("not confirmed in time"))
 	case j.Login.Same(s.Login):

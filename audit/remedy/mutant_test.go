@@ -1,0 +1,93 @@
+package remedy
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutants are defects that the crash tests must find: each replaces a piece of the
+// protocol's own source.
+var mutants = []struct {
+	name, file, old, new string
+}{
+	{"no journal between the steps", "apply.go", "\t\tif err := st.save(j); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tif err := s.set", "\t\tif err := s.set"},
+	{"the step is not named before it begins", "apply.go", "\t\tj.Step = i\n", "\t\t_ = i\n"},
+	{"recovery ignores an intent", "rollback.go", "\tif j.State.Final() {\n\t\tif err := s.sweep", "\tif j.State.Final() || j.State == Intent {\n\t\tif err := s.sweep"},
+	{"committed too early", "apply.go", "\tj.State = Confirmed\n", "\tj.State = Committed\n"},
+	{"an unfinished file is left", "rollback.go", "if err := again(func() error { return s.sweep(j.Steps) }); err != nil {", "if err := error(nil); err != nil {"},
+	{"a failed step is taken for done", "apply.go", "if err := s.set(ctx, step, true); err != nil {\n\t\t\treturn err\n\t\t}", "_ = s.set(ctx, step, true)\n\t\tif true { continue }"},
+	{"a failure is not rolled back", "rollback.go", "\tj.Left = s.restore(ctx, j)\n", "\tj.Left = nil\n"},
+	{"written in two steps", "dir.go", "temp := \".\" + name + tempSuffix\n\tif err := d.unlink(temp)", "temp := name\n\tif err := d.unlink(temp)"},
+}
+
+// TestMutants breaks the protocol on purpose and expects the crash tests to see
+// it: a harness that misses these is none.
+func TestMutants(t *testing.T) {
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("MUTANTS NOT RUN: %v", err)
+	}
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			source, err := os.ReadFile(m.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Count(string(source), m.old) != 1 {
+				t.Fatalf("%s no longer holds %q once: the mutant has to be written anew", m.file, m.old)
+			}
+			dir := t.TempDir()
+			mutated := filepath.Join(dir, "mutant.go")
+			if err := os.WriteFile(mutated, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			wd, err := os.Getwd()
+			if err != nil {
+				t.Fatal(err)
+			}
+			overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(wd, m.file): mutated}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			overlayFile := filepath.Join(dir, "overlay.json")
+			if err := os.WriteFile(overlayFile, overlay, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			exe := filepath.Join(dir, "mutant.test")
+			if out, err := exec.Command(goTool, "test", "-c", "-vet=off", "-overlay", overlayFile, "-o", exe, ".").CombinedOutput(); err != nil {
+				t.Fatalf("build the mutant: %v\n%s", err, out)
+			}
+			b := newBench(t)
+			b.exe = exe
+			for _, errno := range []string{"", "EIO"} {
+				for _, call := range []string{"renameat", "write", "fsync", "openat", "unlinkat"} {
+					for k := 1; ; k++ {
+						p := point{call, k, errno}
+						b.reset()
+						code, hit, output := b.run("apply", &p)
+						if !hit {
+							break
+						}
+						now := b.now()
+						if code == 0 && now != "new" || code == 4 && now != "old" {
+							t.Logf("caught by %v: exit code %d and %s", p, code, now)
+							return
+						}
+						if err := afterKill(b, p, code, output); err != nil {
+							t.Logf("caught by %v: %v", p, err)
+							return
+						}
+					}
+				}
+			}
+			t.Error("nothing caught it")
+		})
+	}
+}
