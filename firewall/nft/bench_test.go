@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // discard is a Source whose dumps are received and not looked at; what Read
@@ -77,46 +79,48 @@ func BenchmarkRead(b *testing.B) {
 			}
 			defer src.Close()
 			ctx := context.Background()
-			var receive, read, nft []time.Duration
-			var before, after runtime.MemStats
+			var receive, read, nft, receiveCPU, readCPU []time.Duration
+			var allocated uint64
 			for range max(b.N, 5) {
 				rec := &requests{Conn: src}
-				start := time.Now()
+				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
-				rs, err := Read(ctx, rec, Options{})
-				if err != nil {
-					b.Fatal(err)
-				}
-				read = append(read, time.Since(start))
-				runtime.ReadMemStats(&after)
-				if len(rs.Tables) != 1 {
-					b.Fatal("nothing was read")
-				}
-				start = time.Now()
-				for _, req := range rec.made {
-					if req.Type == msgGetGen {
-						src.Get(ctx, req)
-						continue
+				wall, cpu := measure(func() {
+					rs, err := Read(ctx, rec, Options{})
+					if err != nil || len(rs.Tables) != 1 {
+						b.Fatal("nothing was read: ", err)
 					}
-					for _, err := range (discard{src}).Dump(ctx, req) {
-						if err != nil && req.Subsystem == subsysTables {
-							b.Fatal(err)
+				})
+				runtime.ReadMemStats(&after)
+				allocated = after.TotalAlloc - before.TotalAlloc
+				read, readCPU = append(read, wall), append(readCPU, cpu)
+				runtime.GC()
+				wall, cpu = measure(func() {
+					for _, req := range rec.made {
+						if req.Type == msgGetGen {
+							src.Get(ctx, req)
+							continue
+						}
+						for _, err := range (discard{src}).Dump(ctx, req) {
+							if err != nil && req.Subsystem == subsysTables {
+								b.Fatal(err)
+							}
 						}
 					}
-				}
-				receive = append(receive, time.Since(start))
-				start = time.Now()
-				cmd := exec.Command("nft", "list", "ruleset")
-				if err := cmd.Run(); err != nil {
-					b.Fatal(err)
-				}
-				nft = append(nft, time.Since(start))
-				runtime.KeepAlive(rs)
+				})
+				receive, receiveCPU = append(receive, wall), append(receiveCPU, cpu)
+				wall, _ = measure(func() {
+					if err := exec.Command("nft", "list", "ruleset").Run(); err != nil {
+						b.Fatal(err)
+					}
+				})
+				nft = append(nft, wall)
 			}
 			b.ReportMetric(float64(median(read))/float64(median(receive)), "read/receive")
+			b.ReportMetric(float64(median(readCPU))/float64(median(receiveCPU)), "read/receive-CPU")
 			b.ReportMetric(float64(median(read))/float64(median(nft)), "read/nft-list")
 			b.ReportMetric(float64(median(read).Milliseconds()), "ms/read")
-			b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/1e6, "MB/read")
+			b.ReportMetric(float64(allocated)/1e6, "MB/read")
 		})
 	}
 }
@@ -135,6 +139,18 @@ func (r *requests) Dump(ctx context.Context, req Request) iter.Seq2[[]byte, erro
 func (r *requests) Get(ctx context.Context, req Request) ([]byte, error) {
 	r.made = append(r.made, req)
 	return r.Conn.Get(ctx, req)
+}
+
+// measure runs f and tells its time, and that of the processor in this process.
+func measure(f func()) (wall, cpu time.Duration) {
+	var before, after unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &before)
+	start := time.Now()
+	f()
+	wall = time.Since(start)
+	unix.Getrusage(unix.RUSAGE_SELF, &after)
+	used := func(r *unix.Rusage) int64 { return r.Utime.Nano() + r.Stime.Nano() }
+	return wall, time.Duration(used(&after) - used(&before))
 }
 
 func median(ds []time.Duration) time.Duration {

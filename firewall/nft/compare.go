@@ -93,18 +93,18 @@ func (r *run) equal(at int, data []byte, invert bool) {
 		}
 	case !invert:
 		for i := range matches {
-			r.match(matches[i])
+			r.match(&matches[i])
 		}
 	case len(matches) == 1:
 		matches[0].Invert = true
-		r.match(matches[0])
+		r.match(&matches[0])
 	case len(matches) == 0:
 		r.emitNever()
 	default:
 		all := &fw.AllOf{Invert: true}
 		for i := range matches {
 			r.present(matches[i].Operand)
-			all.Of = append(all.Of, r.intern(matches[i]))
+			all.Of = append(all.Of, r.intern(&matches[i]))
 		}
 		r.emit(all)
 	}
@@ -212,7 +212,7 @@ func (r *run) between(at, n int, lo, hi fw.Value, invert bool) {
 		up := lo.Add(fw.Num(1<<s - 1)).Shr(s)
 		m.In = fw.Span(up, hi.Shr(s)).Intersect(fw.Span(fw.Value{}, fw.Num(63)))
 	}
-	r.match(m)
+	r.match(&m)
 }
 
 // whyOf says why a part is not known.

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"slices"
+
 	fw "github.com/hostaudit/hostaudit/firewall"
 )
 
@@ -43,7 +45,7 @@ func (r *run) present(op fw.Operand) {
 		return // inside the smallest IP header
 	}
 	n := op.Len
-	r.stmts = append(r.stmts, r.intern(fw.Match{Operand: fw.Operand{Field: op.Field, Len: n, Mask: fw.MaxValue(n)}, In: fw.All(n)}))
+	r.stmts = append(r.stmts, r.intern(&fw.Match{Operand: fw.Operand{Field: op.Field, Len: n, Mask: fw.MaxValue(n)}, In: r.span(fw.Value{}, fw.MaxValue(n))}))
 }
 
 func (r *run) presentPayload(o *origin) {
@@ -74,8 +76,8 @@ func alwaysPresent(k fw.FieldKind) bool {
 
 // match appends a match and learns from it. Two matches in a row on the same
 // thing become one: nft writes a range as two comparisons.
-func (r *run) match(m fw.Match) {
-	r.g.learn(&m)
+func (r *run) match(m *fw.Match) {
+	r.g.learn(m)
 	r.flush()
 	if n := len(r.stmts); n > 0 && !m.Invert && !m.WantAbsent {
 		if last, ok := r.stmts[n-1].(*fw.Match); ok && !last.Invert && !last.WantAbsent && last.Operand == m.Operand {
@@ -83,12 +85,12 @@ func (r *run) match(m fw.Match) {
 			m.In = last.In.Intersect(m.In)
 		}
 	}
-	r.emit(r.intern(m))
+	r.stmts = append(r.stmts, r.intern(m))
 }
 
 // emitNever appends a match that no packet passes.
 func (r *run) emitNever() {
-	r.emit(r.intern(fw.Match{Operand: fw.Plain(fw.FieldNFProto, 1)}))
+	r.emit(r.intern(&fw.Match{Operand: fw.Plain(fw.FieldNFProto, 1)}))
 }
 
 // unsure appends an opaque match: it may match or not.
@@ -111,11 +113,14 @@ func (r *run) incomplete(name string) {
 // internBits is the size of the table of shared matches.
 const internBits = 12
 
-// intern returns the match, shared with an equal one of another rule where that
-// is at hand: most rules are made of a few protocols, ports and interfaces.
-func (r *run) intern(m fw.Match) *fw.Match {
+// intern returns a match that stays, shared with an equal one of another rule
+// where that is at hand: most rules are made of a few protocols, ports and
+// interfaces. The values of m are only borrowed.
+func (r *run) intern(m *fw.Match) *fw.Match {
 	if len(m.In) != 1 || m.WantAbsent {
-		return &m
+		kept := *m
+		kept.In = slices.Clone(m.In)
+		return &kept
 	}
 	f := m.Operand.Field
 	h := uint64(f.Kind)<<40 ^ uint64(f.A)<<20 ^ uint64(f.B)<<8 ^ m.In[0].Lo.Lo ^ m.In[0].Lo.Hi*31 ^ m.In[0].Hi.Lo<<7 ^ m.Operand.Mask.Lo<<3
@@ -123,25 +128,36 @@ func (r *run) intern(m fw.Match) *fw.Match {
 		h++
 	}
 	slot := &r.d.matches[h*0x9e3779b97f4a7c15>>(64-internBits)]
-	if got := *slot; got != nil && got.Operand == m.Operand && got.Invert == m.Invert && got.In[0] == m.In[0] {
+	if got := *slot; got != nil && got.In[0] == m.In[0] && got.Invert == m.Invert && got.Operand == m.Operand {
 		return got
 	}
-	*slot = &m
-	return &m
+	kept := new(fw.Match)
+	*kept = *m
+	kept.In = r.keepRange(m.In[0])
+	*slot = kept
+	return kept
 }
 
-// single and span are fw.Single and fw.Span out of larger allocations.
+// keepRange is a set of one interval, out of a larger allocation.
+func (r *run) keepRange(v fw.Range) fw.Ranges {
+	if len(r.d.ranges) == 0 {
+		r.d.ranges = make([]fw.Range, 512)
+	}
+	s := r.d.ranges[:1:1]
+	r.d.ranges = r.d.ranges[1:]
+	s[0] = v
+	return s
+}
+
+// single and span are fw.Single and fw.Span; what they return is good until
+// the rule ends.
 func (r *run) single(v fw.Value) fw.Ranges { return r.span(v, v) }
 
 func (r *run) span(lo, hi fw.Value) fw.Ranges {
 	if hi.Less(lo) {
 		return nil
 	}
-	if len(r.d.ranges) == 0 {
-		r.d.ranges = make([]fw.Range, 512)
-	}
-	s := r.d.ranges[:1:1]
-	r.d.ranges = r.d.ranges[1:]
-	s[0] = fw.Range{Lo: lo, Hi: hi}
-	return s
+	n := len(r.scratch)
+	r.scratch = append(r.scratch, fw.Range{Lo: lo, Hi: hi})
+	return r.scratch[n : n+1 : n+1]
 }

@@ -282,7 +282,7 @@ func (r *run) ct(t *table) {
 			proto = nfprotoIPv6
 		}
 		if r.g.family != f {
-			r.match(fw.Match{Operand: fw.Plain(fw.FieldNFProto, 1), In: fw.Single(fw.Num(proto))})
+			r.match(&fw.Match{Operand: fw.Plain(fw.FieldNFProto, 1), In: fw.Single(fw.Num(proto))})
 		}
 		net(k, f.AddrLen())
 	}
@@ -395,7 +395,7 @@ func (r *run) exthdr(t *table) {
 	}
 	if op == exthdrIPv6 {
 		// Without the header the load fails.
-		r.match(fw.Match{Operand: field(fw.FieldExtHdr, typ, 1), In: fw.Single(fw.Num(1))})
+		r.match(&fw.Match{Operand: field(fw.FieldExtHdr, typ, 1), In: fw.Single(fw.Num(1))})
 	}
 	if n < 1 || n > 16 {
 		n = min(max(n, 1), registerBytes)
@@ -414,7 +414,7 @@ func (r *run) exthdr(t *table) {
 // requireProto asks for a transport protocol where the rule has not done so.
 func (r *run) requireProto(p fw.Proto) {
 	if !r.g.protos.all(func(q fw.Proto) bool { return q == p }) {
-		r.match(fw.Match{Operand: fw.Plain(fw.FieldL4Proto, 1), In: fw.Single(fw.Num(uint64(p)))})
+		r.match(&fw.Match{Operand: fw.Plain(fw.FieldL4Proto, 1), In: fw.Single(fw.Num(uint64(p)))})
 	}
 }
 
@@ -427,7 +427,7 @@ func (r *run) requireFamily(f fw.Family) {
 	if f == fw.IPv6 {
 		v = nfprotoIPv6
 	}
-	r.match(fw.Match{Operand: fw.Plain(fw.FieldNFProto, 1), In: fw.Single(fw.Num(v))})
+	r.match(&fw.Match{Operand: fw.Plain(fw.FieldNFProto, 1), In: fw.Single(fw.Num(v))})
 }
 
 // rt is nft_rt_get_eval.

@@ -25,6 +25,7 @@ type run struct {
 
 	partBuf  []part
 	matchBuf []fw.Match
+	scratch  []fw.Range
 	attrs    table
 }
 
@@ -93,6 +94,7 @@ func (r *run) rule(exprs []byte) []fw.Stmt {
 	r.m.reset()
 	r.g = guards{family: familyGuard(r.t.table.Family)}
 	r.stmts = r.stmts[:0]
+	r.scratch = r.scratch[:0]
 	r.packets = -1
 	r.comment = ""
 	a := walk(exprs)

@@ -21,7 +21,7 @@ var kindNames = map[fw.FieldKind]string{
 	fw.FieldFIBPresent: "fibpresent", fw.FieldRandom: "random", fw.FieldTime: "time", fw.FieldSKUID: "skuid", fw.FieldSKGID: "skgid", fw.FieldSocket: "socket",
 	fw.FieldCTState: "ctstate", fw.FieldCTStatus: "ctstatus", fw.FieldCTDirection: "ctdir", fw.FieldCTMark: "ctmark", fw.FieldCTZone: "ctzone",
 	fw.FieldCTSrcAddr: "ctsaddr", fw.FieldCTDstAddr: "ctdaddr", fw.FieldCTSrcPort: "ctsport", fw.FieldCTDstPort: "ctdport",
-	fw.FieldCTL3Proto: "ctl3proto", fw.FieldCTL4Proto: "ctl4proto", fw.FieldCTLabel: "ctlabel", fw.FieldCTHelper: "cthelper",
+	fw.FieldCTL3Proto: "ctl3proto", fw.FieldCTL4Proto: "ctl4proto", fw.FieldCTLabel: "ctlabel", fw.FieldCTHelper: "cthelper", fw.FieldCTExpiration: "ctexpiration", fw.FieldCTSecMark: "ctsecmark", fw.FieldCTEventMask: "ctevent", fw.FieldSecMark: "secmark", fw.FieldOutGroup: "oifgroup", fw.FieldOutKind: "oifkind", fw.FieldSecPath: "secpath", fw.FieldIPVersion: "ipversion", fw.FieldRPFilter: "rpfilter",
 	fw.FieldUnknown: "unknown", fw.FieldPriority: "priority", fw.FieldRealm: "realm", fw.FieldRTNextHop: "nexthop", fw.FieldIPSec: "ipsec",
 	fw.FieldCTBytes: "ctbytes", fw.FieldCTPackets: "ctpackets", fw.FieldCPU: "cpu", fw.FieldCgroup: "cgroup", fw.FieldPhysIn: "ibrname", fw.FieldPhysOut: "obrname",
 }

@@ -51,7 +51,8 @@ func (r *run) xtMatch(t *table) {
 	}
 	for _, s := range xtables.DecodeMatch(cx, e) {
 		if m, ok := s.(*fw.Match); ok {
-			r.match(*m)
+			borrowed := *m
+			r.match(&borrowed)
 			continue
 		}
 		r.emit(r.kept(s))
