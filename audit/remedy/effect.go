@@ -229,7 +229,7 @@ func reaches(w *reach.World, p Path) standing {
 	state.In, state.Expect = link.Link, firewall.CTEstablished
 	state.TCPFlags = 0x10 // ACK
 	classes := []firewall.Class{{Remote: firewall.Single(firewall.AddrValue(p.From)), Ports: firewall.Single(firewall.Num(uint64(p.FromPort))), State: state}}
-	env := &firewall.Env{FIB: ns.Route, NoIPSec: ns.NoIPSec, Queues: ns.Queues}
+	env := &firewall.Env{FIB: reach.FIB(ns.Route), NoIPSec: ns.NoIPSec, Queues: ns.Queues}
 	for _, h := range []firewall.Hook{firewall.Prerouting, firewall.Input} {
 		pass, ends := ns.Ruleset.Walk(h, classes, env)
 		if len(ends) > 0 || len(pass) == 0 {

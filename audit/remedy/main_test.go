@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/sysctl"
@@ -23,7 +26,27 @@ func TestMain(m *testing.M) {
 		runtime.LockOSThread() // strace counts system calls by thread
 		os.Exit(childMain(what))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "rollback" {
+		os.Exit(guardMain(os.Args[2:]))
+	}
 	lab.Main(m)
+}
+
+// guardMain is the watchdog as child.Arm starts it: --root DIR ID
+// --if-unconfirmed --after TIME.
+func guardMain(args []string) int {
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
+	s := &System{Root: args[1], Watch: noWatchdog{}}
+	if !strings.Contains(s.Root, "remedy-test") {
+		return 99
+	}
+	s.Defaults()
+	s.Poll = 20 * time.Millisecond
+	after, err := time.ParseDuration(args[5])
+	if err != nil {
+		return 99
+	}
+	return childExit(s.Guard(context.Background(), args[2], after, os.NewFile(ReadyFD, "ready")))
 }
 
 // childExit are the exit codes of the contract.
@@ -68,12 +91,25 @@ func childMain(what string) int {
 		fmt.Fprintf(os.Stderr, "refuse to work in the network namespace %s (%q, %v)\n", own, outer, err)
 		return 99
 	}
-	ctx := context.Background()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP)
+	defer stop()
+	s.Login.Connection = os.Getenv("REMEDY_LOGIN")
+	deadline := 20 * time.Second
+	if d := os.Getenv("REMEDY_DEADLINE"); d != "" {
+		if deadline, err = time.ParseDuration(d); err != nil {
+			return 99
+		}
+		exe, err := os.Executable()
+		if err != nil {
+			return 99
+		}
+		s.Watch = &child{exe, []string{"--root", s.Root}}
+	}
 	switch what {
 	case "apply":
 		var p *Plan
 		if p, err = childPlan(os.Getenv("REMEDY_PLAN")); err == nil {
-			err = s.Apply(ctx, p, ApplyOptions{Wait: os.Getenv("REMEDY_WAIT") != "", Deadline: 20 * time.Second})
+			err = s.Apply(ctx, p, ApplyOptions{Wait: os.Getenv("REMEDY_WAIT") != "", Deadline: deadline})
 		}
 	case "recover":
 		err = s.Recover(ctx)

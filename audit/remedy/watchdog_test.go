@@ -1,0 +1,167 @@
+package remedy
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
+)
+
+// waiting starts an apply that waits to be confirmed, and returns when it does.
+func (b *bench) waiting(deadline string) (*exec.Cmd, *strings.Builder) {
+	b.t.Helper()
+	cmd := exec.Command(b.exe)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), lab.Marker + "=" + os.Getenv(lab.Marker), "REMEDY_CHILD=apply", "REMEDY_ROOT=" + b.root, "REMEDY_PLAN=" + b.plan,
+		"REMEDY_WAIT=1", "REMEDY_DEADLINE=" + deadline, "REMEDY_LOGIN=192.0.2.1 40000 192.0.2.2 22"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out := &strings.Builder{}
+	cmd.Stderr = out
+	if err := b.ns.Start(cmd); err != nil {
+		b.t.Fatal(err)
+	}
+	b.until(func() bool { return b.state() == Applied })
+	return cmd, out
+}
+
+// state is that of the journal, "" where there is none.
+func (b *bench) state() State {
+	d, err := openDir(b.root, "/var/lib/hostaudit", false, 0, false)
+	if err != nil {
+		return ""
+	}
+	defer d.close()
+	j, err := readJournal(d, journalName)
+	if err != nil || j == nil {
+		return ""
+	}
+	return j.State
+}
+
+// until waits for something that takes as long as it takes.
+func (b *bench) until(f func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(time.Minute); !f(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("it did not come to that; the journal says %q, the host is %s", b.state(), b.now())
+		}
+	}
+}
+
+// half is live, and not on disk: what a change looks like that waits.
+func (b *bench) half() bool {
+	return strings.Contains(b.now(), `["`+newA+`" "`+newB+`" "(none)" "# old`)
+}
+
+func TestConfirmed(t *testing.T) {
+	b := newBench(t)
+	cmd, out := b.waiting("60s")
+	if !b.half() {
+		t.Errorf("while it waits the host is %s", b.now())
+	}
+	if code, _, text := b.run("apply", nil); code != 6 || !strings.Contains(text, "waits to be confirmed") {
+		t.Errorf("another apply meanwhile: %d\n%s", code, text)
+	}
+	if code, _, text := b.run("recover", nil); code != 0 || !b.half() {
+		t.Errorf("recovery meanwhile: %d, %s\n%s", code, b.now(), text)
+	}
+	if code, _, text := b.run("confirm", nil, "REMEDY_LOGIN=192.0.2.1 40000 192.0.2.2 22"); code != 6 || !strings.Contains(text, "proves nothing") {
+		t.Errorf("confirmed over the same connection: %d\n%s", code, text)
+	}
+	if code, _, text := b.run("confirm", nil, "REMEDY_LOGIN=192.0.2.1 40001 192.0.2.2 22"); code != 0 {
+		t.Errorf("confirm: %d\n%s", code, text)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 0 || b.now() != "new" || b.leftovers() != "" {
+		t.Errorf("exit code %d, %s, left %s\n%s", code, b.now(), b.leftovers(), out)
+	}
+}
+
+func TestNotConfirmed(t *testing.T) {
+	b := newBench(t)
+	cmd, out := b.waiting("1s")
+	_ = cmd.Wait()
+	// Either of the two was first; both must say so.
+	if code := cmd.ProcessState.ExitCode(); code != 4 || b.now() != "old" || b.leftovers() != "" {
+		t.Errorf("exit code %d, %s, left %s\n%s", code, b.now(), b.leftovers(), out)
+	}
+	if code, _, text := b.run("confirm", nil); code != 6 || b.now() != "old" {
+		t.Errorf("a late confirmation: %d, %s\n%s", code, b.now(), text)
+	}
+}
+
+// TestHungUp: the login is gone, the change is undone at once.
+func TestHungUp(t *testing.T) {
+	b := newBench(t)
+	cmd, out := b.waiting("60s")
+	if err := cmd.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 4 || b.now() != "old" || b.leftovers() != "" {
+		t.Errorf("exit code %d, %s, left %s\n%s", code, b.now(), b.leftovers(), out)
+	}
+}
+
+// TestApplyKilledWhileWaiting: the watchdog in another session brings it back.
+func TestApplyKilledWhileWaiting(t *testing.T) {
+	b := newBench(t)
+	cmd, _ := b.waiting("2s")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	b.until(func() bool { return b.now() == "old" && b.leftovers() == "" })
+}
+
+// TestWatchdogKilledToo: then the next run, or the next boot, does it.
+func TestWatchdogKilledToo(t *testing.T) {
+	b := newBench(t)
+	cmd, _ := b.waiting("2s")
+	d, err := openDir(b.root, "/var/lib/hostaudit", false, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := readJournal(d, journalName)
+	d.close()
+	if err != nil || j == nil {
+		t.Fatal(j, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	// The watchdog's pid is not in the journal of that moment: it is the process
+	// whose command line names the change.
+	killed := 0
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		line, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if err != nil || !strings.Contains(string(line), j.ID) || !strings.Contains(string(line), b.root) {
+			continue
+		}
+		pid := 0
+		for _, c := range e.Name() {
+			pid = pid*10 + int(c-'0')
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		killed++
+	}
+	if killed != 1 {
+		t.Fatalf("%d watchdogs", killed)
+	}
+	b.until(func() bool {
+		code, _, _ := b.run("recover", nil)
+		return code == 0 && b.now() == "old" && b.leftovers() == ""
+	})
+}
