@@ -81,20 +81,23 @@ func utf8Text(s string) string {
 
 // ListenerRow is one listening socket and who can reach it.
 type ListenerRow struct {
-	Proto     string       `json:"proto"`
-	Address   string       `json:"address"`
-	Port      uint16       `json:"port"`
-	Device    Text         `json:"device"`
-	V6Only    *bool        `json:"v6only"` // null: the kernel did not tell
-	NetNS     Text         `json:"netns"`
-	Process   *ProcessRow  `json:"process"` // null: not known, Unowned says why
-	Unowned   string       `json:"unowned,omitempty"`
-	Backlog   *Backlog     `json:"backlog"`
-	Sharing   int          `json:"sharing"`
-	Exposure  reach.Who    `json:"exposure"`
-	Partition []reach.Row  `json:"partition"`
-	Service   *ServiceRow  `json:"service,omitempty"`
-	Processes []ProcessRow `json:"processes,omitempty"` // all owners, where there are several
+	Proto     string      `json:"proto"`
+	Address   string      `json:"address"`
+	Port      uint16      `json:"port"`
+	Device    Text        `json:"device"`
+	V6Only    *bool       `json:"v6only"` // null: the kernel did not tell
+	NetNS     Text        `json:"netns"`
+	Process   *ProcessRow `json:"process"` // null: not known, Unowned says why
+	Unowned   string      `json:"unowned,omitempty"`
+	Backlog   *Backlog    `json:"backlog"`
+	Sharing   int         `json:"sharing"`
+	Exposure  reach.Who   `json:"exposure"`
+	Partition []reach.Row `json:"partition"`
+	// PartitionLeftOut says, where Partition is empty because it is too large
+	// for a report, how large; `reach` answers in full.
+	PartitionLeftOut string       `json:"partition_left_out,omitempty"`
+	Service          *ServiceRow  `json:"service,omitempty"`
+	Processes        []ProcessRow `json:"processes,omitempty"` // all owners, where there are several
 
 	Of *Port `json:"-"`
 }

@@ -114,7 +114,7 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 			p := &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns}
 			if ns == home {
 				p.Exposure = ev.Listener(p.Listener)
-				if p.Exposure.Who == reach.Some {
+				if p.Exposure.Who == reach.Some && p.Exposure.LeftOut == "" {
 					p.Exposure.Who = whoOf(p.Exposure.Rows)
 				}
 			} else {

@@ -120,7 +120,7 @@ func listenerRow(p *Port) ListenerRow {
 	row := ListenerRow{
 		Proto: string(l.Proto), Address: l.Local.Addr().String(), Port: l.Port(), Device: Text(l.Device.Name), NetNS: Text(p.Namespace.Name),
 		Process: processRow(p.Process()), Unowned: string(l.Unowned), Sharing: l.Sharing, Exposure: p.Exposure.Who,
-		Partition: p.Exposure.Rows, Service: serviceRow(p.Service), Of: p,
+		Partition: p.Exposure.Rows, PartitionLeftOut: p.Exposure.LeftOut, Service: serviceRow(p.Service), Of: p,
 	}
 	if row.Partition == nil {
 		row.Partition = []reach.Row{}

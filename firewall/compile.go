@@ -16,8 +16,11 @@ type compiledChain struct {
 	once   sync.Once
 	byPort map[uint16][]int32 // rules that name the port, in order
 	any    []int32            // all other rules, in order
-	runs   []run
-	starts map[int]int // index in any → run that begins there
+	// bySource remembers which rules concern answers from an address; guarded
+	// by mu.
+	bySource map[sourceKey][]int32
+	runs     []run
+	starts   map[int]int // index in any → run that begins there
 	// painted are the paintings made so far; guarded by mu.
 	painted map[paintKey]*Painting
 	// commutes caches filtersOnly: 0 not known, 1 yes, 2 no.
@@ -114,6 +117,9 @@ func (ch *Chain) relevant(cs []Class, env *Env) ruleOrder {
 	if len(ch.Rules) < indexFrom || env.Record == RecordRules {
 		return ruleOrder{all: len(ch.Rules)}
 	}
+	if cs[0].State.Reply {
+		return ch.answers(cs)
+	}
 	port := cs[0].State.LocalPort
 	for i := range cs {
 		s := &cs[i].State
@@ -123,6 +129,66 @@ func (ch *Chain) relevant(cs []Class, env *Env) ruleOrder {
 	}
 	cc := ch.index()
 	return ruleOrder{a: cc.any, b: cc.byPort[port]}
+}
+
+// keptSources bounds the source addresses whose rules a chain remembers.
+const keptSources = 256
+
+// answers returns the order for answers, which come from one address of this
+// host: the rules that do not name other sources.
+func (ch *Chain) answers(cs []Class) ruleOrder {
+	src := cs[0].srcAddr()
+	for i := range cs {
+		s := &cs[i].State
+		if !s.Reply || s.Family != cs[0].State.Family || s.RewroteHeader != "" || src.kind != readConst || cs[i].srcAddr().value != src.value ||
+			cs[i].srcAddr().kind != readConst {
+			return ruleOrder{all: len(ch.Rules)}
+		}
+	}
+	k := sourceKey{cs[0].State.Family, src.value}
+	cc := &ch.compiled
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	rules, ok := cc.bySource[k]
+	if !ok {
+		rules = []int32{}
+		for i, r := range ch.Rules {
+			if !r.excludes(k) {
+				rules = append(rules, int32(i))
+			}
+		}
+		if cc.bySource == nil || len(cc.bySource) >= keptSources {
+			cc.bySource = map[sourceKey][]int32{}
+		}
+		cc.bySource[k] = rules
+	}
+	return ruleOrder{b: rules}
+}
+
+type sourceKey struct {
+	family Family
+	addr   Value
+}
+
+// excludes reports whether the rule names only other source addresses, so that
+// it does nothing with a packet from this one.
+func (r *Rule) excludes(k sourceKey) bool {
+	for _, s := range r.Stmts {
+		switch m := s.(type) {
+		case *Match:
+			if m.Operand.Field.Kind == FieldSrcAddr && m.Operand.isPlain() && m.Operand.Len == k.family.AddrLen() && !m.WantAbsent {
+				return m.In.Contains(k.addr) == m.Invert
+			}
+		case Matcher, *Inert:
+		case *Opaque:
+			if m.MayEnd {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return false
 }
 
 // step returns the next index, -1 at the end.

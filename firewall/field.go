@@ -56,6 +56,7 @@ const (
 	FieldFIBOutIndex // output interface of the route to an address; A as FieldFIBType. 0: none
 	FieldFIBOutName
 	FieldFIBPresent // 1 when a route exists, 0 when not; A as FieldFIBType
+	FieldAddrType6  // xt_addrtype in IPv6: 1 when the mask B of XT_ADDRTYPE_* matches; A as FieldFIBType
 	FieldRPFilter   // xt_rpfilter: 1 when the source passes; A: its flags (XT_RPFILTER_*)
 	FieldRTNextHop  // next hop of the route (rt nexthop)
 	FieldIPSec      // rt ipsec exists / meta secpath

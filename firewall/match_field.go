@@ -27,13 +27,13 @@ func (m *Match) Split(c *Class, env *Env) Parts {
 	case readFIB:
 		var p Parts
 		for _, part := range r.parts {
-			piece := Piece{part.Addrs.Intersect(c.Remote), c.Ports}
+			piece := Piece{part.addrs.Intersect(c.Remote), c.Ports}
 			switch {
 			case piece.Remote.Empty():
-			case part.Unknown != "":
+			case part.unknown != "":
 				p.Maybe = append(p.Maybe, piece)
-				p.Why = part.Unknown
-			case m.In.Contains(m.Operand.apply(Num(uint64(part.Value)))):
+				p.Why = part.unknown
+			case m.In.Contains(m.Operand.apply(part.value)):
 				p.Yes = append(p.Yes, piece)
 			default:
 				p.No = append(p.No, piece)

@@ -267,13 +267,13 @@ func (ix *setIndex) lookUpOne(c *Class, op *Operand, r reading, s *Set) lookup {
 func (ix *setIndex) lookUpFIB(c *Class, op *Operand, r reading, s *Set) lookup {
 	var l lookup
 	for _, part := range r.parts {
-		sub := c.with(Piece{part.Addrs.Intersect(c.Remote), c.Ports})
+		sub := c.with(Piece{part.addrs.Intersect(c.Remote), c.Ports})
 		if sub.Remote.Empty() {
 			continue
 		}
-		pr := isConst(uint64(part.Value))
-		if part.Unknown != "" {
-			pr = isUnknown(part.Unknown)
+		pr := isValue(part.value)
+		if part.unknown != "" {
+			pr = isUnknown(part.unknown)
 		} else {
 			pr.value = op.apply(pr.value)
 		}
@@ -321,14 +321,14 @@ func (ix *setIndex) lookUpConcat(c *Class, keys []Operand, rs []reading, s *Set,
 			case readFIB:
 				var in2 Ranges
 				for _, part := range r.parts {
-					switch v := keys[j].apply(Num(uint64(part.Value))); {
-					case part.Unknown != "":
-						if !part.Addrs.Intersect(p.Remote).Empty() {
-							sure, why = false, part.Unknown
-							in2 = in2.Union(part.Addrs)
+					switch v := keys[j].apply(part.value); {
+					case part.unknown != "":
+						if !part.addrs.Intersect(p.Remote).Empty() {
+							sure, why = false, part.unknown
+							in2 = in2.Union(part.addrs)
 						}
 					case !v.Less(in.Lo) && !in.Hi.Less(v):
-						in2 = in2.Union(part.Addrs)
+						in2 = in2.Union(part.addrs)
 					}
 				}
 				p.Remote = p.Remote.Intersect(in2)

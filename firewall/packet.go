@@ -187,12 +187,17 @@ type Piece struct{ Remote, Ports Ranges }
 type FIB interface {
 	// AddrType partitions addrs by their type (RTN_*: 1 unicast, 2 local, 3
 	// broadcast, 4 anycast, 5 multicast, 6 blackhole, 7 unreachable, 8
-	// prohibit). With dev not nil only that interface's routes count
-	// (inet_dev_addr_type / FIB_RES_DEV). all is a set of addresses of family f.
-	AddrType(f Family, addrs Ranges, dev *Link) []FIBPart
+	// prohibit): `fib … type`, and xt_addrtype in IPv4.
+	AddrType(addrs Ranges, q FIBQuery) []FIBPart
+	// AddrType6 partitions addresses into those that the mask of xt_addrtype
+	// matches in IPv6 (Value 1) and those it does not (Value 0); with dev not nil
+	// only that interface counts.
+	AddrType6(addrs Ranges, dev *Link, mask uint16) []FIBPart
 	// OutIndex partitions addrs by the output interface of the route to them
-	// (Index in FIBPart.Value, 0 for none); the flow is described by key.
-	OutIndex(f Family, addrs Ranges, key FIBKey) []FIBPart
+	// (Index in FIBPart.Value, 0 for none): `fib … oif`.
+	OutIndex(addrs Ranges, q FIBQuery) []FIBPart
+	// LinkName is the name of the interface with an index, "" for none.
+	LinkName(index int) string
 	// RPFilter partitions source addresses into those xt_rpfilter accepts
 	// (Value 1) and those it does not (Value 0).
 	RPFilter(f Family, srcs Ranges, in *Link, mark uint32, flags uint32, dst Value) []FIBPart
@@ -204,12 +209,21 @@ type FIB interface {
 	MasqueradeAddr(f Family, out *Link, dst Value) (Value, bool)
 }
 
-// FIBKey is what a route lookup made by a rule is keyed with.
-type FIBKey struct {
-	Saddr Value // 0: not given
-	In    *Link
-	Out   *Link
-	Mark  uint32
+// FIBQuery is what a routing question of a rule is keyed with.
+type FIBQuery struct {
+	Family Family
+	Proto  Proto
+	Mark   uint32 // 0 unless the rule says `. mark`
+	// Other is the packet's other address: the destination where the source is
+	// asked about, and the other way round. OtherUnknown: it is not one address.
+	Other        Value
+	OtherUnknown bool
+	// In and Out are set where the rule says `. iif` or `. oif`.
+	In, Out *Link
+	// PacketIn and PacketOut are the interfaces of the packet itself.
+	PacketIn, PacketOut *Link
+	// Source: the source address is asked about.
+	Source bool
 }
 
 // FIBPart is one part of a partition by a routing question.

@@ -42,6 +42,20 @@ func (p *Painting) Rule(v Value) *Rule {
 	return nil
 }
 
+// First returns the first rule of the run that decides about anything.
+func (p *Painting) First() *Rule {
+	first := int32(-1)
+	for _, r := range p.ranges {
+		if first < 0 || r.rule < first {
+			first = r.rule
+		}
+	}
+	if first < 0 {
+		return nil
+	}
+	return p.chain.Rules[first]
+}
+
 func (p *Painting) at(v Value) int {
 	i, ok := slices.BinarySearchFunc(p.ranges, v, func(r painted, v Value) int {
 		switch {

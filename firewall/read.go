@@ -19,7 +19,7 @@ type reading struct {
 	// unsure are the bits of a readConst that are not known; why says why.
 	unsure Value
 	why    string
-	parts  []FIBPart // of readFIB: partition of the original remote addresses
+	parts  []fibPart // of readFIB: partition of the original remote addresses
 }
 
 func isConst(v uint64) reading     { return reading{kind: readConst, value: Num(v)} }
@@ -223,7 +223,7 @@ func (c *Class) read(f Field, env *Env) reading {
 			return isAbsent()
 		}
 		return isUnknown(fieldWhy[f.Kind])
-	case FieldFIBType, FieldFIBOutIndex, FieldFIBOutName, FieldFIBPresent, FieldRPFilter:
+	case FieldFIBType, FieldFIBOutIndex, FieldFIBOutName, FieldFIBPresent, FieldAddrType6, FieldRPFilter:
 		return c.readFIB(f, env)
 	}
 	if r, ok := c.readLink(f.Kind); ok {
@@ -437,61 +437,72 @@ func (c *Class) readFIB(f Field, env *Env) reading {
 		back = about.value
 		addrs = addrs.Shift(back)
 	}
-	var parts []FIBPart
-	key := FIBKey{}
+	q := FIBQuery{Family: s.Family, Proto: s.Proto, PacketIn: s.In, PacketOut: s.Out, Source: f.A&FIBSrc != 0,
+		Other: other.value, OtherUnknown: other.kind != readConst}
 	if f.A&FIBMark != 0 {
 		if s.Mark.Unknown {
 			return isUnknown("the packet mark")
 		}
-		key.Mark = s.Mark.Value
+		q.Mark = s.Mark.Value
 	}
 	if f.A&FIBIn != 0 {
-		key.In = s.In
+		q.In = s.In
 	}
 	if f.A&FIBOut != 0 {
-		key.Out = s.Out
+		q.Out = s.Out
 	}
+	var answer []FIBPart
 	switch f.Kind {
 	case FieldFIBType:
-		dev := key.In
+		answer = env.FIB.AddrType(addrs, q)
+	case FieldAddrType6:
+		dev := q.In
 		if dev == nil {
-			dev = key.Out
+			dev = q.Out
 		}
-		parts = env.FIB.AddrType(s.Family, addrs, dev)
+		answer = env.FIB.AddrType6(addrs, dev, uint16(f.B))
 	case FieldRPFilter:
 		if s.Mark.Unknown {
 			return isUnknown("the packet mark")
 		}
-		if other.kind != readConst {
+		if q.OtherUnknown {
 			return isUnknown("the reverse route of many destinations")
 		}
-		parts = env.FIB.RPFilter(s.Family, addrs, s.In, s.Mark.Value, f.A, other.value)
+		answer = env.FIB.RPFilter(s.Family, addrs, s.In, s.Mark.Value, f.A, q.Other)
 	default:
-		if other.kind == readConst {
-			key.Saddr = other.value
-		}
-		parts = env.FIB.OutIndex(s.Family, addrs, key)
+		answer = env.FIB.OutIndex(addrs, q)
 	}
-	if f.Kind == FieldFIBPresent {
-		for i := range parts {
-			if parts[i].Value != 0 {
-				parts[i].Value = 1
-			}
+	parts := make([]fibPart, len(answer))
+	for i, p := range answer {
+		v := Num(uint64(p.Value))
+		switch {
+		case f.Kind == FieldFIBPresent && p.Value != 0:
+			v = Num(1)
+		case f.Kind == FieldFIBOutName:
+			v = NameValue(env.FIB.LinkName(int(p.Value)))
 		}
+		parts[i] = fibPart{p.Addrs, v, p.Unknown}
 	}
 	if about.kind == readConst {
 		if len(parts) != 1 {
 			return isUnknown("the routing of the host")
 		}
-		if parts[0].Unknown != "" {
-			return isUnknown(parts[0].Unknown)
+		if parts[0].unknown != "" {
+			return isUnknown(parts[0].unknown)
 		}
-		return isConst(uint64(parts[0].Value))
+		return isValue(parts[0].value)
 	}
 	if !back.IsZero() {
 		for i := range parts {
-			parts[i].Addrs = parts[i].Addrs.Shift(Value{}.Sub(back))
+			parts[i].addrs = parts[i].addrs.Shift(Value{}.Sub(back))
 		}
 	}
 	return reading{kind: readFIB, parts: parts}
+}
+
+// fibPart is a part of the remote addresses with one answer of the routing.
+type fibPart struct {
+	addrs   Ranges
+	value   Value
+	unknown string // why it cannot be told, "" when it can
 }

@@ -101,7 +101,7 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 	}
 	order := ch.relevant(cur, w.env)
 	for len(cur) > 0 {
-		if len(cur) == 1 && order.all == 0 && len(order.a) >= paintFrom {
+		if len(cur) == 1 && len(order.a) >= paintFrom {
 			rest, acc, ret, ok := w.byPainting(ch, cur[0], &order, depth)
 			if ok {
 				accepted, returned, cur = append(accepted, acc...), append(returned, ret...), rest
@@ -160,19 +160,26 @@ func (r *Rule) surelyNot(c *Class, env *Env) bool {
 			return false
 		}
 		switch m.Operand.Field.Kind {
-		case FieldDstPort, FieldL4Proto, FieldInName, FieldOutName, FieldInIndex, FieldOutIndex, FieldNFProto, FieldCTState, FieldDstAddr:
-			rd := c.read(m.Operand.Field, env)
-			if rd.kind == readConst && m.In.Contains(m.Operand.apply(rd.value)) == m.Invert {
+		case FieldDstPort, FieldSrcPort, FieldL4Proto, FieldInName, FieldOutName, FieldInIndex, FieldOutIndex, FieldNFProto, FieldCTState,
+			FieldDstAddr, FieldSrcAddr:
+		default:
+			return false
+		}
+		switch rd := c.read(m.Operand.Field, env); rd.kind {
+		case readConst:
+			if m.In.Contains(m.Operand.apply(rd.value)) == m.Invert {
 				return true
 			}
-			if rd.kind == readUnknown {
-				return false
-			}
-		case FieldSrcAddr:
-			if rd := c.srcAddr(); rd.kind == readRemote && rd.value.IsZero() && m.Operand.isPlain() && !m.Invert &&
-				c.Remote.Intersect(m.In).Empty() {
+		case readRemote:
+			if rd.value.IsZero() && m.Operand.isPlain() && !m.Invert && c.Remote.Intersect(m.In).Empty() {
 				return true
 			}
+		case readPort:
+			if m.Operand.isPlain() && !m.Invert && c.Ports.Intersect(m.In).Empty() {
+				return true
+			}
+		case readAbsent:
+			return !m.WantAbsent
 		default:
 			return false
 		}

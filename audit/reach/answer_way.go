@@ -63,7 +63,7 @@ func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, t
 		w.unknown(c, p, "the routes of the host, which could not be read: "+ns.Unread["routes"])
 		return
 	}
-	if kind == firewall.AnswerICMP && !isLocal(ns, first.Family, first.Local.Addr(first.Family)) {
+	if kind == firewall.AnswerICMP && !w.e.isLocal(ns, first.Family, first.Local.Addr(first.Family)) {
 		// __icmp_send: the routing chooses the source of an error about a packet
 		// that is not for this host.
 		c.State.LocalUnknown = true

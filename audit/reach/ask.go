@@ -67,7 +67,7 @@ func (e *Evaluator) Ask(q Query, d Detail) (Answer, error) {
 	for _, to := range dests {
 		w := e.newWalk(d)
 		w.run(ns, q, f, to, in, local, from)
-		for _, p := range w.overlay(from) {
+		for _, p := range w.overlay(from, false) {
 			vs = append(vs, destined{to, p.verdict, w})
 		}
 	}
@@ -119,7 +119,7 @@ func (e *Evaluator) entry(ns *Namespace, q Query, f firewall.Family) (in *firewa
 		}
 		return in, in.Name == "lo", nil
 	}
-	if isLocal(ns, f, q.From.WithZone("")) {
+	if e.isLocal(ns, f, q.From.WithZone("")) {
 		return linkNamed(ns, "lo"), true, nil
 	}
 	in = routeTo(ns, q.From)
@@ -160,7 +160,7 @@ func (w *walk) run(ns *Namespace, q Query, f firewall.Family, to netip.Addr, in 
 // start walks what a client on the namespace itself sends.
 func (w *walk) start(p *path, c firewall.Class) {
 	ns := p.ns
-	own := localAddrs(ns, c.State.Family)
+	own := w.e.localAddrs(ns, c.State.Family)
 	if away := c.Remote.Minus(own); !away.Empty() {
 		d := c
 		d.Remote = away

@@ -15,11 +15,12 @@ type Evaluator struct {
 	owner  map[*firewall.Table]*Namespace
 	mu     sync.Mutex
 	lookup map[*Namespace]*sockets
+	own    map[ownKey]firewall.Ranges
 }
 
 // New returns an evaluator. The world is not changed, and must not be.
 func New(w *World) *Evaluator {
-	e := &Evaluator{world: w, byID: map[uint64]*Namespace{}, owner: map[*firewall.Table]*Namespace{}, lookup: map[*Namespace]*sockets{}}
+	e := &Evaluator{world: w, byID: map[uint64]*Namespace{}, owner: map[*firewall.Table]*Namespace{}, lookup: map[*Namespace]*sockets{}, own: map[ownKey]firewall.Ranges{}}
 	for _, ns := range w.Namespaces {
 		e.byID[ns.ID] = ns
 		if ns.Ruleset == nil {
@@ -53,7 +54,7 @@ func (w *walk) env(ns *Namespace) *firewall.Env {
 	}
 	env := &firewall.Env{NoIPSec: ns.NoIPSec, Queues: ns.Queues, Record: w.record}
 	if ns.Route != nil {
-		env.FIB = ns.Route
+		env.FIB = fib{ns.Route}
 	}
 	if ns.Listeners != nil {
 		socks := w.e.sockets(ns)

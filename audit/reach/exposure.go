@@ -1,6 +1,8 @@
 package reach
 
 import (
+	"fmt"
+
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
 )
@@ -21,7 +23,15 @@ const (
 type Exposure struct {
 	Who  Who
 	Rows []Row
+	// LeftOut says, where Rows is empty because the partition has more ranges of
+	// addresses than a report can show, how large it is. Partition and Ask
+	// answer exactly all the same.
+	LeftOut string
 }
+
+// maxRanges bounds the ranges of addresses that the exposure of one listener
+// spells out for one interface and family.
+const maxRanges = 1024
 
 // Listener tells who can reach a listener of the audited namespace: for a
 // wildcard one at each of the host's addresses, otherwise at its own.
@@ -44,10 +54,42 @@ func (e *Evaluator) Listener(l *listeners.Listener) Exposure {
 	if loopback {
 		q.Iif = "lo"
 	}
-	x := Exposure{Rows: e.Partition(q)}
-	x.Who = e.who(x.Rows)
+	x := e.exposure(q)
 	if loopback && x.Who == Nobody && len(x.Rows) == 0 {
 		x.Who = HostOnly
+	}
+	return x
+}
+
+// exposure is the partition of a question summed up, and left out where it is
+// too large to show.
+func (e *Evaluator) exposure(q Query) Exposure {
+	var x Exposure
+	var all []Row
+	ranges := 0
+	for _, in := range entries(e.home(), q.Iif) {
+		for _, f := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
+			if q.To.IsValid() && firewall.FamilyOf(q.To) != f {
+				continue
+			}
+			parts := e.partitionOn(e.home(), q, f, in, maxRanges)
+			if n := size(parts); n > maxRanges {
+				ranges += n
+				for _, p := range parts {
+					// Enough for the sum: what they see and what sort of thing decides.
+					all = append(all, Row{Iif: in.Name, ClientSees: p.sees, DecidedBy: DecidedBy{Kind: p.by.kind}})
+				}
+				continue
+			}
+			rows := rowsOf(f, in, parts)
+			x.Rows = append(x.Rows, rows...)
+			all = append(all, rows...)
+		}
+	}
+	x.Who = e.who(all)
+	if ranges > 0 {
+		x.Rows = nil
+		x.LeftOut = fmt.Sprintf("%d ranges of addresses", ranges)
 	}
 	return x
 }

@@ -19,6 +19,9 @@ type witness struct {
 func (w witness) show() DecidedBy {
 	switch w.kind {
 	case ByRule:
+		if w.rule == nil && w.painting != nil {
+			return decidedByRule(w.ns, w.painting.First())
+		}
 		return decidedByRule(w.ns, w.rule)
 	case ByPolicy:
 		return decidedByPolicy(w.ns, w.chain)
@@ -29,7 +32,7 @@ func (w witness) show() DecidedBy {
 
 // of returns the witness for one source.
 func (w witness) of(source firewall.Value) witness {
-	if w.painting != nil {
+	if w.painting != nil && w.rule == nil {
 		w.rule, w.painting = w.painting.Rule(source), nil
 	}
 	return w

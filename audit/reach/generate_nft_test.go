@@ -184,7 +184,8 @@ func (g *generator) nftMatch(t *table, c *chain, six bool) string {
 		return pick(g, "ct status dnat", "ct direction original", "ct direction reply", "ct status != dnat")
 	case 24:
 		if c.is("hook prerouting") || c.is("hook input") {
-			return pick(g, "fib daddr type local", "fib saddr type local", "fib saddr type unicast", "fib daddr . iif type local")
+			return pick(g, "fib daddr type local", "fib saddr type local", "fib saddr type unicast", "fib daddr . iif type local", "fib saddr . iif oif missing",
+				"fib saddr . iif oif exists", "fib saddr oif exists", `fib saddr oifname "eth0"`, `fib daddr oifname != "lo"`, "fib saddr . mark oif exists")
 		}
 		return "meta mark 0x0"
 	default:

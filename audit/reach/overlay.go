@@ -27,7 +27,10 @@ type part struct {
 // it. Where they end the same, that is the answer; otherwise it depends. The
 // parts are disjoint and together cover universe; sources that no final covers
 // (a defect) come out as "depends" rather than missing.
-func (w *walk) overlay(universe firewall.Ranges) []part {
+//
+// With coarse set, what the rules of one painting decided stays together: one
+// part for all of them, whose witness is the painting.
+func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
 	type event struct {
 		at    firewall.Value
 		index int
@@ -52,7 +55,7 @@ func (w *walk) overlay(universe firewall.Ranges) []part {
 	// What a painting decided is cut where its rules change.
 	painted := map[int]*firewall.Painting{}
 	cut := func(rs firewall.Ranges, p *firewall.Painting, index int) {
-		if p == nil {
+		if p == nil || coarse {
 			return
 		}
 		painted[index] = p
@@ -123,7 +126,7 @@ func (w *walk) overlay(universe firewall.Ranges) []part {
 		if !ok {
 			n = len(parts)
 			bySignature[string(key)] = n
-			parts = append(parts, part{verdict: w.sum(ids, nf, at)})
+			parts = append(parts, part{verdict: w.sum(ids, nf, at, coarse)})
 			ranges = append(ranges, nil)
 		}
 		ranges[n] = append(ranges[n], firewall.Range{Lo: at, Hi: hi})
@@ -140,13 +143,13 @@ const cutHere = -2
 
 // sum adds up the finals with the given indexes (and, from nf on, the rules
 // that accepted) for a source.
-func (w *walk) sum(ids []int, nf int, source firewall.Value) verdict {
+func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdict {
 	var fs []*final
 	var as []*accept
 	for _, id := range ids {
 		if id < nf {
 			f := &w.finals[id]
-			if f.by.painting != nil {
+			if f.by.painting != nil && !coarse {
 				one := *f
 				one.by = f.by.of(source)
 				f = &one
@@ -154,7 +157,7 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value) verdict {
 			fs = append(fs, f)
 		} else {
 			a := &w.accepts[id-nf]
-			if a.painting != nil {
+			if a.painting != nil && !coarse {
 				one := *a
 				one.rule = a.painting.Rule(source)
 				a = &one
@@ -228,7 +231,7 @@ func accepted(open witness, as []*accept) witness {
 	if pick == nil {
 		return open
 	}
-	return witness{kind: ByRule, ns: pick.ns, rule: pick.rule}
+	return witness{kind: ByRule, ns: pick.ns, rule: pick.rule, painting: pick.painting}
 }
 
 func (w *walk) condition(c firewall.Condition) Condition {

@@ -21,25 +21,32 @@ func (e *Evaluator) Partition(q Query) []Row {
 			if q.To.IsValid() && firewall.FamilyOf(q.To) != f {
 				continue
 			}
-			rows = append(rows, e.partitionOn(ns, q, f, in)...)
+			rows = append(rows, rowsOf(f, in, e.partitionOn(ns, q, f, in, 0))...)
 		}
 	}
 	return rows
 }
 
 // partitionOn is the partition for packets of one family that come in by one
-// link.
-func (e *Evaluator) partitionOn(ns *Namespace, q Query, f firewall.Family, in *firewall.Link) []Row {
-	dests := e.destinations(ns, q, f, in)
-	if len(dests) == 0 {
-		return nil
-	}
+// link. With a limit, parts are kept coarse (see overlay) where they would have
+// more ranges of addresses than that.
+func (e *Evaluator) partitionOn(ns *Namespace, q Query, f firewall.Family, in *firewall.Link, limit int) []part {
 	universe := firewall.All(f.AddrLen())
 	var parts []part
-	for i, to := range dests {
+	for i, to := range e.destinations(ns, q, f, in) {
 		w := e.newWalk(AnswerOnly)
 		w.run(ns, q, f, to, in, in.Name == "lo", universe)
-		ps := w.overlay(universe)
+		var ps []part
+		switch {
+		case limit == 0:
+			ps = w.overlay(universe, false)
+		case w.size() > limit && w.disjoint():
+			ps = w.parts()
+		default:
+			if ps = w.overlay(universe, true); size(ps) <= limit {
+				ps = w.overlay(universe, false)
+			}
+		}
 		if i == 0 {
 			parts = ps
 			for j := range parts {
@@ -49,7 +56,44 @@ func (e *Evaluator) partitionOn(ns *Namespace, q Query, f firewall.Family, in *f
 		}
 		parts = crossDestinations(parts, ps, to)
 	}
-	return rowsOf(f, in, parts)
+	return parts
+}
+
+// size is the number of ranges of addresses in the finals.
+func (w *walk) size() (n int) {
+	for i := range w.finals {
+		n += len(w.finals[i].Remote)
+	}
+	return n
+}
+
+// disjoint reports whether no source is in two finals: nothing forked, and the
+// client's port told nothing apart.
+func (w *walk) disjoint() bool {
+	for i := range w.finals {
+		if w.finals[i].forks != nil || !w.finals[i].Ports.Equal(w.finals[0].Ports) {
+			return false
+		}
+	}
+	return true
+}
+
+// parts are the finals as they are, coarse; they must be disjoint.
+func (w *walk) parts() []part {
+	out := make([]part, len(w.finals))
+	for i := range w.finals {
+		f := &w.finals[i]
+		out[i] = part{remote: f.Remote, verdict: verdict{sees: f.sees, by: f.by, deliver: f.deliver}}
+	}
+	return out
+}
+
+// size is the number of ranges of addresses in parts.
+func size(parts []part) (n int) {
+	for _, p := range parts {
+		n += len(p.remote)
+	}
+	return n
 }
 
 // dialled is what a source sees that dials one of the host's addresses.

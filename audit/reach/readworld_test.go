@@ -9,7 +9,6 @@ import (
 	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/audit/route"
-	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/firewall/ipset"
 	"github.com/hostaudit/hostaudit/firewall/nft"
 	"github.com/hostaudit/hostaudit/firewall/xtables"
@@ -97,5 +96,3 @@ func readSets(ctx context.Context) (xtables.Sets, error) {
 	}
 	return sets, nil
 }
-
-var _ firewall.FIB = (*route.Table)(nil)

@@ -286,24 +286,27 @@ func linkNamed(ns *Namespace, name string) *firewall.Link {
 }
 
 // localAddrs are the addresses of a family that are the namespace's own.
-func localAddrs(ns *Namespace, f firewall.Family) firewall.Ranges {
-	var own []firewall.Range
-	for _, p := range ns.Route.AddrType(f, firewall.All(f.AddrLen()), nil) {
-		if p.Unknown == "" && p.Value == addrLocal {
-			own = append(own, p.Addrs...)
+func (e *Evaluator) localAddrs(ns *Namespace, f firewall.Family) firewall.Ranges {
+	k := ownKey{ns, f}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	own, ok := e.own[k]
+	if !ok {
+		for _, l := range ns.Route.LocalAddrs(f) {
+			own = own.Union(l.Addrs)
 		}
+		e.own[k] = own
 	}
-	return firewall.NewRanges(own)
+	return own
 }
 
-// addrLocal is RTN_LOCAL.
-const addrLocal = 2
+type ownKey struct {
+	ns     *Namespace
+	family firewall.Family
+}
 
-func isLocal(ns *Namespace, f firewall.Family, a netip.Addr) bool {
-	for _, p := range ns.Route.AddrType(f, firewall.Single(firewall.AddrValue(a.WithZone(""))), nil) {
-		return p.Unknown == "" && p.Value == addrLocal
-	}
-	return false
+func (e *Evaluator) isLocal(ns *Namespace, f firewall.Family, a netip.Addr) bool {
+	return e.localAddrs(ns, f).Contains(firewall.AddrValue(a.WithZone("")))
 }
 
 // routeTo is the link that the route back to an address names.
@@ -368,7 +371,7 @@ func entryLinks(ns *Namespace) []*firewall.Link {
 func (e *Evaluator) neighbour(ns *Namespace, out *firewall.Link, next netip.Addr) (*Namespace, *firewall.Link, string) {
 	known, hidden := e.ends(ns, out)
 	for _, k := range known {
-		if k.ns.Route != nil && isLocal(k.ns, firewall.FamilyOf(next), next) {
+		if k.ns.Route != nil && e.isLocal(k.ns, firewall.FamilyOf(next), next) {
 			return k.ns, k.link, ""
 		}
 	}

@@ -26,6 +26,9 @@ func whoCan(x reach.Exposure) string {
 	case reach.Uncertain:
 		return "depends"
 	}
+	if x.LeftOut != "" {
+		return "some (" + x.LeftOut + ")"
+	}
 	return some(x.Rows)
 }
 

@@ -280,7 +280,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			checkCover(t, all, table.Output(Key{Family: fam}, all, firewall.Value{}, nil))
 			table.AddrType(fam, all, nil)
-			table.OutIndex(fam, all, firewall.FIBKey{})
+			table.FIBOut(all, FIBQuery{Key: Key{Family: fam}})
 			table.RPFilter(fam, all, table.lo.Link, 0, 0, firewall.Value{})
 			table.LocalAddrs(fam)
 		}

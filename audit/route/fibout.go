@@ -4,16 +4,8 @@ import (
 	"github.com/hostaudit/hostaudit/firewall"
 )
 
-// OutIndex is the `fib … oif` expression (nft_fib4_eval, nft_fib6_eval).
-// [Table.FIBOut] takes the rest of what the kernel looks at.
-func (t *Table) OutIndex(f firewall.Family, addrs firewall.Ranges, key firewall.FIBKey) []firewall.FIBPart {
-	return t.FIBOut(addrs, FIBQuery{
-		Key: Key{Family: f, Mark: firewall.Known{Value: key.Mark}}, Other: key.Saddr, In: key.In, Out: key.Out,
-		PacketIn: key.In, PacketOut: key.Out,
-	})
-}
-
-// FIBQuery is what a `fib … oif` expression of nft looks at besides the address
+// FIBQuery is what a `fib … oif` expression of nft (nft_fib4_eval,
+// nft_fib6_eval) looks at besides the address
 // it asks about.
 type FIBQuery struct {
 	Key // Family, Mark (0 without `. mark`), TOS and Proto of the packet

@@ -6,8 +6,6 @@ import (
 	"github.com/hostaudit/hostaudit/firewall"
 )
 
-var _ firewall.FIB = (*Table)(nil)
-
 // AddrType is the `fib … type` expression (nft_fib4_eval_type,
 // nft_fib6_eval_type) and, for IPv4, xt_addrtype. In IPv6 the kernel looks at
 // more of the packet: see [Table.FIBType], and [Table.AddrType6] for

@@ -132,9 +132,6 @@ var fibExprs = []struct {
 	{"smo", "fib saddr . mark . iif oif", "iface_index", func(t *Table, f firewall.Family, p packet) []firewall.FIBPart {
 		return t.FIBOut(firewall.Single(p.src), p.fib(f, p.dst, p.mark, p.in.Link))
 	}},
-	{"soiSimple", "fib saddr . iif oif", "iface_index", func(t *Table, f firewall.Family, p packet) []firewall.FIBPart {
-		return t.OutIndex(f, firewall.Single(p.src), firewall.FIBKey{Saddr: p.dst, In: p.in.Link})
-	}},
 }
 
 // packet is one packet put on the wire.

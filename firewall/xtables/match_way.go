@@ -70,57 +70,11 @@ func addrType4(mask uint16, which uint32, invert bool) firewall.Stmt {
 	return fibType(typeSet(mask), which, invert)
 }
 
-// Types that an IPv6 rule can ask for (XT_ADDRTYPE_*).
-const (
-	addrtypeUnspec      = 1 << 0
-	addrtypeUnicast     = 1 << 1
-	addrtypeLocal       = 1 << 2
-	addrtypeAnycast     = 1 << 4
-	addrtypeMulticast   = 1 << 5
-	addrtypeUnreachable = 1 << 7
-)
-
-// addrType6 is match_type6: unlike in IPv4 the address has to be multicast,
-// unicast and unspecified where each of them is asked for; of local, anycast
-// and unreachable one is enough.
+// addrType6 is match_type6, which asks the routing in its own way.
 func addrType6(mask uint16, which uint32, invert bool) firewall.Stmt {
-	k := firewall.FieldDstAddr
-	if which&firewall.FIBSrc != 0 {
-		k = firewall.FieldSrcAddr
-	}
-	top := firewall.Num(0xff).Shl(120)
-	var of []firewall.Matcher
-	if mask&addrtypeMulticast != 0 {
-		of = append(of, is(k, 16, firewall.Span(top, firewall.MaxValue(16)), false))
-	}
-	if mask&addrtypeUnicast != 0 {
-		of = append(of, is(k, 16, firewall.Span(firewall.Num(1), top.Prev()), false))
-	}
-	if mask&addrtypeUnspec != 0 {
-		of = append(of, is(k, 16, span(0, 0), false))
-	}
-	var types uint16
-	if mask&addrtypeLocal != 0 {
-		types |= addrtypeLocal
-	}
-	if mask&addrtypeAnycast != 0 {
-		types |= addrtypeAnycast
-	}
-	if mask&addrtypeUnreachable != 0 {
-		// RTF_REJECT: blackhole, unreachable, prohibit and throw routes, and no
-		// route at all.
-		types |= 1<<6 | 1<<7 | 1<<8 | 1<<9
-	}
-	if types != 0 {
-		of = append(of, fibType(typeSet(types), which, false))
-	}
-	if len(of) == 1 {
-		if m, ok := of[0].(*firewall.Match); ok {
-			m.Invert = invert
-			return m
-		}
-	}
-	return &firewall.AllOf{Of: of, Invert: invert}
+	m := is(firewall.FieldAddrType6, 1, span(1, 1), invert)
+	m.Operand.Field.A, m.Operand.Field.B = which, uint32(mask)
+	return m
 }
 
 // Flags of xt_iprange (IPRANGE_*).
