@@ -1,0 +1,288 @@
+package diagnose
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Packet is one packet of a handshake, or an ICMP error about one, as it passed
+// a link. Of an ICMP error Src and Dst are those of the packet that it quotes.
+type Packet struct {
+	At       time.Time
+	Link     int  // index of the interface
+	Outgoing bool // sent by this host on that link
+	Src, Dst netip.AddrPort
+	SYN, ACK bool
+	RST      bool
+	Seq      uint32
+	TTL      uint8
+	// ICMP is set for an error message, with its sender; To is who it goes to.
+	ICMP *ICMP
+	To   netip.Addr
+}
+
+// Tap sees packets as they pass the links of the network namespace it was opened
+// in: incoming ones before netfilter (ingress hook included), outgoing ones
+// behind it. What an XDP program drops it does not see.
+type Tap struct {
+	fd int
+	// links names the interfaces by index.
+	links map[int]string
+}
+
+// OpenTap opens a tap for TCP segments with SYN or RST from or to a port, and for
+// ICMP errors, on one interface or (index 0) on all. The filter runs in the
+// kernel, so that a busy host is not slowed down. It needs CAP_NET_RAW.
+func OpenTap(port uint16, index int) (*Tap, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open a packet socket: %w", err)
+	}
+	t := &Tap{fd: fd, links: map[int]string{}}
+	fail := func(what string, err error) (*Tap, error) {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	filter := tapFilter(port)
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
+		return fail("attach the filter of the packet socket", err)
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
+	// The protocol comes with bind, so that nothing passes the filter before.
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: swap16(unix.ETH_P_ALL), Ifindex: index}); err != nil {
+		return fail("bind the packet socket", err)
+	}
+	return t, nil
+}
+
+// Close ends the tap.
+func (t *Tap) Close() error { return unix.Close(t.fd) }
+
+// Wait waits for packets until a time; false when none came.
+func (t *Tap) Wait(d time.Duration) bool {
+	set := []unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(set, int(max(d, 0)/time.Millisecond)+1)
+	return err == nil && n > 0
+}
+
+// Read gives the packets that are there, and never waits.
+func (t *Tap) Read() []Packet {
+	var out []Packet
+	b, oob := make([]byte, 256), make([]byte, 128)
+	for range 65536 {
+		n, oobn, _, from, err := unix.Recvmsg(t.fd, b, oob, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			break
+		}
+		ll, ok := from.(*unix.SockaddrLinklayer)
+		if !ok {
+			continue
+		}
+		p, ok := decodePacket(swap16(ll.Protocol), b[:min(n, len(b))])
+		if !ok {
+			continue
+		}
+		p.Link, p.Outgoing = ll.Ifindex, ll.Pkttype == unix.PACKET_OUTGOING
+		p.At = stamp(oob[:oobn])
+		out = append(out, p)
+	}
+	return out
+}
+
+// Lost says how many packets the tap had no room for since it was last asked.
+func (t *Tap) Lost() (uint32, error) {
+	s, err := unix.GetsockoptTpacketStats(t.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0, err
+	}
+	return s.Drops, nil
+}
+
+func stamp(oob []byte) time.Time {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err == nil {
+		for _, m := range msgs {
+			if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+				return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			}
+		}
+	}
+	return time.Now()
+}
+
+func swap16(n uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], n)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+func decodePacket(protocol uint16, b []byte) (Packet, bool) {
+	switch protocol {
+	case unix.ETH_P_IP:
+		return decode4(b)
+	case unix.ETH_P_IPV6:
+		return decode6(b)
+	}
+	return Packet{}, false
+}
+
+func decode4(b []byte) (Packet, bool) {
+	src, dst, proto, body, ok := header4(b)
+	if !ok {
+		return Packet{}, false
+	}
+	p := Packet{TTL: b[8]}
+	switch proto {
+	case unix.IPPROTO_TCP:
+		return p, p.segment(src, dst, body)
+	case unix.IPPROTO_ICMP:
+		if len(body) < 8 || body[0] != 3 {
+			return p, false
+		}
+		qs, qd, qp, quoted, ok := header4(body[8:])
+		if !ok || qp != unix.IPPROTO_TCP || len(quoted) < 4 {
+			return p, false
+		}
+		p.ICMP, p.To = &ICMP{From: src, Type: body[0], Code: body[1]}, dst
+		p.ports(qs, qd, quoted)
+		return p, true
+	}
+	return p, false
+}
+
+// header4 splits an IPv4 packet; a later fragment is none.
+func header4(b []byte) (src, dst netip.Addr, proto byte, body []byte, ok bool) {
+	if len(b) < 20 || b[0]>>4 != 4 {
+		return src, dst, 0, nil, false
+	}
+	n := int(b[0]&15) * 4
+	if n < 20 || len(b) < n || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+		return src, dst, 0, nil, false
+	}
+	return netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[9], b[n:], true
+}
+
+func decode6(b []byte) (Packet, bool) {
+	src, dst, proto, body, ok := header6(b)
+	if !ok {
+		return Packet{}, false
+	}
+	p := Packet{TTL: b[7]}
+	switch proto {
+	case unix.IPPROTO_TCP:
+		return p, p.segment(src, dst, body)
+	case unix.IPPROTO_ICMPV6:
+		if len(body) < 8 || body[0] != 1 {
+			return p, false
+		}
+		qs, qd, qp, quoted, ok := header6(body[8:])
+		if !ok || qp != unix.IPPROTO_TCP || len(quoted) < 4 {
+			return p, false
+		}
+		p.ICMP, p.To = &ICMP{From: src, Type: body[0], Code: body[1]}, dst
+		p.ports(qs, qd, quoted)
+		return p, true
+	}
+	return p, false
+}
+
+// header6 splits an IPv6 packet, over its extension headers.
+func header6(b []byte) (src, dst netip.Addr, proto byte, body []byte, ok bool) {
+	if len(b) < 40 || b[0]>>4 != 6 {
+		return src, dst, 0, nil, false
+	}
+	src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	proto, body = b[6], b[40:]
+	for range 8 {
+		switch proto {
+		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS:
+			if len(body) < 8 {
+				return src, dst, 0, nil, false
+			}
+			n := 8 + int(body[1])*8
+			if len(body) < n {
+				return src, dst, 0, nil, false
+			}
+			proto, body = body[0], body[n:]
+		case unix.IPPROTO_FRAGMENT:
+			if len(body) < 8 || binary.BigEndian.Uint16(body[2:])&0xfff8 != 0 {
+				return src, dst, 0, nil, false
+			}
+			proto, body = body[0], body[8:]
+		default:
+			return src, dst, proto, body, true
+		}
+	}
+	return src, dst, 0, nil, false
+}
+
+func (p *Packet) ports(src, dst netip.Addr, b []byte) {
+	p.Src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(b))
+	p.Dst = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:]))
+	if len(b) >= 8 {
+		p.Seq = binary.BigEndian.Uint32(b[4:])
+	}
+}
+
+func (p *Packet) segment(src, dst netip.Addr, b []byte) bool {
+	if len(b) < 14 {
+		return false
+	}
+	p.ports(src, dst, b)
+	p.SYN, p.RST, p.ACK = b[13]&2 != 0, b[13]&4 != 0, b[13]&16 != 0
+	return p.SYN || p.RST
+}
+
+// wireLog counts packets by connection.
+type wireLog struct {
+	out map[[2]netip.AddrPort]*Wire
+}
+
+func newWireLog() *wireLog { return &wireLog{out: map[[2]netip.AddrPort]*Wire{}} }
+
+func (w *wireLog) drain(t *Tap) {
+	if t == nil {
+		return
+	}
+	for _, p := range t.Read() {
+		key, reply := [2]netip.AddrPort{p.Src, p.Dst}, false
+		if p.ICMP == nil && (p.SYN && p.ACK || p.RST) {
+			key, reply = [2]netip.AddrPort{p.Dst, p.Src}, true
+		}
+		c := w.out[key]
+		if c == nil {
+			if len(w.out) > 4096 {
+				continue
+			}
+			c = &Wire{}
+			w.out[key] = c
+		}
+		switch {
+		case p.ICMP != nil:
+			c.ICMP++
+		case p.SYN && !p.ACK:
+			c.SYN++
+		case p.SYN && reply:
+			c.SYNACK++
+		case p.RST && reply:
+			c.RST++
+		}
+	}
+}
+
+func (w *wireLog) of(a Attempt) *Wire {
+	if c := w.out[[2]netip.AddrPort{a.From, a.To}]; c != nil {
+		return c
+	}
+	return &Wire{}
+}
