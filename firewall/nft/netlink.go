@@ -22,7 +22,6 @@ const silence = 30 * time.Second
 const (
 	nlmsgHeader  = 16
 	nfgenLen     = 4
-	nlmFMulti    = 0x2
 	nlmFDumpIntr = 0x10
 )
 
@@ -30,11 +29,10 @@ const (
 // that the calling thread had when Open was called. It is for one goroutine at
 // a time.
 type Conn struct {
-	fd   int
-	port uint32
-	seq  uint32
-	buf  []byte
-	out  []byte
+	fd  int
+	seq uint32
+	buf []byte
+	out []byte
 }
 
 // Open opens a netlink socket for nfnetlink. It returns ErrNotPresent where the
@@ -58,13 +56,6 @@ func Open() (*Conn, error) {
 func (c *Conn) setup() error {
 	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
-	}
-	sa, err := unix.Getsockname(c.fd)
-	if err != nil {
-		return err
-	}
-	if nl, ok := sa.(*unix.SockaddrNetlink); ok {
-		c.port = nl.Pid
 	}
 	// The answer to a dump is there before send returns; the timeout only lets
 	// a silent kernel notice that the context has ended.
@@ -197,14 +188,40 @@ func (c *Conn) Dump(ctx context.Context, req Request) iter.Seq2[[]byte, error] {
 				case unix.NLMSG_NOOP, unix.NLMSG_OVERRUN:
 					continue
 				}
-				// A dump that nobody wants any more is read to its end all the
-				// same, or the next request would find the socket busy.
 				if !stopped && !yield(m.payload, nil) {
+					if c.abandon() {
+						return
+					}
+					// It is read to its end all the same, or the next request
+					// would find the socket busy.
 					stopped = true
 				}
 			}
 		}
 	}
+}
+
+// abandon ends a dump that nobody wants any more by taking a new socket for
+// this one, in the same network namespace; false where that is not at hand,
+// because the calling thread has moved since Open.
+func (c *Conn) abandon() bool {
+	ns, err := unix.IoctlRetInt(c.fd, unix.SIOCGSKNS)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(ns)
+	var socket, thread unix.Stat_t
+	if unix.Fstat(ns, &socket) != nil || unix.Stat("/proc/thread-self/ns/net", &thread) != nil ||
+		socket.Ino != thread.Ino || socket.Dev != thread.Dev {
+		return false
+	}
+	fresh, err := Open()
+	if err != nil {
+		return false
+	}
+	unix.Close(c.fd)
+	c.fd = fresh.fd
+	return true
 }
 
 // Get implements Source.
