@@ -41,7 +41,6 @@ type Plan struct {
 	Steps []Step `json:"-"`
 
 	openings []opening
-	before   map[string]reach.Exposure
 }
 
 // Change is one thing that a plan changes, as it is shown.
@@ -225,11 +224,12 @@ const placeholder = "0000feed0000"
 
 // number makes the id of what the plan does and puts it into the comments.
 func (p *Plan) number() {
+	// The effect is no part of it: addresses come and go, and a plan made again has
+	// its effect held to what was asked for all the same.
 	canonical, err := json.Marshal(struct {
 		Changes []Change
-		Effect  Effect
 		Steps   []Step
-	}{p.Changes, p.Effect, p.Steps})
+	}{p.Changes, p.Steps})
 	if err != nil {
 		panic(err) // plain values
 	}

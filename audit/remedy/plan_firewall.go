@@ -173,7 +173,7 @@ func (t *trial) run() error {
 func (t *trial) blocked() (reach.Row, bool) {
 	t.opening.left = nil
 	for _, r := range reach.New(&t.world).Listener(t.port.Listener).Rows {
-		if r.Iif == "lo" || r.ClientSees == reach.Connected || r.ClientSees == reach.Depends || r.DecidedBy.Kind != reach.ByRule && r.DecidedBy.Kind != reach.ByPolicy {
+		if !keptOut(r) {
 			continue
 		}
 		var in []netip.Prefix
@@ -191,6 +191,37 @@ func (t *trial) blocked() (reach.Row, bool) {
 		return r, true
 	}
 	return reach.Row{}, false
+}
+
+// keptOut says whether a firewall keeps the sources of a row out. Where only the
+// order of chains is not known, and each order ends in another refusal, the answer
+// is "depends", and its witness is the rule of one of them.
+func keptOut(r reach.Row) bool {
+	if r.Iif == "lo" || r.ClientSees == reach.Connected || r.DecidedBy.Kind != reach.ByRule && r.DecidedBy.Kind != reach.ByPolicy {
+		return false
+	}
+	if r.ClientSees != reach.Depends {
+		return true
+	}
+	return refuses(r.DecidedBy) && len(r.Conditions) > 0 && !slices.ContainsFunc(r.Conditions, func(c reach.Condition) bool {
+		return !strings.HasPrefix(c.TurnsOn, "the order in which the kernel calls these")
+	})
+}
+
+// refuses: the witness drops or rejects.
+func refuses(d reach.DecidedBy) bool {
+	if d.Rule == nil {
+		return d.Kind == reach.ByPolicy
+	}
+	for _, st := range d.Rule.Stmts {
+		switch v := st.(type) {
+		case *firewall.Reject:
+			return true
+		case *firewall.Verdict:
+			return v.Kind == firewall.Drop
+		}
+	}
+	return false
 }
 
 // step adds what lets a blocked part of the audience in.

@@ -39,7 +39,7 @@ func (p *Plan) verify(before, now *reach.World, paths []Path) error {
 			return fmt.Errorf("nothing listens on %s any more", o.target.Subject())
 		}
 		for _, r := range x.rows {
-			if r.Iif == "lo" || r.ClientSees == reach.Connected || r.ClientSees == reach.Depends || r.DecidedBy.Kind != reach.ByRule && r.DecidedBy.Kind != reach.ByPolicy {
+			if !keptOut(r) {
 				continue
 			}
 			for _, f := range audit.Clients(r.From) {
