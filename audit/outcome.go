@@ -131,6 +131,7 @@ type PublishedRow struct {
 	Proto     string          `json:"proto"`
 	Port      uint16          `json:"port"`
 	To        reach.Delivered `json:"to"`
+	By        reach.DecidedBy `json:"translated_by"`
 	Exposure  reach.Who       `json:"exposure"`
 	Partition []reach.Row     `json:"partition"`
 	Service   *ServiceRow     `json:"service,omitempty"`

@@ -141,7 +141,7 @@ func listenerRow(p *Port) ListenerRow {
 }
 
 func publishedRow(p *Port) PublishedRow {
-	row := PublishedRow{Proto: string(p.Proto()), Port: p.Number(), To: p.Published.To, Exposure: p.Exposure.Who,
+	row := PublishedRow{Proto: string(p.Proto()), Port: p.Number(), To: p.Published.To, By: p.Published.By, Exposure: p.Exposure.Who,
 		Partition: p.Exposure.Rows, Service: serviceRow(p.Service), Of: p}
 	if row.Partition == nil {
 		row.Partition = []reach.Row{}

@@ -135,6 +135,8 @@ type Published struct {
 	Proto firewall.Proto
 	Port  uint16
 	To    Delivered
+	// By is the rule that translates.
+	By DecidedBy
 	Exposure
 }
 
@@ -166,6 +168,7 @@ func (e *Evaluator) Published() []Published {
 						}
 						seen[k] = true
 						if x, ok := e.published(p, port); ok {
+							x.By = decidedByRule(ns, r)
 							out = append(out, x)
 						}
 					}

@@ -97,6 +97,12 @@ func decides(x reach.Exposure) []string {
 	return lines
 }
 
+// translatedBy names the rule that leads a published port elsewhere.
+func translatedBy(d reach.DecidedBy) []string {
+	head, text := deciding(d)
+	return []string{"DNAT in " + head, "  " + text}
+}
+
 // deciders lists the witnesses of the rows that keep, without the kernel's own
 // refusals; those that decide about more sources first.
 func deciders(rows []reach.Row, keep func(reach.Row) bool) []reach.DecidedBy {

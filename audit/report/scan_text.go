@@ -149,7 +149,7 @@ func tableLines(r *audit.Report) []line {
 			to = strings.TrimSpace(to + " " + hostPort(pub.To.Address, pub.To.Port))
 		}
 		n := line{port: fmt.Sprintf("%s %d → %s", pub.Proto, pub.Port, to), process: pub.To.Listener, who: whoCan(pub.Of.Exposure),
-			decides: decides(pub.Of.Exposure), mark: markOf(r, pub.Of), order: []int{0, int(pub.Port)}}
+			decides: append(translatedBy(pub.By), decides(pub.Of.Exposure)...), mark: markOf(r, pub.Of), order: []int{0, int(pub.Port)}}
 		if pub.To.NetNS != "" {
 			n.process = "in " + pub.To.NetNS
 		}
