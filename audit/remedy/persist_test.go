@@ -1,0 +1,117 @@
+package remedy
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
+)
+
+// put writes a file beneath the drill's root.
+func (d *drill) put(name, text string) {
+	d.t.Helper()
+	p := filepath.Join(d.sys.Root, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *drill) get(name string) string {
+	d.t.Helper()
+	data, err := os.ReadFile(filepath.Join(d.sys.Root, name))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestSurvivesReload opens a port through the owner's own file: after the owner
+// has loaded its file anew the port is open still, and blocked again once the
+// change is rolled back and the file loaded.
+func TestSurvivesReload(t *testing.T) {
+	lab.Need(t, "nft", "iptables-nft", "iptables-legacy")
+	for _, c := range []struct {
+		name, unit, file, text string
+		load                   func(d *drill, text string)
+	}{
+		{"nftables.service", "nftables.service", "/etc/nftables.conf", "#!/usr/sbin/nft -f\nflush ruleset\n\n" + nftDrop + "\n", func(d *drill, text string) { d.lab.Server.Load(d.t, lab.NFT, text) }},
+		{"nftables.service, policy", "nftables.service", "/etc/nftables.conf", "flush ruleset\n" + nftPolicy + "\n", func(d *drill, text string) { d.lab.Server.Load(d.t, lab.NFT, text) }},
+		{"netfilter-persistent, nft", "netfilter-persistent.service", "/etc/iptables/rules.v4", xtRules("icmp-port-unreachable"), func(d *drill, text string) { d.lab.Server.Load(d.t, lab.IPTablesNFT, text) }},
+		{"netfilter-persistent, legacy", "netfilter-persistent.service", "/etc/iptables/rules.v4", xtPolicy("icmp"), func(d *drill, text string) { d.lab.Server.Load(d.t, lab.IPTablesLegacy, text) }},
+		{"iptables-services", "iptables.service", "/etc/sysconfig/iptables", xtRules("icmp-port-unreachable"), func(d *drill, text string) { d.lab.Server.Load(d.t, lab.IPTablesNFT, text) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDrill(t, false, everybody)
+			d.put("/etc/systemd/system/multi-user.target.wants/"+c.unit, "")
+			d.put(c.file, c.text)
+			c.load(d, c.text)
+			if d.connects(webPort) {
+				t.Fatal("nothing blocks the port")
+			}
+			p, in, err := d.plan("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(p.Changes) == 0 || !p.Changes[0].Persistent || p.Changes[0].Diff == "" {
+				t.Fatalf("it does not last:\n%s", p.Text(nil))
+			}
+			if err := d.apply(p, in, nil); err != nil {
+				t.Fatal(err)
+			}
+			c.load(d, d.get(c.file))
+			if !d.connects(webPort) {
+				t.Errorf("after a reload it is blocked again:\n%s", d.get(c.file))
+			}
+			again, _, err := d.plan("")
+			if err != nil || len(again.Steps) != 0 {
+				t.Errorf("after a reload there is something to do: %v", err)
+			}
+			d.lab.Server.Do(func() { err = d.sys.Rollback(context.Background(), "", false) })
+			if err != nil {
+				t.Error(err)
+			}
+			if got := d.get(c.file); got != c.text {
+				t.Errorf("after the rollback the file is\n%s", got)
+			}
+			c.load(d, d.get(c.file))
+			if d.connects(webPort) {
+				t.Error("after the rollback it is open")
+			}
+		})
+	}
+}
+
+// TestFileNotUnderstood: a file that is not plainly the kernel's rules is not
+// edited; the operator gets the line.
+func TestFileNotUnderstood(t *testing.T) {
+	lab.Need(t, "nft")
+	for name, text := range map[string]string{
+		"other rules": strings.Replace(nftDrop, "\t\ttcp dport 22 accept\n", "", 1),
+		"one line":    "table inet filter { chain input { type filter hook input priority filter; tcp dport 1-65535 drop; }; }\n",
+		"included":    "include \"/etc/nftables.d/*.nft\"\ntable inet other { }\n",
+	} {
+		d := newDrill(t, false, everybody)
+		d.put("/etc/systemd/system/sysinit.target.wants/nftables.service", "")
+		d.put("/etc/nftables.conf", text)
+		d.lab.Server.Load(t, lab.NFT, nftDrop)
+		p, in, err := d.plan("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Changes) != 1 || p.Changes[0].Persistent || !strings.Contains(p.Changes[0].Boot, "by hand: tcp dport 8080 accept") {
+			t.Errorf("%s:\n%s", name, p.Text(nil))
+		}
+		if err := d.apply(p, in, nil); err != nil {
+			t.Error(err)
+		}
+		if d.get("/etc/nftables.conf") != text {
+			t.Errorf("%s: the file was edited", name)
+		}
+	}
+}
