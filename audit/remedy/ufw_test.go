@@ -1,0 +1,164 @@
+package remedy
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
+	"github.com/hostaudit/hostaudit/firewall/owner"
+)
+
+// throwAway makes a copy of this machine's files that nobody else sees: an overlay
+// whose changes are in memory. Programs run with it as their root directory change
+// nothing outside.
+func (d *drill) throwAway() {
+	d.t.Helper()
+	base := filepath.Join(d.t.TempDir(), "remedy-test")
+	must := func(err error) {
+		d.t.Helper()
+		if err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	must(os.Mkdir(base, 0o755))
+	must(unix.Mount("tmpfs", base, "tmpfs", 0, "mode=0755"))
+	d.t.Cleanup(func() { _ = unix.Unmount(base, unix.MNT_DETACH) })
+	for _, n := range []string{"up", "work", "root"} {
+		must(os.Mkdir(filepath.Join(base, n), 0o755))
+	}
+	root := filepath.Join(base, "root")
+	err := unix.Mount("overlay", root, "overlay", 0, "lowerdir=/,upperdir="+base+"/up,workdir="+base+"/work")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			d.t.Fatalf("mount an overlay: %v", err)
+		}
+		d.t.Skipf("NOT RUN, no overlay of this machine's files can be made: %v", err)
+	}
+	d.t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	// /proc with the sysctls of the machine read-only, as the laboratory has them.
+	must(unix.Mount("/proc", filepath.Join(root, "proc"), "", unix.MS_BIND|unix.MS_REC, ""))
+	must(unix.Mount("/dev", filepath.Join(root, "dev"), "", unix.MS_BIND|unix.MS_REC, ""))
+	must(unix.Mount("tmpfs", filepath.Join(root, "run"), "tmpfs", 0, "mode=0755"))
+	must(os.Mkdir(filepath.Join(root, "run/lock"), 0o755))
+	d.sys.Root = root
+}
+
+// in runs a program of the throw-away root in the server's namespace.
+func (d *drill) in(argv ...string) string {
+	d.t.Helper()
+	out, err := d.lab.Server.Exec(context.Background(), "", append([]string{"chroot", d.sys.Root}, argv...)...)
+	if err != nil {
+		d.t.Fatalf("%v: %v\n%s", argv, err, out)
+	}
+	return out
+}
+
+// TestRealUFW opens a port through the real ufw, in both families: it survives
+// ufw's reload and a start from nothing, the operator stays, and a rollback takes
+// it out of ufw's own list.
+func TestRealUFW(t *testing.T) {
+	lab.Need(t, "ufw", "iptables-nft", "ipv6")
+	for _, v6 := range []bool{false, true} {
+		d := newDrill(t, v6, everybody)
+		d.throwAway()
+		d.in("ufw", "allow", "22/tcp")
+		d.in("ufw", "--force", "enable")
+		d.logIn()
+		if d.connects(webPort) {
+			t.Fatal("ufw does not block the port: nothing is proven here")
+		}
+		rules := d.get("/etc/ufw/user.rules")
+		p, in, err := d.plan("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Changes) != 1 || p.Changes[0].Owner != string(owner.UFW) || !p.Changes[0].Persistent || len(p.Protected) == 0 {
+			t.Fatalf("%s", p.Text(nil))
+		}
+		if err := d.apply(p, in, nil); err != nil {
+			t.Fatalf("%v\n%s", err, p.Text(nil))
+		}
+		if !d.connects(webPort) || !talks(d.login) || !d.connects(sshPort) {
+			t.Error("it is not open, or the operator was cut off")
+		}
+		d.in("ufw", "reload")
+		if !d.connects(webPort) {
+			t.Error("after ufw reload it is blocked again")
+		}
+		again, _, err := d.plan("")
+		if err != nil || len(again.Steps) != 0 {
+			t.Errorf("a second time there is something to do: %v", err)
+		}
+		// As after a boot: no rules, and ufw starts.
+		d.lab.Server.Run(t, "nft", "flush", "ruleset")
+		d.in("/usr/lib/ufw/ufw-init", "start")
+		if !d.connects(webPort) {
+			t.Error("after a start from nothing it is blocked again")
+		}
+		d.lab.Server.Do(func() { err = d.sys.Rollback(context.Background(), "", false) })
+		if err != nil {
+			t.Error(err)
+		}
+		if d.connects(webPort) || !d.connects(sshPort) {
+			t.Error("after the rollback it is not as it was")
+		}
+		if got := d.get("/etc/ufw/user.rules"); strings.Contains(got, "8080") || len(got) != len(rules) {
+			t.Errorf("after the rollback ufw has the rules\n%s\nit had\n%s", got, rules)
+		}
+	}
+}
+
+// TestUFWInterruptedByReboot: what ufw has on disk already when the host goes down
+// is taken out of its files before ufw starts.
+func TestUFWInterruptedByReboot(t *testing.T) {
+	lab.Need(t, "ufw", "iptables-nft")
+	d := newDrill(t, false, everybody)
+	d.throwAway()
+	d.in("ufw", "allow", "22/tcp")
+	d.in("ufw", "--force", "enable")
+	rules := d.get("/etc/ufw/user.rules")
+	p, _, err := d.plan("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The journal of a run that was cut off by the power after ufw's own change.
+	d.lab.Server.Do(func() {
+		j, err := d.sys.begin(p, ApplyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := d.sys.openStore(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.Step, j.BootID = 0, "another boot"
+		if err := st.save(j); err != nil {
+			t.Fatal(err)
+		}
+		st.close()
+		if err := d.sys.set(context.Background(), &p.Steps[0], true); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got := d.get("/etc/ufw/user.rules"); !strings.Contains(got, "8080") {
+		t.Fatalf("ufw did not take it:\n%s", got)
+	}
+	d.lab.Server.Run(t, "nft", "flush", "ruleset")
+	d.lab.Server.Do(func() { err = d.sys.Recover(context.Background()) })
+	if err != nil && !errors.Is(err, ErrRolledBack) {
+		t.Error(err)
+	}
+	if got := d.get("/etc/ufw/user.rules"); got != rules {
+		t.Errorf("after the recovery ufw has the rules\n%s\nit had\n%s", got, rules)
+	}
+	d.in("/usr/lib/ufw/ufw-init", "start")
+	if d.connects(webPort) || !d.connects(sshPort) {
+		t.Error("after the start it is not as it was")
+	}
+}
