@@ -44,7 +44,7 @@ var rooms = map[string]room{
 	"sysctl":             {uses: []string{"golang.org/x/sys"}},
 
 	"audit/route":    {knows: []string{"firewall"}, uses: netlinkLibraries},
-	"audit/reach":    {knows: []string{"audit/route", "firewall", "listeners"}, pure: true, tests: readers},
+	"audit/reach":    {knows: []string{"audit/route", "firewall", "listeners"}, pure: true, tests: append([]string{"audit", "audit/collect"}, readers...)},
 	"audit":          {knows: []string{"audit/reach", "audit/route", "firewall", "listeners", "sysctl"}, pure: true, tests: []string{"audit/collect", "audit/checks"}},
 	"audit/checks":   {knows: append([]string{"audit", "audit/reach"}, models...), uses: []string{"golang.org/x/sys"}, pure: true, tests: []string{"audit/collect", "audit/route"}},
 	"audit/diagnose": {knows: append([]string{"audit", "audit/reach"}, models...), uses: netlinkLibraries, tests: []string{"audit/collect"}},
@@ -68,6 +68,11 @@ var rooms = map[string]room{
 	// The laboratory knows nothing of the project, and only tests import it.
 	"audit/lab": {uses: netlinkLibraries},
 
+	// What the packages are made with.
+	"packaging":        {},
+	"packaging/manual": {knows: []string{"audit"}, pure: true, uses: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+	"packaging/sbom":   {},
+
 	"cmd/hostaudit":        {knows: everything, uses: append([]string{"golang.org/x/sync"}, cmdLibraries...)},
 	"cmd/hostaudit/config": {knows: append([]string{"audit", "audit/report"}, models...), uses: cmdLibraries},
 }
@@ -86,6 +91,7 @@ var (
 	everything = []string{
 		"firewall", "firewall/nft", "firewall/xtables", "firewall/ipset", "firewall/owner", "listeners", "sysctl", "audit", "audit/checks", "audit/collect",
 		"audit/diagnose", "audit/reach", "audit/remedy", "audit/report", "audit/route", "cmd/hostaudit/config",
+		"packaging/manual",
 	}
 	testLibraries = []string{
 		"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/sys", "github.com/vishvananda/netlink",

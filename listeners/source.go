@@ -122,7 +122,7 @@ func readNetFile(ctx context.Context, f io.Reader, name string) ([]byte, error) 
 		switch {
 		case err == io.EOF:
 			return out, nil
-		case err == bufio.ErrBufferFull:
+		case errors.Is(err, bufio.ErrBufferFull):
 			return out, fmt.Errorf("read %s: line longer than 64 KiB", name)
 		case err != nil:
 			return out, fmt.Errorf("read %s: %w", name, err)

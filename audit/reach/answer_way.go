@@ -42,7 +42,24 @@ func (w *walk) rejected(p *path, h firewall.Hook, e firewall.End, by witness) {
 		w.finish(e.Class, p, sees, by, nil, "")
 		return
 	}
+	if kind == firewall.AnswerRejectReset && st.In != nil && st.In.Kind == "bridge" {
+		w.bridgedReset(p, &e.Class, by)
+	}
 	w.answer(p, e.Class, kind, typ, code, sees, by, nil)
+}
+
+// bridgedReset follows the other way a RST about a packet from a bridge can go:
+// where br_netfilter has seen the packet, the RST is put straight onto the
+// port it came from (nf_send_reset, nf_bridge_info_exists), past output and
+// postrouting, so that no translation is undone.
+func (w *walk) bridgedReset(p *path, c *firewall.Class, by witness) {
+	st := &c.State
+	c.Doubt(firewall.Condition{Object: "bridge " + st.In.Name, Why: "whether br_netfilter sees its packets: then the RST passes no further rule and keeps translated addresses"})
+	sees := Refused
+	if st.Local != st.OrigLocal || st.LocalPort != st.OrigLocalPort || st.RemoteAddrKind != st.BaseAddrKind || st.RemoteAddr != st.BaseAddr {
+		sees = Timeout
+	}
+	w.finish(*c, p, sees, by, nil, "")
 }
 
 // answer walks what the namespace answers back to the client.
@@ -109,7 +126,7 @@ func (w *walk) afterOutput(p *path, c firewall.Class, before firewall.State) {
 	st := &c.State
 	if st.Reroute || st.RemoteAddrKind != before.RemoteAddrKind || st.RemoteAddr != before.RemoteAddr {
 		st.Reroute = false
-		for _, r := range w.routeOut(p.ns, c, nil) {
+		for _, r := range w.routeHarder(p.ns, c) {
 			switch {
 			case r.verdict == routeUnknown:
 				w.unknown(r.class, p, r.why)

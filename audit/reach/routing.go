@@ -212,6 +212,9 @@ var (
 // (tcp_v6_send_response: rt6_need_strict, tcp_v6_iif), so that one for another
 // address than ::1 finds no route.
 func (w *walk) routeAnswer(ns *Namespace, c firewall.Class, kind firewall.AnswerKind, in *firewall.Link) []routed {
+	if c.State.Family == firewall.IPv4 && kind == firewall.AnswerRejectReset {
+		return w.routeHarder(ns, c)
+	}
 	if c.State.Family == firewall.IPv4 || c.State.RemoteAddrKind != firewall.RemoteSame {
 		return w.routeOut(ns, c, nil)
 	}
@@ -251,6 +254,20 @@ func (w *walk) routeOut(ns *Namespace, c firewall.Class, oif *firewall.Link) []r
 		return ns.Route.Output(key(&c), dsts, src, oif)
 	})
 	return overLo(rs)
+}
+
+// routeHarder is ip_route_me_harder and ip6_route_me_harder: the RST of an IPv4
+// reject rule (nf_send_reset), whose source may be a host that it was forwarded
+// to, and what output hooks route again. Neither tells the protocol or the ports.
+func (w *walk) routeHarder(ns *Namespace, c firewall.Class) []routed {
+	if c.State.LocalUnknown {
+		return w.routeOut(ns, c, nil)
+	}
+	k := key(&c)
+	k.AnySource, k.Proto, k.Sport, k.Dport = true, route.NoProto, nil, nil
+	return overLo(w.overRemote(ns, c, func(dsts firewall.Ranges) []route.Part {
+		return ns.Route.Output(k, dsts, c.State.Local, nil)
+	}))
 }
 
 // overLo: what is local for a packet made here leaves by lo.

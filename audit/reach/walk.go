@@ -240,6 +240,13 @@ func (w *walk) mapped(p *path, c firewall.Class) firewall.Class {
 
 // forward passes a class on to another link.
 func (w *walk) forward(p *path, c firewall.Class, out *firewall.Link, gateway netip.Addr) {
+	if in := c.State.In; in != nil && in.Kind == "bridge" && in.Index == out.Index && c.State.CTStatus&firewall.CTStatusDstNAT != 0 {
+		// br_nf_pre_routing_finish: where br_netfilter is on, a packet that is
+		// translated to an address on its own bridge is bridged, not routed, and
+		// never back to the port it came from unless that is in hairpin mode.
+		w.unknown(c, p, "whether bridge "+in.Name+" hands its packets to the IP hooks (br_netfilter) and lets them turn back (hairpin)")
+		return
+	}
 	c.State.Out = out
 	cs := w.hook(p, firewall.Forward, []firewall.Class{c})
 	cs = w.hook(p, firewall.Postrouting, cs)

@@ -60,7 +60,7 @@ func (d *dir) names() ([]string, error) {
 		return nil, &fs.PathError{Op: "open", Path: d.name, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), d.name)
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	all, err := f.Readdirnames(100_000)
 	if err != nil && len(all) == 0 {
 		all = nil

@@ -102,10 +102,10 @@ func decodeJournal(b []byte) (*Journal, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&j); err != nil {
-		return nil, fmt.Errorf("%w: %v", errJournal, err)
+		return nil, fmt.Errorf("%w: %w", errJournal, err)
 	}
 	if err := j.check(); err != nil {
-		return nil, fmt.Errorf("%w: %v", errJournal, err)
+		return nil, fmt.Errorf("%w: %w", errJournal, err)
 	}
 	return &j, nil
 }

@@ -85,7 +85,7 @@ func (c *child) Arm(_ context.Context, id string, after time.Duration) (string, 
 	if err != nil {
 		return "", fmt.Errorf("make a pipe: %w", err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	args := append([]string{"rollback"}, c.args...)
 	args = append(args, id, "--if-unconfirmed", "--after", after.String())
 	cmd := exec.Command(c.exe, args...)
@@ -94,10 +94,10 @@ func (c *child) Arm(_ context.Context, id string, after time.Duration) (string, 
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		w.Close()
+		_ = w.Close()
 		return "", err
 	}
-	w.Close()
+	_ = w.Close()
 	if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return "", err
 	}
@@ -123,7 +123,7 @@ func (s *System) Guard(ctx context.Context, id string, after time.Duration, read
 		if _, err := ready.Write([]byte("+")); err != nil {
 			return fmt.Errorf("report that the watchdog is at work: %w", err)
 		}
-		ready.Close()
+		_ = ready.Close()
 	}
 	for sinceBoot() < until {
 		time.Sleep(min(until-sinceBoot(), 2*s.Poll))

@@ -24,7 +24,7 @@ type Addr struct {
 	Label     string // IPv4: the name given by `label`, e.g. "eth0:1"
 }
 
-// Secondary, Tentative and Deprecated are flags of the address. An optimistic
+// Secondary, as Tentative and Deprecated, is a flag of the address. An optimistic
 // address is not tentative.
 func (a *Addr) Secondary() bool { return a.Flags&unix.IFA_F_SECONDARY != 0 }
 

@@ -240,7 +240,7 @@ next:
 
 // failure is the verdict on a packet that a lookup failed for.
 func failure(r routed) (Why, Witness) {
-	w := Witness{}
+	var w Witness
 	switch {
 	case r.route != nil:
 		w = Witness{RouteWitness, r.route.String()}

@@ -44,7 +44,6 @@ type told struct {
 	oif     int
 	gateway netip.Addr
 	prefsrc netip.Addr
-	dst     netip.Prefix
 }
 
 func (g told) String() string {

@@ -187,7 +187,7 @@ func (a *app) ask() error {
 	if f, ok := a.stdin.(*os.File); ok && !term.IsTerminal(int(f.Fd())) {
 		return usagef("--apply asks before it changes anything, and there is no terminal to ask on: give --yes")
 	}
-	fmt.Fprint(a.stderr, "Carry it out? [y/N] ")
+	_, _ = fmt.Fprint(a.stderr, "Carry it out? [y/N] ")
 	answer, err := bufio.NewReader(io.LimitReader(a.stdin, 1000)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: read the answer: %w", remedy.ErrRefused, err)

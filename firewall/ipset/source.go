@@ -19,7 +19,7 @@ type Source interface {
 	Index(ctx context.Context, name string) (uint16, error)
 }
 
-// ErrNotPresent: the kernel has no ipset, or has not loaded it, so that there
+// ErrNotPresent says that the kernel has no ipset, or has not loaded it, so that there
 // is no set. It is no gap.
 var ErrNotPresent = errors.New("the kernel has no ipset")
 

@@ -183,7 +183,8 @@ func trafficClass(op fw.Operand, g *guards) fw.Operand {
 	if f.Kind != fw.FieldPayload || f.A != baseNetwork || !op.Xor.IsZero() {
 		return op
 	}
-	kind, width := fw.FieldNone, 0
+	var kind fw.FieldKind
+	var width int
 	switch {
 	case g.family == fw.IPv4 && f.B == 1 && f.C == 1 && op.Mask == fw.Num(0xfc):
 		kind, width = fw.FieldDSCP, 2

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -98,9 +99,9 @@ func (c *Conn) receive(ctx context.Context, each func(datagram []byte) error) (f
 		var from unix.RawSockaddrNetlink
 		n, err := recvfrom(c.fd, c.buf, &from)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			return false, fmt.Errorf("no answer for a second: %w", err)
 		case err != nil:
 			return false, fmt.Errorf("receive: %w", err)
