@@ -92,7 +92,7 @@ func (p *publisher) nft() string {
 	fmt.Fprintf(&b, "\t}\n}\ntable inet guard {\n\tchain forwarded {\n\t\ttype filter hook forward priority %s; policy %s;\n", pick(p.generator, "filter", "-5", "10"), pick(p.generator, "accept", "drop", "drop"))
 	b.WriteString("\t\tct state established,related accept\n")
 	for range 1 + p.IntN(4) {
-		m := pick(p.generator, "", "ip saddr "+p.source(false)+" ", "ip saddr != "+p.source(false)+" ", `iifname "eth0" `, `oifname "br0" `, "ct status dnat ", "ct original proto-dst 8080 ", "tcp dport { 80, 443 } ")
+		m := pick(p.generator, "", "ip saddr "+p.source(false)+" ", "ip saddr != "+p.source(false)+" ", `iifname "eth0" `, `oifname "br0" `, "ct status dnat ", "meta l4proto tcp ct original proto-dst 8080 ", "tcp dport { 80, 443 } ")
 		fmt.Fprintf(&b, "\t\t%s%s\n", m, pick(p.generator, "drop", "accept", "accept", "reject", "reject with icmpx admin-prohibited", "reject with tcp reset"))
 	}
 	b.WriteString("\t}\n}\n")
