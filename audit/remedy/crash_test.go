@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/hostaudit/hostaudit/audit/lab"
@@ -99,7 +98,6 @@ func (b *bench) run(what string, p *point, env ...string) (code int, fired bool,
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1", lab.Marker + "=" + os.Getenv(lab.Marker), "REMEDY_CHILD=" + what, "REMEDY_ROOT=" + b.root, "REMEDY_PLAN=" + b.plan}, env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := b.ns.Start(cmd); err != nil {
@@ -165,8 +163,8 @@ func (b *bench) leftovers() string {
 	return strings.Join(out, " ")
 }
 
-// calls are those whose every occurrence is broken.
-var calls = []string{"openat", "write", "pwrite64", "read", "fsync", "renameat", "unlinkat", "mkdirat", "flock", "close", "fchmod", "fchown", "fstat", "fstatfs", "newfstatat", "getdents64", "fcntl"}
+// sysCalls are those whose every occurrence is broken.
+var sysCalls = []string{"openat", "write", "pwrite64", "read", "fsync", "renameat", "unlinkat", "mkdirat", "flock", "close", "fchmod", "fchown", "fstat", "fstatfs", "newfstatat", "getdents64", "fcntl"}
 
 // must fire at least once, or the sweep is not one.
 var mustFire = []string{"openat", "write", "read", "fsync", "renameat", "unlinkat", "mkdirat", "flock", "close", "fchmod", "fchown", "fstat"}
@@ -246,7 +244,7 @@ func afterKill(b *bench, p point, _ int, _ string) error {
 
 // TestKilledAtEveryCall kills an apply before each of its system calls.
 func TestKilledAtEveryCall(t *testing.T) {
-	points, bad := sweep(t, []string{""}, calls, afterKill)
+	points, bad := sweep(t, []string{""}, sysCalls, afterKill)
 	t.Logf("killed at %d points, %d bad", points, bad)
 	if bad > 0 {
 		t.Errorf("%d of %d points end in an illegal state", bad, points)

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +18,6 @@ func (b *bench) waiting(deadline string) (*exec.Cmd, *strings.Builder) {
 	cmd := exec.Command(b.exe)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), lab.Marker + "=" + os.Getenv(lab.Marker), "REMEDY_CHILD=apply", "REMEDY_ROOT=" + b.root, "REMEDY_PLAN=" + b.plan,
 		"REMEDY_WAIT=1", "REMEDY_DEADLINE=" + deadline, "REMEDY_LOGIN=192.0.2.1 40000 192.0.2.2 22"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out := &strings.Builder{}
 	cmd.Stderr = out
 	if err := b.ns.Start(cmd); err != nil {
