@@ -22,7 +22,7 @@ help:
 	@echo 'make test         install what the tests need where it is missing (as root), run every test'
 	@echo 'make lint         gofmt, go vet, go mod tidy, scripts, golangci-lint (built by Go on first use)'
 	@echo 'make bench        every benchmark, COUNT=5 SCALE=1; as root in a filled namespace'
-	@echo 'make packages     deb and rpm into dist/'
+	@echo 'make packages     deb and rpm for amd64 and arm64 into dist/'
 	@echo 'make conformance  random rulesets against the kernel, FOR=10m'
 	@echo 'make fuzz         every fuzz target, FUZZTIME=10s each'
 
@@ -43,7 +43,7 @@ lint:
 bench:
 	@packaging/dev/bench
 
-packages: build
+packages:
 	@packaging/dev/packages
 
 conformance:
