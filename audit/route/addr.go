@@ -24,8 +24,8 @@ type Addr struct {
 	Label     string // IPv4: the name given by `label`, e.g. "eth0:1"
 }
 
-// Secondary, as Tentative and Deprecated, is a flag of the address. An optimistic
-// address is not tentative.
+// Secondary reports the flag, as Tentative and Deprecated do theirs. An
+// optimistic address is not tentative.
 func (a *Addr) Secondary() bool { return a.Flags&unix.IFA_F_SECONDARY != 0 }
 
 // Tentative reports whether duplicate address detection still keeps the address
