@@ -9,7 +9,7 @@ import (
 
 // Formats lists the forms a report of scan can have.
 func Formats() []string {
-	return []string{"text", "json", "ndjson", "sarif", "junit", "prometheus", "nagios"}
+	return []string{"text", "json", "ndjson", "sarif", "junit", "html", "prometheus", "nagios"}
 }
 
 // Scan writes the report of a scan in one of the Formats. checks explain the
@@ -26,6 +26,8 @@ func Scan(w io.Writer, format string, r *audit.Report, checks []*audit.Check, o 
 		return SARIF(w, r, checks)
 	case "junit":
 		return JUnit(w, r)
+	case "html":
+		return HTML(w, r)
 	case "prometheus":
 		return Prometheus(w, r)
 	case "nagios":

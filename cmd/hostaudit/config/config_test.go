@@ -160,7 +160,7 @@ func TestEnvironmentMistakes(t *testing.T) {
 	for _, c := range []struct{ env, want string }{
 		{"HOSTAUDIT_FROMAT=json", `environment: HOSTAUDIT_FROMAT: no such setting (did you mean "HOSTAUDIT_FORMAT"?)`},
 		{"HOSTAUDIT_X=", "environment: HOSTAUDIT_X: no such setting"},
-		{"HOSTAUDIT_FORMAT=xml", `environment: HOSTAUDIT_FORMAT: "xml" is none of text, json, ndjson, sarif, junit, prometheus, nagios`},
+		{"HOSTAUDIT_FORMAT=xml", `environment: HOSTAUDIT_FORMAT: "xml" is none of text, json, ndjson, sarif, junit, html, prometheus, nagios`},
 		{"HOSTAUDIT_QUICK=1", `environment: HOSTAUDIT_QUICK: "1" is neither true nor false`},
 		{"HOSTAUDIT_SERVICES=[{port: 0}]", "environment HOSTAUDIT_SERVICES:1: services[0].port: 0 is not a port from 1 to 65535"},
 	} {
