@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,12 @@ import (
 // rulesets' owners, this program's own, and the operators' connections.
 func (s *System) Gather(in *Input) error {
 	in.Files, in.Present = map[string][]byte{}, map[string]bool{}
-	for _, name := range append([]string{sysctl.DropInPath, sysctl.ModulesDropInPath}, owner.Paths()...) {
+	names := append([]string{sysctl.DropInPath, sysctl.ModulesDropInPath}, owner.Paths()...)
+	configurations, err := s.configurations(in.Snapshot)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnread, err)
+	}
+	for _, name := range append(names, configurations...) {
 		f, err := s.readFile(name)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrUnread, err)
@@ -42,6 +48,95 @@ func (s *System) Gather(in *Input) error {
 	}
 	in.Paths = paths
 	return nil
+}
+
+// configurations are the files of the servers that listen, and the drop-ins of their
+// units.
+func (s *System) configurations(snap *audit.Snapshot) ([]string, error) {
+	t := snap.World.Namespaces[0].Listeners
+	if t == nil {
+		return nil, nil
+	}
+	seen := map[string]bool{}
+	var out []string
+	add := func(name string) {
+		if !seen[name] {
+			seen[name] = true
+			out = append(out, name)
+		}
+	}
+	for i := range t.Listeners {
+		for n := range t.Listeners[i].Owners {
+			p := &t.Listeners[i].Owners[n]
+			if u := string(p.Unit); unitForm.MatchString(u) {
+				add(limitPath(u))
+			}
+			if srv := serverOf(p); srv != nil {
+				for _, pattern := range srv.files {
+					names, err := s.match("/", strings.Split(strings.TrimPrefix(pattern, "/"), "/"))
+					if err != nil {
+						return nil, err
+					}
+					for _, n := range names {
+						add(n)
+					}
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// match lists the plain files that a pattern names, component by component; links
+// are not followed.
+func (s *System) match(at string, parts []string) ([]string, error) {
+	d, err := openDir(s.root(), at, false, 0, false)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := d.list()
+	d.close()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, n := range all {
+		if ok, err := path.Match(parts[0], n); err != nil || !ok {
+			continue
+		}
+		full := path.Join(at, n)
+		if len(parts) > 1 {
+			below, err := s.match(full, parts[1:])
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, below...)
+			continue
+		}
+		if plain, err := s.plain(full); err != nil {
+			return nil, err
+		} else if plain {
+			out = append(out, full)
+		}
+	}
+	return out, nil
+}
+
+// plain tells a plain file of a size that is read.
+func (s *System) plain(name string) (bool, error) {
+	d, err := openDir(s.root(), path.Dir(name), false, 0, false)
+	if err != nil {
+		return false, err
+	}
+	defer d.close()
+	var st unix.Stat_t
+	if err := unix.Fstatat(d.fd, path.Base(name), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, nil // gone meanwhile
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size <= maxFile, nil
 }
 
 // exists looks for a name without following a link of that name.

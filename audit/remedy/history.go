@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -55,6 +56,15 @@ func (s *System) History() ([]*Journal, error) {
 
 // names are the entries of the history.
 func (d *dir) names() ([]string, error) {
+	all, err := d.list()
+	return slices.DeleteFunc(all, func(n string) bool {
+		id, ok := strings.CutSuffix(n, ".json")
+		return !ok || !isID(id)
+	}), err
+}
+
+// list are all names in a directory, sorted.
+func (d *dir) list() ([]string, error) {
 	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: d.name, Err: err}
@@ -62,13 +72,11 @@ func (d *dir) names() ([]string, error) {
 	f := os.NewFile(uintptr(fd), d.name)
 	defer func() { _ = f.Close() }() // only read
 	all, err := f.Readdirnames(100_000)
-	if err != nil && len(all) == 0 {
-		all = nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, &fs.PathError{Op: "list", Path: d.name, Err: err}
 	}
-	return slices.DeleteFunc(all, func(n string) bool {
-		id, ok := strings.CutSuffix(n, ".json")
-		return !ok || !isID(id)
-	}), nil
+	slices.Sort(all)
+	return all, nil
 }
 
 // prune keeps the history short. Failing at it is nobody's trouble.
