@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 
 func (a *app) scan() *cobra.Command {
 	var c common
+	var k kept
 	cmd := &cobra.Command{
 		Use:   "scan",
 		Short: "Read the whole host and report",
@@ -33,6 +35,13 @@ or configuration is wrong, 3 the host could not be read completely (outranks
 			if err != nil {
 				return err
 			}
+			if err := k.check(s); err != nil {
+				return err
+			}
+			before, err := k.before()
+			if err != nil {
+				return err
+			}
 			snap, err := a.read(&c, s, collect.Options{})
 			if err != nil {
 				return err
@@ -40,6 +49,19 @@ or configuration is wrong, 3 the host could not be read completely (outranks
 			catalogue := checks.All()
 			r := audit.Run(snap, &s.Audit, catalogue)
 			end := outcome(r, s.FailOn)
+			if err := k.store(r); err != nil {
+				return err
+			}
+			if before != nil {
+				d, err := compare(before, r)
+				if err != nil {
+					return err
+				}
+				if err := a.emitDiff(d, s, &c); err != nil && !errors.Is(err, errFindings) || r.Complete() {
+					return err
+				}
+				return end // incomplete outranks findings
+			}
 			err = a.emit(c.output, 0o644, func(w io.Writer) error {
 				return report.Scan(w, s.Format, r, catalogue, a.layout(s, c.output != "", exitCode(end)))
 			})
@@ -53,6 +75,7 @@ or configuration is wrong, 3 the host could not be read completely (outranks
 	c.outputFlag(cmd)
 	c.rootFlag(cmd)
 	c.snapshotFlag(cmd)
+	k.flags(cmd)
 	setting(cmd, "format", "fail-on", "color", "ascii", "width", "quick", "sample", "profile")
 	return cmd
 }
