@@ -27,43 +27,9 @@ var mutants = []struct {
 // TestMutants breaks the protocol on purpose and expects the crash tests to see
 // it: a harness that misses these is none.
 func TestMutants(t *testing.T) {
-	goTool, err := exec.LookPath("go")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skipf("MUTANTS NOT RUN: %v", err)
-	}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			source, err := os.ReadFile(m.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.Count(string(source), m.old) != 1 {
-				t.Fatalf("%s no longer holds %q once: the mutant has to be written anew", m.file, m.old)
-			}
-			dir := t.TempDir()
-			mutated := filepath.Join(dir, "mutant.go")
-			if err := os.WriteFile(mutated, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			wd, err := os.Getwd()
-			if err != nil {
-				t.Fatal(err)
-			}
-			overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(wd, m.file): mutated}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			overlayFile := filepath.Join(dir, "overlay.json")
-			if err := os.WriteFile(overlayFile, overlay, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			exe := filepath.Join(dir, "mutant.test")
-			if out, err := exec.Command(goTool, "test", "-c", "-vet=off", "-overlay", overlayFile, "-o", exe, ".").CombinedOutput(); err != nil {
-				t.Fatalf("build the mutant: %v\n%s", err, out)
-			}
+			exe := mutant(t, m.file, m.old, m.new)
 			b := newBench(t)
 			b.exe = exe
 			for _, errno := range []string{"", "EIO"} {
@@ -90,4 +56,45 @@ func TestMutants(t *testing.T) {
 			t.Error("nothing caught it")
 		})
 	}
+}
+
+// mutant builds this package with a piece of its source replaced.
+func mutant(t *testing.T, file, old, replacement string) string {
+	t.Helper()
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("MUTANTS NOT RUN: %v", err)
+	}
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(source), old) != 1 {
+		t.Fatalf("%s no longer holds %q once: the mutant has to be written anew", file, old)
+	}
+	dir := t.TempDir()
+	mutated := filepath.Join(dir, "mutant.go")
+	if err := os.WriteFile(mutated, []byte(strings.Replace(string(source), old, replacement, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(wd, file): mutated}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlayFile := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlayFile, overlay, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(dir, "mutant.test")
+	if out, err := exec.Command(goTool, "test", "-c", "-vet=off", "-overlay", overlayFile, "-o", exe, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build the mutant: %v\n%s", err, out)
+	}
+	return exe
 }
