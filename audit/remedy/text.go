@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/firewall"
 )
 
 // Text is the plan for people. Lines may hold host text: whoever prints them makes
@@ -81,10 +84,27 @@ func (p *Plan) effectText(line func(string, ...any)) {
 		rows []EffectRow
 	}{{"opens to", p.Effect.Opens}, {"closes to", p.Effect.Closes}} {
 		for _, r := range part.rows {
-			line("  %s %s %s by %s", r.Listener, part.verb, some(r.From), r.Iif)
+			line("  %s %s %s by %s (%s)", r.Listener, part.verb, sources(r.From, r.Family), r.Iif, r.Family)
 		}
 	}
 	line("  Nothing else opens or closes.")
+}
+
+// sources names who it is in the shorter of two ways: those in it, or everyone but
+// those outside it. Addresses that no client has do not count.
+func sources(from []netip.Prefix, family string) string {
+	f := firewall.IPv4
+	if family == firewall.IPv6.String() {
+		f = firewall.IPv6
+	}
+	outside := audit.Clients(firewall.All(f.AddrLen()).Minus(ranges(from)).AddrPrefixes(f))
+	switch {
+	case len(outside) == 0:
+		return "everyone"
+	case len(outside) < len(from):
+		return "everyone but " + some(outside)
+	}
+	return some(from)
 }
 
 // some names a few of many sources.
