@@ -233,3 +233,41 @@ func TestOtherWriter(t *testing.T) {
 		t.Error("the drop-in is still there")
 	}
 }
+
+// TestRollbackAfterReboot: a kept change is live again after a reboot, from its
+// files; a rollback takes back both. What a reboot took away by itself is no
+// conflict.
+func TestRollbackAfterReboot(t *testing.T) {
+	for _, back := range []bool{true, false} {
+		b := newBench(t)
+		if code, _, out := b.run("apply", nil); code != 0 {
+			t.Fatalf("apply: %d\n%s", code, out)
+		}
+		entries, err := filepath.Glob(filepath.Join(b.root, "var/lib/hostaudit/history/*.json"))
+		if err != nil || len(entries) != 1 {
+			t.Fatal(entries, err)
+		}
+		data, err := os.ReadFile(entries[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := decodeJournal(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.BootID = "another boot"
+		if data, err = j.encode(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(entries[0], data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !back { // the files were not loaded: the kernel's defaults, not what was there before
+			b.ns.Sysctl(t, string(keyA), "128")
+		}
+		code, _, out := b.run("rollback", nil)
+		if now := b.now(); code != 0 || back && now != "old" || !back && !strings.Contains(now, `"128"`) {
+			t.Errorf("loaded %v: exit code %d, %s\n%s", back, code, now, out)
+		}
+	}
+}

@@ -58,7 +58,9 @@ type Journal struct {
 	Watchdog string `json:"watchdog,omitempty"`
 	// Wait: once applied it waits to be confirmed. Otherwise its run goes on by
 	// itself, and an open journal means that it died.
-	Wait    bool     `json:"wait"`
+	Wait bool `json:"wait"`
+	// Kept: it had been committed, and is being rolled back on request.
+	Kept    bool     `json:"kept,omitempty"`
 	Steps   []Step   `json:"steps"`
 	Changes []Change `json:"changes"`
 	// Why says what ended the transaction, where it did not end well.

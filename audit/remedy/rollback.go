@@ -61,7 +61,8 @@ func again(f func() error) error {
 
 // restore undoes the steps that were begun, last first, and says what is left.
 // Only what is as this program made it is put back: the rest is somebody else's
-// by now. After a reboot the live steps are void.
+// by now. After a reboot what is live came from the files, or is gone: it is put
+// back where it is as this program made it, and otherwise nobody's conflict.
 func (s *System) restore(ctx context.Context, j *Journal) (left []string) {
 	boot, err := bootID()
 	rebooted := err == nil && boot != j.BootID
@@ -70,13 +71,15 @@ func (s *System) restore(ctx context.Context, j *Journal) (left []string) {
 	for i := j.Step; i >= 0; i-- {
 		step := &j.Steps[i]
 		if step.Phase == Live && rebooted && step.Tool == nil {
-			continue
+			if at, _, err := s.observe(ctx, step); (err == nil || !j.Kept) && at != isAfter {
+				continue
+			}
 		}
 		if otherNS && step.File == nil {
 			left = append(left, fmt.Sprintf("%s: it was changed in another network namespace (%d), roll back there", step, j.NetNS))
 			continue
 		}
-		if err := again(func() error { return s.restoreStep(ctx, step, rebooted) }); err != nil {
+		if err := again(func() error { return s.restoreStep(ctx, step, rebooted && !j.Kept) }); err != nil {
 			left = append(left, fmt.Sprintf("%s: %v%s", step, err, prefixed("; by hand: ", step.byHand())))
 		}
 	}
@@ -89,8 +92,8 @@ func (s *System) restore(ctx context.Context, j *Journal) (left []string) {
 // errConflict: somebody else has changed it since.
 var errConflict = errors.New("left as it is, somebody else changed it since")
 
-func (s *System) restoreStep(ctx context.Context, step *Step, rebooted bool) error {
-	if step.Tool != nil && rebooted {
+func (s *System) restoreStep(ctx context.Context, step *Step, offline bool) error {
+	if step.Tool != nil && offline {
 		return s.undoOffline(step.Tool)
 	}
 	at, what, err := s.observe(ctx, step)
@@ -289,6 +292,7 @@ func (s *System) Rollback(ctx context.Context, id string, ifUnconfirmed bool) er
 		return err
 	}
 	// A transaction of its own: interrupted, it is begun again from the journal.
+	old.Kept = old.Kept || old.State == Committed
 	old.State, old.Step = Intent, len(old.Steps)-1
 	if err := st.room(); err != nil {
 		return refused(err)
