@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"time"
@@ -31,7 +32,7 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if len(p.Steps) == 0 {
-		return nil
+		return s.pending()
 	}
 	if o.Deadline == 0 {
 		o.Deadline = 120 * time.Second
@@ -97,6 +98,27 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 		st = &store{lock: -1}
 	}
 	return err
+}
+
+// pending refuses while a change waits or was cut off: what the plan found in place
+// may be taken back. It writes nothing.
+func (s *System) pending() error {
+	d, err := openDir(s.root(), s.State, false, 0, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return refused(err)
+	}
+	defer d.close()
+	j, err := readJournal(d, journalName)
+	switch {
+	case err != nil:
+		return refused(err)
+	case j != nil && !j.State.Final():
+		return refused(fmt.Errorf("change %s is not finished (%s): hostaudit confirm, hostaudit rollback %s or hostaudit recover", j.ID, j.State, j.ID))
+	}
+	return nil
 }
 
 // begin writes the first page of the journal.

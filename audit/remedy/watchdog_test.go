@@ -65,6 +65,9 @@ func TestConfirmed(t *testing.T) {
 	if code, _, text := b.run("apply", nil); code != 6 || !strings.Contains(text, "waits to be confirmed") {
 		t.Errorf("another apply meanwhile: %d\n%s", code, text)
 	}
+	if code, _, text := b.run("apply", nil, "REMEDY_PLAN=[]"); code != 6 || !strings.Contains(text, "is not finished") {
+		t.Errorf("a plan without steps meanwhile: %d\n%s", code, text)
+	}
 	if code, _, text := b.run("recover", nil); code != 0 || !b.half() {
 		t.Errorf("recovery meanwhile: %d, %s\n%s", code, b.now(), text)
 	}

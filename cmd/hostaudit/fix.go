@@ -138,8 +138,11 @@ func (a *app) runFix(s *config.Settings, c *common, o fixOptions, ids []string) 
 		}
 		return cleanLines(w, plan.Text(ids))
 	})
-	if err != nil || !o.apply || len(plan.Steps) == 0 {
+	if err != nil || !o.apply {
 		return err
+	}
+	if len(plan.Steps) == 0 {
+		return sys.Apply(ctx, plan, remedy.ApplyOptions{})
 	}
 	if !o.anyNamespace {
 		switch first, err := remedy.FirstNamespace(); {
