@@ -19,13 +19,13 @@ type publisher struct {
 	l *lab.Lab
 }
 
-// published is one translation: a port of the host, and where it leads.
+// translation is one of them: a port of the host, and where it leads.
 func (p *publisher) translation() (from int, to netip.Addr, port int) {
 	return pick(p.generator, 8080, 8081, 8443), p.l.ContainerAddr(p.IntN(2)), pick(p.generator, 80, 443, 9)
 }
 
 func (p *publisher) match() string {
-	return pick(p.generator, "", "-s "+p.source(false)+" ", "! -s "+p.source(false)+" ", "-i eth0 ", "! -i br0 ", "-i eth+ ", "-o br0 ", "-i eth1 ! -o eth0 ")
+	return pick(p.generator, "", "-s "+p.source(false)+" ", "! -s "+p.specific(false)+" ", "-i eth0 ", "! -i br0 ", "-i eth+ ", "-o br0 ", "-i eth1 ! -o eth0 ")
 }
 
 func (p *publisher) xt() string {
@@ -92,7 +92,7 @@ func (p *publisher) nft() string {
 	fmt.Fprintf(&b, "\t}\n}\ntable inet guard {\n\tchain forwarded {\n\t\ttype filter hook forward priority %s; policy %s;\n", pick(p.generator, "filter", "-5", "10"), pick(p.generator, "accept", "drop", "drop"))
 	b.WriteString("\t\tct state established,related accept\n")
 	for range 1 + p.IntN(4) {
-		m := pick(p.generator, "", "ip saddr "+p.source(false)+" ", "ip saddr != "+p.source(false)+" ", `iifname "eth0" `, `oifname "br0" `, "ct status dnat ", "meta l4proto tcp ct original proto-dst 8080 ", "tcp dport { 80, 443 } ")
+		m := pick(p.generator, "", "ip saddr "+p.source(false)+" ", "ip saddr != "+p.specific(false)+" ", `iifname "eth0" `, `oifname "br0" `, "ct status dnat ", "meta l4proto tcp ct original proto-dst 8080 ", "tcp dport { 80, 443 } ")
 		fmt.Fprintf(&b, "\t\t%s%s\n", m, pick(p.generator, "drop", "accept", "accept", "reject", "reject with icmpx admin-prohibited", "reject with tcp reset"))
 	}
 	b.WriteString("\t}\n}\n")

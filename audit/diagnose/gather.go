@@ -1,0 +1,257 @@
+package diagnose
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// Options say what to gather for an answer.
+type Options struct {
+	Target Target
+	// Here is this host as it was read, Server the other side's snapshot (nil for
+	// none). Offline: Here was not read now and here, so nothing is sent either.
+	Here, Server *audit.Snapshot
+	Offline      bool
+	Config       *audit.Config
+	// Side fixes the side, "" finds it: a host that has the target's address is
+	// the server.
+	Side Side
+	From netip.Addr
+	Iif  string
+	// Message is the client's own; then nothing is connected.
+	Message string
+	Probe   bool
+	// Metadata allows asking the cloud's metadata service.
+	Metadata  bool
+	Public    []netip.Addr
+	Source    netip.Addr
+	Resolvers []netip.AddrPort
+	// Limit is the deadline of the connections together, 0 means 4 seconds.
+	Limit time.Duration
+	Files HostOptions
+	// Progress is told each step that may take time. May be nil.
+	Progress func(step string)
+	Now      time.Time
+}
+
+// Gather collects the evidence, each network step with a deadline of its own.
+// Sockets are opened on the calling goroutine.
+func Gather(ctx context.Context, o Options) *Evidence {
+	say := o.Progress
+	if say == nil {
+		say = func(string) {}
+	}
+	e := &Evidence{Target: o.Target, Side: o.Side, From: o.From, Iif: o.Iif, Here: o.Here, Server: o.Server, Config: o.Config, Public: slices.Clone(o.Public), Source: o.Source, Now: o.Now}
+	if o.Message != "" {
+		s := ParseError(o.Message)
+		e.Symptom = &s
+		if s.Sees == "" {
+			e.Gaps = append(e.Gaps, audit.Gap{What: "the client's message", Why: "it was not understood: " + o.Message})
+		}
+	}
+	if !o.Offline {
+		e.Facts = ReadHost(ctx, o.Files)
+		e.Gaps = append(e.Gaps, e.Facts.Gaps...)
+	}
+	if o.Target.Named() && !o.Offline {
+		say("look up " + o.Target.Host)
+		e.Names = Resolve(ctx, o.Target.Host, ResolveOptions{Root: o.Files.Root, Servers: o.Resolvers})
+		for _, g := range e.Names.Gaps {
+			e.Gaps = append(e.Gaps, audit.Gap{What: "names", Why: g})
+		}
+	}
+	e.settleSide()
+	if e.Server == nil && e.Side != SideClient {
+		e.Server = e.Here
+	}
+	if o.Offline {
+		return e
+	}
+	if o.Metadata && e.Facts.Cloud != nil {
+		say("ask the metadata service of " + e.Facts.Cloud.Name)
+		if err := Metadata(ctx, e.Facts.Cloud); err != nil {
+			e.Gaps = append(e.Gaps, audit.Gap{What: "metadata of " + e.Facts.Cloud.Name, Why: err.Error()})
+		}
+		for _, p := range e.Facts.Cloud.Public {
+			if a, err := netip.ParseAddr(p); err == nil && e.Side != SideClient {
+				e.Public = append(e.Public, a.Unmap())
+			}
+		}
+	}
+	if e.Side != SideServer && o.Message == "" {
+		e.connect(ctx, o, say)
+	}
+	if o.Probe && o.Message == "" {
+		e.probe(ctx, o, say)
+	}
+	return e
+}
+
+// settleSide finds out where this host stands.
+func (e *Evidence) settleSide() {
+	addrs := e.dialled()
+	own := func(a netip.Addr) bool { local, _ := LocalTo(e.Here, a); return local }
+	loopback := len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !a.IsLoopback() })
+	switch {
+	case e.Side != "":
+	case loopback:
+		e.Side = SideBoth
+	case len(addrs) == 0 && e.Target.Host == "":
+		e.Side = SideServer
+	case slices.ContainsFunc(addrs, own):
+		e.Side = SideServer
+	default:
+		e.Side = SideClient
+	}
+	if e.Side == SideServer && e.From.IsValid() && own(e.From) {
+		e.Side = SideBoth
+	}
+	if e.Side == SideBoth && e.Source.IsValid() && !e.From.IsValid() {
+		e.From = e.Source
+	}
+}
+
+func (e *Evidence) dialled() []netip.Addr {
+	switch {
+	case e.Target.Addr.IsValid():
+		return []netip.Addr{e.Target.Addr}
+	case e.Names != nil:
+		return e.Names.Addrs()
+	}
+	return nil
+}
+
+// maxTried bounds how many addresses of a name are tried.
+const maxTried = 16
+
+func (e *Evidence) connect(ctx context.Context, o Options, say func(string)) {
+	var to []netip.AddrPort
+	for _, a := range e.dialled() {
+		to = append(to, netip.AddrPortFrom(a, e.Target.Port))
+	}
+	if len(to) == 0 {
+		return
+	}
+	if len(to) > maxTried {
+		to = to[:maxTried]
+	}
+	tap, err := OpenTap(e.Target.Port, 0)
+	if err == nil {
+		defer tap.Close()
+	}
+	say(fmt.Sprintf("connect to %s", joinPorts(to)))
+	e.Attempts = Connect(ctx, to, ConnectOptions{Limit: o.Limit, Source: o.Source, Watch: tap})
+	for i := range e.Attempts {
+		a := &e.Attempts[i]
+		w, err := FindWay(a.To.Addr())
+		if err != nil {
+			e.Gaps = append(e.Gaps, audit.Gap{What: "route to " + a.To.Addr().String(), Why: err.Error()})
+			continue
+		}
+		a.Route = w
+		// The server sees this address, unless something translates it on the way.
+		if !e.From.IsValid() && a.From.IsValid() && e.Side == SideClient && e.Server != nil {
+			if local, known := LocalTo(e.Server, a.To.Addr()); local && known {
+				e.From = a.From.Addr()
+			}
+		}
+	}
+	e.tryProxy(ctx, o, say)
+}
+
+func (e *Evidence) tryProxy(ctx context.Context, o Options, say func(string)) {
+	e.ProxySetting = ProxyOf(e.Target, e.Facts)
+	if e.ProxySetting == nil {
+		return
+	}
+	host, port, ok := e.ProxySetting.ProxyAddr()
+	if !ok {
+		e.Gaps = append(e.Gaps, audit.Gap{What: e.ProxySetting.Name, Why: "names no proxy"})
+		return
+	}
+	var addrs []netip.Addr
+	if a, err := netip.ParseAddr(host); err == nil {
+		addrs = []netip.Addr{a.Unmap()}
+	} else {
+		say("look up the proxy " + host)
+		addrs = Resolve(ctx, host, ResolveOptions{Root: o.Files.Root, Servers: o.Resolvers}).Addrs()
+	}
+	if len(addrs) == 0 {
+		e.Gaps = append(e.Gaps, audit.Gap{What: "proxy " + host, Why: "its name does not resolve"})
+		return
+	}
+	p := netip.AddrPortFrom(addrs[0], port)
+	say("connect to the proxy " + p.String())
+	as := Connect(ctx, []netip.AddrPort{p}, ConnectOptions{Limit: 2 * time.Second})
+	e.Proxy = &as[0]
+}
+
+// probe asks the listener what it speaks: from the server at the address that
+// the listener has, loopback first; from a client at the first address that
+// answers.
+func (e *Evidence) probe(ctx context.Context, o Options, say func(string)) {
+	var to netip.AddrPort
+	limit := 10 * ProbeLimit
+	for _, a := range e.Attempts {
+		if a.Sees == Connected {
+			to = a.To
+			break
+		}
+	}
+	if e.Side != SideClient {
+		limit = ProbeLimit
+	}
+	if e.Side == SideServer && e.Server != nil {
+		home := e.Server.World.Namespaces[0]
+		to = netip.AddrPort{}
+		if a := listenAddr(home, e.Target.Port); a.IsValid() {
+			to = netip.AddrPortFrom(a, e.Target.Port)
+		}
+	}
+	if !to.IsValid() {
+		return
+	}
+	say("ask " + to.String() + " what it speaks")
+	e.Probed = append(e.Probed, Probe(ctx, to, e.Target, limit, o.Now))
+}
+
+// listenAddr is an address at which a listener of this host can be asked from
+// the host itself.
+func listenAddr(ns *reach.Namespace, port uint16) netip.Addr {
+	if ns.Listeners == nil {
+		return netip.Addr{}
+	}
+	for i := range ns.Listeners.Listeners {
+		l := &ns.Listeners.Listeners[i]
+		if l.Port() != port || l.Proto != listeners.TCP && l.Proto != listeners.MPTCP {
+			continue
+		}
+		a := l.Local.Addr()
+		switch {
+		case !a.Unmap().IsUnspecified():
+			return a.Unmap()
+		case a.Is6() && !a.Is4In6() && l.V6Only:
+			return netip.IPv6Loopback()
+		}
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.Addr{}
+}
+
+func joinPorts(l []netip.AddrPort) string {
+	s := ""
+	for i, a := range l {
+		if i > 0 {
+			s += ", "
+		}
+		s += a.String()
+	}
+	return s
+}

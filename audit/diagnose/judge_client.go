@@ -1,0 +1,596 @@
+package diagnose
+
+import (
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/hostaudit/hostaudit/audit"
+)
+
+// names judges the look-up.
+func (j *judge) names() {
+	n := j.e.Names
+	if n == nil {
+		if s := j.e.Symptom; s != nil && s.Sees == NoName && j.e.Target.Named() {
+			j.say(NameUnknown, Likely, "ask the resolver of the client", evidence("the client's message", "%s", s.Text))
+			return
+		}
+		if j.e.Target.Addr.IsValid() || j.e.Target.Host == "" {
+			j.clear(NameUnknown, "target", "it is an address")
+			j.clear(DNSElsewhere, "target", "it is an address: no name is looked up")
+		}
+		return
+	}
+	var ev []audit.Evidence
+	if len(n.Hosts) > 0 {
+		ev = append(ev, evidence("hosts file", "%s %s", joinAddrs(n.Hosts), n.Name))
+	}
+	var outcomes []string
+	dns := map[bool][]netip.Addr{}
+	for _, a := range n.Answers {
+		what := a.Outcome
+		if len(a.Addrs) > 0 {
+			what = joinAddrs(a.Addrs)
+		}
+		typ := "A"
+		if a.Type == typeAAAA {
+			typ = "AAAA"
+		}
+		if !slices.Contains(outcomes, a.Outcome) {
+			outcomes = append(outcomes, a.Outcome)
+		}
+		dns[a.Type == typeAAAA] = append(dns[a.Type == typeAAAA], a.Addrs...)
+		ev = append(ev, evidence("resolver "+a.Server.String(), "%s %s: %s", a.Name, typ, strings.TrimSpace(what+" "+strings.Join(a.CNAMEs, " "))))
+	}
+	if len(j.addrs) > 0 {
+		j.say(NameUnknown, RuledOut, "", ev...)
+		if s := j.e.Symptom; s != nil && s.Sees == NoName {
+			j.out[NameUnknown].Verdict = CannotTell
+			j.say(NameUnknown, Likely, "the name resolves here: ask the client's own resolver", ev...)
+		}
+		j.hostsAgainstDNS(n, dns)
+		return
+	}
+	failed := slices.ContainsFunc(outcomes, func(o string) bool {
+		return o == "timeout" || o == "servfail" || o == "error" || o == "refused"
+	})
+	authoritative := slices.Contains(outcomes, "nxdomain") || slices.Contains(outcomes, "no-data")
+	switch {
+	case authoritative && !failed:
+		j.say(NameUnknown, Confirmed, "check the spelling in the URL; add the A or AAAA record", ev...)
+	case authoritative:
+		j.say(NameUnknown, Likely, "check the spelling and the record; not every resolver answered", ev...)
+	default:
+		j.say(NameUnknown, Likely, "the resolver fails, which says nothing about the name: check /etc/resolv.conf and the resolver", ev...)
+	}
+}
+
+// hostsAgainstDNS notes a hosts file that says otherwise than the resolvers.
+func (j *judge) hostsAgainstDNS(n *Resolution, dns map[bool][]netip.Addr) {
+	all := append(slices.Clone(dns[false]), dns[true]...)
+	if len(n.Hosts) == 0 || len(all) == 0 || slices.ContainsFunc(n.Hosts, func(a netip.Addr) bool { return slices.Contains(all, a) }) {
+		return
+	}
+	v := CannotTell
+	if j.observed != Connected && j.observed != ProtocolError && j.observed != "" {
+		v = Likely
+	}
+	j.say(DNSElsewhere, v, "the hosts file of this host overrides the name: correct or remove the line", evidence("hosts file", "%s %s", joinAddrs(n.Hosts), n.Name),
+		evidence("resolvers", "%s", joinAddrs(all)))
+}
+
+// attempts judges the connections tried from here.
+func (j *judge) attempts() {
+	e := j.e
+	for i := range e.Attempts {
+		a := &e.Attempts[i]
+		to := a.To.Addr()
+		switch a.Sees {
+		case Connected:
+			j.connected(a)
+		case Refused, Unreachable:
+			j.rejected(a)
+		case Timeout:
+			if private := privateRange(to); private.IsValid() {
+				j.private(a, private)
+			}
+			if w := a.Wire; w != nil && w.SYNACK > 0 {
+				j.say(ReplyPath, Likely, "a rule of this host throws the answer away: look at its INPUT rules", evidence("packets", "a SYN-ACK from %s came back, and the connection did not come about", to))
+			}
+		}
+		j.egress(a)
+	}
+	if j.e.Side == SideServer && len(j.addrs) > 0 {
+		j.privateAtServer()
+	}
+	for _, a := range j.addrs {
+		if !privateRange(a).IsValid() {
+			continue
+		}
+		return
+	}
+	if len(j.addrs) > 0 {
+		j.clear(PrivateAddress, "target", "%s is a public address", joinAddrs(j.addrs))
+	}
+}
+
+func (j *judge) connected(a *Attempt) {
+	ev := evidence("connection from here", "%s answered after %.1f ms", a.To, a.Took*1000)
+	for _, id := range []ID{HostFirewall, PanelFirewall, CloudGroup, HostDown, RejectedByFirewall, NotListening, BindAddress, ConntrackFull, ReplyPath, PrivateAddress, WrongPort} {
+		j.say(id, RuledOut, "", ev)
+	}
+	if !j.e.Target.Named() {
+		j.say(WrongAddress, RuledOut, "", ev)
+	}
+}
+
+// rejected judges a refusal or an ICMP error.
+func (j *judge) rejected(a *Attempt) {
+	to := a.To.Addr()
+	own := a.ICMP != nil && a.ICMP.From == to
+	local := a.ICMP == nil && a.Took < 0.5 && a.Sees == Unreachable
+	took := evidence("connection from here", "%s to %s after %.0f ms", a.Errno, a.To, a.Took*1000)
+	const remedy = "let the port in before the rule that rejects, for the clients meant"
+	switch {
+	case a.ICMP != nil && (a.ICMP.prohibits() || a.ICMP.portUnreachable()):
+		ev := []audit.Evidence{took, evidence("ICMP", "%s: a closed port is answered with a reset, this comes from a rule%s", a.ICMP, boxName(own))}
+		j.say(RejectedByFirewall, Confirmed, remedy, ev...)
+		if own {
+			j.alive(a)
+		}
+		j.clear(NotListening, "ICMP", "the answer is no reset of a closed port")
+		j.clear(BindAddress, "ICMP", "the answer is no reset of a closed port")
+		j.clear(WrongPort, "ICMP", "the answer is no reset of a closed port")
+	case own: // a host that says that it is itself unreachable
+		j.say(RejectedByFirewall, Confirmed, remedy, took, evidence("ICMP", "%s, the address itself: a rule says so", a.ICMP))
+		j.alive(a)
+	case a.ICMP != nil && a.Route != nil && a.Route.Local:
+	case a.ICMP != nil && slices.Contains(ownAddrs(j.e.Here), a.ICMP.From):
+		j.unanswered(a, took)
+	case a.ICMP != nil:
+		j.say(HostDown, Likely, "ask the provider's console whether the server runs", took, evidence("ICMP", "%s, a router on the way", a.ICMP))
+		j.say(RejectedByFirewall, CannotTell, remedy, took, evidence("ICMP", "%s: a router without a way, or a rule of it", a.ICMP))
+	case a.Sees == Refused:
+		j.alive(a)
+		if w := a.Wire; w != nil && w.SYN > 0 && w.RST > 0 {
+			j.unsure(RejectedByFirewall, "a reset came back: of a closed port or of a rule (reject with tcp reset), which look the same from here; %s", j.decides(RejectedByFirewall))
+		}
+		j.clear(CloudGroup, "connection from here", "a reset came back at once: the SYN got through, security groups drop in silence")
+	case local && a.Route != nil && a.Route.Errno != "":
+		j.noWay(a, took)
+	case local && a.Errno == "ENETUNREACH":
+		j.noWay(a, took)
+	case a.Sees == Unreachable && a.Took >= 2.5:
+		j.unanswered(a, took)
+	case a.Errno == "EACCES" || a.Errno == "EINVAL" || a.Errno == "EPERM":
+		j.say(ReplyPath, Likely, "a route or rule of this host forbids the connection: ip route get, ip rule", took)
+	case a.Sees == Unreachable:
+		j.say(RejectedByFirewall, Likely, remedy, took)
+	}
+	if private := privateRange(to); private.IsValid() {
+		j.private(a, private)
+	}
+}
+
+func boxName(own bool) string {
+	if own {
+		return " of the server itself"
+	}
+	return " of a box on the way"
+}
+
+// alive notes that the host answered.
+func (j *judge) alive(a *Attempt) {
+	if a.Route != nil && a.Route.Local && j.e.Side == SideClient {
+		return
+	}
+	j.clear(HostDown, "connection from here", "%s answered at once (%s)", a.To.Addr(), orWord(a.Errno, "connected"))
+	j.clear(PrivateAddress, "connection from here", "%s answers, so there is a way to it (unless a stranger has the same address)", a.To.Addr())
+}
+
+// unanswered is an address that nobody on the link owns.
+func (j *judge) unanswered(a *Attempt, took audit.Evidence) {
+	to := a.To.Addr()
+	proto := "ARP"
+	if to.Is6() {
+		proto = "neighbour discovery"
+	}
+	v := Likely
+	if a.Route != nil && a.Route.Gateway.IsValid() {
+		took.Value += "; the gateway " + a.Route.Gateway.String() + " does not answer " + proto
+		j.say(ReplyPath, Likely, "the gateway is down: check the client's own network", took)
+		return
+	}
+	j.say(HostDown, v, "ask the provider's console whether the server runs, and whether this is its address", took, evidence("link", "nobody answers %s for %s", proto, to))
+	if !j.e.Target.Named() {
+		j.say(WrongAddress, Likely, "check the address in the URL", took, evidence("link", "nobody on it owns %s", to))
+	}
+}
+
+// noWay is a client without a route.
+func (j *judge) noWay(a *Attempt, took audit.Evidence) {
+	to := a.To.Addr()
+	errno := a.Errno
+	if a.Route != nil && a.Route.Errno != "" {
+		errno = a.Route.Errno
+	}
+	switch errno {
+	case "ENETUNREACH":
+		if privateRange(to).IsValid() {
+			return // said there
+		}
+		if !j.e.Target.Named() || to.Is6() {
+			j.say(WrongAddress, Likely, "check the address; the client has no route to it", took, evidence("route", "this host has no route to %s", to))
+		} else {
+			j.say(WrongAddress, CannotTell, "", took)
+		}
+		if j.e.Target.Named() {
+			j.say(ReplyPath, Likely, "give the client a route to "+to.String(), took, evidence("route", "this host has no route to %s", to))
+		}
+	default:
+		kind := map[string]string{"EINVAL": "blackhole", "EHOSTUNREACH": "unreachable", "EACCES": "prohibit"}[errno]
+		j.say(ReplyPath, Confirmed, "remove that route of the client (ip route show type "+kind+")", took, evidence("route", "a route of type %s of this host covers %s", kind, to))
+		j.clear(RejectedByFirewall, "route", "the error comes from this host's own routes")
+	}
+	j.clear(HostDown, "route", "no packet left this host")
+	j.clear(CloudGroup, "route", "no packet left this host")
+}
+
+// private judges a private address that did not answer, from the client.
+func (j *judge) private(a *Attempt, private netip.Prefix) {
+	to := a.To.Addr()
+	const remedy = "dial the public address, or reach the network by VPN, peering or port forwarding"
+	ev := []audit.Evidence{evidence("target", "%s lies in %s", to, private)}
+	w := a.Route
+	switch {
+	case to.IsLoopback(), w == nil:
+	case w.Errno == "ENETUNREACH":
+		j.say(PrivateAddress, Confirmed, remedy, append(ev, evidence("route", "this host has no route to it"))...)
+	case w.Errno != "":
+	case w.Local || !w.Gateway.IsValid():
+		j.clear(PrivateAddress, "route", "%s is on this host's own network (%s)", to, w.Interface)
+	case w.Prefix.IsValid() && w.Prefix.Bits() > 0:
+		j.clear(PrivateAddress, "route", "a route of its own leads there: %s via %s", w.Prefix, w.Gateway)
+	case a.Sees == Timeout || a.Sees == Unreachable:
+		ev = append(ev, evidence("route", "only the default route by %s leads there", w.Gateway))
+		j.say(PrivateAddress, Likely, remedy, ev...)
+	default:
+		j.say(PrivateAddress, CannotTell, remedy, append(ev, evidence("to decide", "whether the one who answered is not a stranger with the same address"))...)
+	}
+}
+
+// privateAtServer judges a private address of the server without a client run.
+func (j *judge) privateAtServer() {
+	for _, a := range j.addrs {
+		p := privateRange(a)
+		if !p.IsValid() || a.IsLoopback() {
+			continue
+		}
+		from := j.e.From
+		switch {
+		case !from.IsValid():
+			j.unsure(PrivateAddress, "%s lies in %s: clients outside that network cannot dial it; --from ADDRESS, or a run on the client, tells", a, p)
+		case global(from):
+			j.say(PrivateAddress, Likely, "dial the public address, or reach the network by VPN or port forwarding", evidence("target", "%s lies in %s", a, p), evidence("client", "%s is on the Internet", from))
+		case sameNetwork(j.e.Server, from):
+			j.clear(PrivateAddress, "routes", "%s is in a network that this host has a route of its own to", from)
+		default:
+			j.unsure(PrivateAddress, "whether the network of %s is routed to %s", from, a)
+		}
+	}
+}
+
+// sameNetwork: a route other than a default one leads to the client.
+func sameNetwork(s *audit.Snapshot, a netip.Addr) bool {
+	if s == nil || s.World.Namespaces[0].Route == nil {
+		return false
+	}
+	for _, r := range s.World.Namespaces[0].Route.Routes {
+		if r.Dst.Bits() > 0 && r.Dst.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func ownAddrs(s *audit.Snapshot) []netip.Addr {
+	if s == nil || len(s.World.Namespaces) == 0 {
+		return nil
+	}
+	return localAddrs(s.World.Namespaces[0])
+}
+
+// egress looks for a rule of the client that holds its own packets back.
+func (j *judge) egress(a *Attempt) {
+	w := a.Wire
+	if w == nil || a.Stage != "connect" || a.Route != nil && a.Route.Errno != "" || j.e.Side == SideBoth {
+		return
+	}
+	const remedy = "a rule of this host's own OUTPUT holds the connection back (local egress): let it out"
+	switch {
+	case w.SYN > 0:
+	case a.Sees == Timeout:
+		j.say(ClientProxy, Confirmed, remedy, evidence("packets", "no SYN to %s left this host while it tried: its own output rules drop it", a.To))
+	case a.Sees == Refused && w.RST == 0 && w.ICMP == 0:
+		j.say(ClientProxy, Confirmed, remedy, evidence("packets", "%s is refused, yet no SYN left this host: its own rules reject it, or redirect it", a.To))
+	case a.Sees == Unreachable && a.ICMP != nil && slices.Contains(ownAddrs(j.e.Here), a.ICMP.From):
+		j.say(ClientProxy, Confirmed, remedy, evidence("packets", "no SYN to %s left this host; %s, this host itself", a.To, a.ICMP))
+	default:
+		return
+	}
+	if w.SYN == 0 && j.accused(ClientProxy) {
+		for _, id := range []ID{RejectedByFirewall, NotListening, BindAddress, WrongPort, HostFirewall, PanelFirewall, CloudGroup, HostDown, PrivateAddress, QueueFull, ConntrackFull} {
+			j.out[id].Verdict, j.out[id].Evidence, j.out[id].Remedy = RuledOut, []audit.Evidence{evidence("packets", "no SYN left this host")}, ""
+		}
+	}
+}
+
+// upstream judges what lies between client and server: the cloud, the host's
+// power, a CDN.
+func (j *judge) upstream() {
+	e := j.e
+	cloud := e.serverFacts().Cloud
+	var where []audit.Evidence
+	console := "look at the security groups, network ACLs and the firewall of the provider"
+	if cloud != nil {
+		where = append(where, evidence("DMI", "this is a machine of %s (%s)", cloud.Name, cloud.Source))
+		console = cloud.Console
+		for _, g := range cloud.Groups {
+			where = append(where, evidence("metadata", "security group %s", g))
+		}
+	}
+	if e.Side != SideClient {
+		j.clear(HostDown, "this host", "it runs: this was made on it")
+	}
+	if e.Side == SideBoth {
+		j.clear(CloudGroup, "this host", "client and server are the same host")
+	}
+	served := j.modelled && (j.model == Connected || j.model == Refused || j.model == Unreachable)
+	if len(j.faces) > 0 && j.faces[0].sees == Refused && j.observed == Refused {
+		j.clear(CloudGroup, "model of the server", "the server itself answers with a refusal")
+	}
+	if served && j.observed == Timeout && e.Side != SideBoth {
+		sentence := "the server's listener, rules and routes would answer this client, and the client gets no answer: something before the server drops it (security group, network ACL, provider), or the answer is lost on its way"
+		j.say(CloudGroup, Likely, console+": let tcp "+itoa(int(e.Target.Port))+" in from the clients meant", append(where, evidence("model of the server", "%s", sentence))...)
+		j.say(HostDown, CannotTell, "", evidence("to decide", "whether the server has run all the time"))
+	} else if j.out[CloudGroup].Verdict == CannotTell && len(where) > 0 {
+		j.say(CloudGroup, CannotTell, console, append(where, evidence("to decide", "%s", j.decides(CloudGroup)))...)
+	}
+	if panel := e.serverFacts().Panel; panel != nil && !j.accused(PanelFirewall) {
+		if panel.Known && !panel.Opens(e.Target.Port) && e.Target.Port != panel.Port && j.accused(HostFirewall) {
+			j.say(PanelFirewall, Likely, "open the port in the panel (Security)", evidence("panel", "%s: port %d is not in its database of opened ports", panel.Dir, e.Target.Port))
+		} else if j.accused(HostFirewall) {
+			j.out[PanelFirewall].Verdict, j.out[PanelFirewall].Evidence = CannotTell, nil
+			j.say(PanelFirewall, CannotTell, "", evidence("panel", "%s is there; its own database %s", panel.Dir, orWord(panel.Why, "lists the port")))
+		}
+	} else if panel == nil && e.Side != SideClient && e.Facts != nil && !j.accused(PanelFirewall) {
+		j.clear(PanelFirewall, "files", "no panel is installed")
+	} else if panel != nil && panel.Known {
+		word := "opens"
+		if !panel.Opens(e.Target.Port) {
+			word = "does not open"
+		}
+		c := j.out[PanelFirewall]
+		c.Evidence = append(c.Evidence, evidence("panel", "its database %s port %d", word, e.Target.Port))
+	}
+	j.cdn()
+}
+
+// cdn judges a proxy of a provider in between.
+func (j *judge) cdn() {
+	e := j.e
+	var found *cdn
+	var ev []audit.Evidence
+	for _, a := range j.addrs {
+		if c, p := cdnOf(a); c != nil {
+			found = c
+			ev = append(ev, evidence("address", "%s lies in %s of %s (list of %s)", a, p, c.name, cdnDate.Format("2006-01")))
+		}
+	}
+	if e.Names != nil {
+		for _, n := range e.Names.CNAMEs() {
+			if c := cdnOfName(n); c != nil {
+				found = c
+				ev = append(ev, evidence("CNAME", "%s, of %s", n, c.name))
+			}
+		}
+	}
+	status := 0
+	for _, p := range e.Probed {
+		if name := cdnOfHeaders(p.Headers); name != "" {
+			if found == nil {
+				found = &cdn{name: name}
+			}
+			status = p.Status
+			ev = append(ev, evidence("headers", "the answer is %s's (status %d)", name, p.Status))
+		}
+	}
+	if s := e.Symptom; s != nil && s.Status >= 520 && s.Status <= 527 {
+		status = s.Status
+		if found == nil {
+			found = &cdn{name: "Cloudflare"}
+		}
+		ev = append(ev, evidence("the client's message", "status %d is Cloudflare's own", s.Status))
+	}
+	if found == nil {
+		if len(j.addrs) > 0 && (j.localKnown || e.Side == SideClient) {
+			for _, a := range j.addrs {
+				local, known := LocalTo(e.Server, a)
+				if known && !local && e.Side != SideClient {
+					return
+				}
+			}
+			j.clear(CDNBetween, "addresses", "%s: of no CDN that is known here", joinAddrs(j.addrs))
+		} else if e.Target.Host == "" {
+			j.clear(CDNBetween, "target", "it is a port of this host")
+		}
+		return
+	}
+	fresh := Confirmed
+	if e.Now.Sub(cdnDate) > cdnFresh {
+		fresh = Likely
+	}
+	port, scheme := e.Target.Port, e.Target.Scheme
+	passes, known := found.passes(port)
+	raw := scheme == "tcp" || scheme == "text" || scheme == "frame" || scheme == "ssl"
+	const remedy = "let the name point at the server itself (DNS only), use a port that the CDN passes, or its product for TCP; on the server let the CDN's ranges in"
+	switch {
+	case known && !passes:
+		j.say(CDNBetween, fresh, remedy, append(ev, evidence("CDN", "%s does not pass port %d", found.name, port))...)
+	case raw:
+		j.say(CDNBetween, fresh, remedy, append(ev, evidence("CDN", "it passes HTTP and WebSocket only, never %s://", scheme))...)
+	case status >= 520 && status <= 527:
+		j.say(CDNBetween, Confirmed, "the CDN does not reach the server: diagnose the server's own address, and let the CDN's ranges in", append(ev, evidence("CDN", "status %d: it has no working connection to the server", status))...)
+	case j.observed == Connected || j.model == Connected && j.observed == "":
+		j.say(CDNBetween, RuledOut, "", append(ev, evidence("CDN", "it stands in between and passes port %d", port))...)
+	case j.observed == "":
+		j.say(CDNBetween, CannotTell, "", append(ev, evidence("to decide", "a connection from the client"))...)
+	default:
+		j.say(CDNBetween, Likely, remedy, ev...)
+	}
+	if j.accused(CDNBetween) {
+		for _, id := range []ID{DNSElsewhere} {
+			if j.out[id].Verdict == CannotTell {
+				j.clear(id, "addresses", "the name points at the CDN, as it should with one")
+			}
+		}
+	}
+}
+
+// proxyFor finds the proxy setting that a program would use for the target.
+func proxyFor(t Target, settings []ProxySetting) *ProxySetting {
+	want := map[string][]string{
+		"http": {"http_proxy", "all_proxy"}, "ws": {"ws_proxy", "http_proxy", "all_proxy"}, "https": {"https_proxy", "all_proxy"}, "wss": {"wss_proxy", "https_proxy", "all_proxy"},
+	}[t.Scheme]
+	if want == nil {
+		want = []string{"all_proxy"}
+	}
+	for _, s := range settings {
+		if strings.EqualFold(s.Name, "no_proxy") && exempt(t, s.Value) {
+			return nil
+		}
+	}
+	for _, name := range want {
+		for i, s := range settings {
+			if strings.EqualFold(s.Name, name) {
+				return &settings[i]
+			}
+		}
+	}
+	return nil
+}
+
+// exempt reads no_proxy as curl and Go do: names, suffixes, addresses, prefixes.
+func exempt(t Target, list string) bool {
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.ToLower(strings.TrimSpace(item))
+		host, port, ok := strings.Cut(item, ":")
+		if ok && !strings.Contains(port, ":") {
+			if port != itoa(int(t.Port)) {
+				continue
+			}
+			item = host
+		}
+		switch {
+		case item == "":
+		case item == "*":
+			return true
+		case t.Addr.IsValid():
+			if p, err := netip.ParsePrefix(item); err == nil && p.Contains(t.Addr) {
+				return true
+			}
+			if a, err := netip.ParseAddr(strings.Trim(item, "[]")); err == nil && a == t.Addr {
+				return true
+			}
+		default:
+			item = strings.TrimPrefix(strings.TrimPrefix(item, "*"), ".")
+			if h := strings.ToLower(t.Host); h == item || strings.HasSuffix(h, "."+item) {
+				return true
+			}
+		}
+	}
+	return t.Addr.IsLoopback() || strings.EqualFold(t.Host, "localhost")
+}
+
+// ProxyAddr reads host and port of a proxy setting.
+func (s *ProxySetting) ProxyAddr() (host string, port uint16, ok bool) {
+	v := s.Value
+	if !strings.Contains(v, "://") {
+		v = "http://" + v
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.Hostname() == "" {
+		return "", 0, false
+	}
+	port = map[string]uint16{"http": 80, "https": 443}[u.Scheme]
+	if port == 0 {
+		port = 1080
+	}
+	if p := u.Port(); p != "" {
+		n, err := parsePort(p)
+		if err != nil {
+			return "", 0, false
+		}
+		port = n
+	}
+	return u.Hostname(), port, true
+}
+
+// ProxyOf is the proxy that programs on this host would use for a target, nil
+// for none.
+func ProxyOf(t Target, h *HostFacts) *ProxySetting {
+	if h == nil {
+		return nil
+	}
+	return proxyFor(t, h.Proxies)
+}
+
+// proxy judges the client's proxy settings.
+func (j *judge) proxy() {
+	e := j.e
+	if e.Side == SideServer {
+		j.unsure(ClientProxy, "it shows on the client alone (here only as a foreign source address); run `hostaudit diagnose %s --pid PID` there", e.Target.Text)
+		return
+	}
+	f := e.clientFacts()
+	const remedy = "correct the proxy, or exempt the target: no_proxy"
+	direct := slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Sees == Connected })
+	set := e.ProxySetting
+	var ev []audit.Evidence
+	if set != nil {
+		ev = append(ev, evidence(set.Source, "%s=%s", set.Name, redact(set.Value)))
+	}
+	switch {
+	case set != nil && e.Proxy != nil && e.Proxy.Sees != Connected && (direct || len(e.Attempts) == 0):
+		j.say(ClientProxy, Confirmed, remedy, append(ev, evidence("connection to the proxy", "%s: %s", e.Proxy.To, orWord(e.Proxy.Errno, "no answer")))...)
+	case set != nil && e.Proxy != nil && e.Proxy.Sees != Connected:
+		j.say(ClientProxy, Likely, remedy, append(ev, evidence("connection to the proxy", "%s: %s", e.Proxy.To, orWord(e.Proxy.Errno, "no answer")))...)
+	case e.Symptom != nil && e.Symptom.Kind == KindProxy:
+		j.say(ClientProxy, Likely, remedy, append(ev, evidence("the client's message", "%s", e.Symptom.Text))...)
+	case set != nil && direct && e.Symptom != nil && e.Symptom.Sees != "":
+		j.say(ClientProxy, Likely, remedy, append(ev, evidence("connection from here", "without the proxy it connects"))...)
+	case f.Preload != "":
+		j.say(ClientProxy, Likely, "run the program without it to see the difference", evidence("environment", "LD_PRELOAD=%s", f.Preload))
+	case set != nil:
+		j.say(ClientProxy, CannotTell, remedy, append(ev, evidence("to decide", "connect with the proxy switched off for that one process"))...)
+	case len(e.Attempts) > 0 && !j.accused(ClientProxy) && e.Symptom == nil:
+		j.clear(ClientProxy, "connection from here", "it was made without a proxy, and no setting names one")
+	case e.Facts != nil && e.Facts.PID > 0 && !j.accused(ClientProxy):
+		j.clear(ClientProxy, "environment", "process %d has no proxy setting for this target", e.Facts.PID)
+	default:
+		j.unsure(ClientProxy, "the settings of the very process: --pid PID")
+	}
+}
+
+func redact(v string) string {
+	if i := strings.Index(v, "@"); i >= 0 {
+		scheme, _, ok := strings.Cut(v[:i], "://")
+		if ok {
+			return scheme + "://…@" + v[i+1:]
+		}
+		return "…@" + v[i+1:]
+	}
+	return v
+}

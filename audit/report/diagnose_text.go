@@ -1,0 +1,84 @@
+package report
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/hostaudit/hostaudit/audit/diagnose"
+)
+
+// DiagnoseText writes a diagnosis for people: the answer first, then what is
+// blamed with evidence and remedy, what cannot be told, and what is ruled out.
+func DiagnoseText(w io.Writer, r *diagnose.Report, o Options) error {
+	p := newPrinter(o)
+	s := red
+	switch {
+	case !r.Causes[0].Accused() && r.ClientSees == diagnose.Connected:
+		s = green
+	case !r.Causes[0].Accused():
+		s = yellow
+	}
+	p.text(bold, "", "  ", fmt.Sprintf("%s, %s", r.Target, sideWord(r)))
+	p.text(s, "", "  ", r.Summary)
+	for _, a := range r.Tried {
+		line := fmt.Sprintf("%s: %s after %.1f ms", a.To, a.Sees, a.Took*1000)
+		if a.Errno != "" {
+			line = fmt.Sprintf("%s: %s (%s) after %.1f ms", a.To, a.Sees, a.Errno, a.Took*1000)
+		}
+		p.text(dim, "  tried ", "        ", line)
+	}
+	causeGroup(p, r, "Causes", true, diagnose.Confirmed, diagnose.Likely)
+	causeGroup(p, r, "Cannot be told from here", false, diagnose.CannotTell)
+	causeGroup(p, r, "Ruled out", false, diagnose.RuledOut)
+	if len(r.Incomplete) > 0 {
+		p.heading("Could not be read")
+		for _, g := range r.Incomplete {
+			p.text(normal, "  ", "    ", g.What+": "+g.Why)
+		}
+	}
+	return p.flush(w)
+}
+
+func sideWord(r *diagnose.Report) string {
+	from := ""
+	if r.From != "" {
+		from = " for the client " + r.From
+	}
+	switch r.Side {
+	case diagnose.SideServer:
+		return "seen from the server" + from
+	case diagnose.SideBoth:
+		return "seen from the host that is client and server" + from
+	}
+	return "seen from the client"
+}
+
+func causeGroup(p *printer, r *diagnose.Report, title string, whole bool, verdicts ...diagnose.Verdict) {
+	first := true
+	for _, v := range verdicts {
+		for _, c := range r.Causes {
+			if c.Verdict != v {
+				continue
+			}
+			if first {
+				p.heading(title)
+				first = false
+			}
+			if !whole {
+				value := ""
+				if len(c.Evidence) > 0 {
+					value = ": " + c.Evidence[len(c.Evidence)-1].Value
+				}
+				p.text(normal, "  ", "      ", string(c.ID)+value)
+				continue
+			}
+			p.text(bold, "  ", "    ", fmt.Sprintf("%s, %s: %s", c.ID, c.Verdict, diagnose.Title(c.ID)))
+			for _, e := range c.Evidence {
+				p.text(normal, "      ", "        ", e.Source+": "+e.Value)
+			}
+			if c.Remedy != "" {
+				p.text(green, "    "+p.sign("→ ", "-> "), "      ", c.Remedy)
+			}
+		}
+	}
+}
