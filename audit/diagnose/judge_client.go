@@ -272,8 +272,10 @@ func (j *judge) privateAtServer() {
 		switch {
 		case !from.IsValid():
 			j.unsure(PrivateAddress, "%s lies in %s: clients outside that network cannot dial it; --from ADDRESS, or a run on the client, tells", a, p)
-		case global(from):
+		case global(from) && (j.observed == Timeout || j.observed == Unreachable):
 			j.say(PrivateAddress, Likely, "dial the public address, or reach the network by VPN or port forwarding", evidence("target", "%s lies in %s", a, p), evidence("client", "%s is on the Internet", from))
+		case global(from):
+			j.unsure(PrivateAddress, "%s lies in %s and the client %s is on the Internet: it needs a VPN or a route there, or the public address", a, p, from)
 		case sameNetwork(j.e.Server, from):
 			j.clear(PrivateAddress, "routes", "%s is in a network that this host has a route of its own to", from)
 		default:

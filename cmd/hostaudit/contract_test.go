@@ -105,3 +105,63 @@ func TestScanKeys(t *testing.T) {
 		holds(t, "gap", g, "what", "why")
 	}
 }
+
+// contractCauses are the causes that every diagnosis names.
+const contractCauses = "wrong-port wrong-address dns-points-elsewhere cdn-in-between not-listening client-proxy bind-address rejected-by-firewall " +
+	"host-firewall cloud-security-group panel-firewall host-down private-address listen-queue-full conntrack-full reply-path " +
+	"ephemeral-range-exhausted time-wait-exhaustion source-address-missing protocol-mismatch tls-mismatch handshake-rejected name-unknown"
+
+// TestDiagnoseKeys holds the JSON of diagnose to what is promised: every cause in
+// every answer, the surest first.
+func TestDiagnoseKeys(t *testing.T) {
+	snapshot, err := filepath.Abs("testdata/snapshot/scenario.snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"10.9.0.2:8080"}, {"8080"}, {"ws://10.9.0.2:9100"}, {"wss://chat.example.com", "--from", "203.0.113.5"}, {"10.9.0.2:2346", "--from", "10.9.0.1"},
+		{"10.9.0.2:9999"}, {"http://192.0.2.1/"}, {"10.9.0.2:9100", "--error", "Connection timed out"}, {"10.9.0.2:9100", "--error", "gibberish"},
+		{"10.9.0.2:9100", "--side", "client"}, {"nowhere.example:80", "--error", "Name or service not known", "--side", "client"}, {"127.0.0.1:2346"},
+	} {
+		var out, errs strings.Builder
+		args = append([]string{"diagnose", "--format", "json", "--snapshot", snapshot}, args...)
+		if code := run(args, nil, &out, &errs, nil); code != 0 {
+			t.Fatalf("%q: exit code %d: %s", args, code, errs.String())
+		}
+		r := holds(t, "answer", json.RawMessage(out.String()), "schema", "target", "client_sees", "causes")
+		if string(r["schema"]) != `"hostaudit/diagnose/v1"` {
+			t.Errorf("schema %s", r["schema"])
+		}
+		if sees := strings.Trim(string(r["client_sees"]), `"`); !slices.Contains(strings.Fields("connected refused timeout unreachable cannot-assign-address name-unknown protocol-error cannot-tell"), sees) {
+			t.Errorf("%q: client_sees %s", args, sees)
+		}
+		want := strings.Fields(contractCauses)
+		var got []string
+		rank := 0
+		verdicts := []string{"confirmed", "likely", "cannot-tell", "ruled-out"}
+		for _, raw := range elements(t, "causes", r["causes"]) {
+			c := holds(t, "cause", raw, "id", "verdict", "evidence", "remedy")
+			got = append(got, strings.Trim(string(c["id"]), `"`))
+			n := slices.Index(verdicts, strings.Trim(string(c["verdict"]), `"`))
+			if n < rank {
+				t.Errorf("%q: %s of %s after a weaker one", args, c["verdict"], c["id"])
+			}
+			rank = n
+			es := elements(t, "evidence", c["evidence"])
+			if len(es) == 0 {
+				t.Errorf("%q: %s %s without evidence", args, c["id"], c["verdict"])
+			}
+			for _, e := range es {
+				holds(t, "evidence", e, "source", "value")
+			}
+			if n < 2 && string(c["remedy"]) == `""` {
+				t.Errorf("%q: %s %s without a remedy", args, c["id"], c["verdict"])
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: causes %q, want %q", args, got, want)
+		}
+	}
+}
