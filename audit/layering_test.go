@@ -47,7 +47,7 @@ var rooms = map[string]room{
 	"audit/reach":    {knows: []string{"audit/route", "firewall", "listeners"}, pure: true, tests: append([]string{"audit", "audit/collect"}, readers...)},
 	"audit":          {knows: []string{"audit/reach", "audit/route", "firewall", "listeners", "sysctl"}, pure: true, tests: []string{"audit/collect", "audit/checks"}},
 	"audit/checks":   {knows: append([]string{"audit", "audit/reach"}, models...), uses: []string{"golang.org/x/sys"}, pure: true, tests: []string{"audit/collect", "audit/route"}},
-	"audit/diagnose": {knows: append([]string{"audit", "audit/reach"}, models...), uses: netlinkLibraries, tests: []string{"audit/collect"}},
+	"audit/diagnose": {knows: append([]string{"audit", "audit/reach"}, models...), uses: netlinkLibraries, tests: []string{"audit/collect", "audit/report"}},
 	"audit/report": {
 		knows: append([]string{"audit", "audit/reach", "audit/diagnose", "audit/remedy"}, models...), pure: true,
 		uses: []string{
@@ -95,7 +95,7 @@ var (
 	}
 	testLibraries = []string{
 		"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/sys", "github.com/vishvananda/netlink",
-		"github.com/vishvananda/netns", "github.com/cilium/ebpf", "go.yaml.in/yaml/v3",
+		"github.com/vishvananda/netns", "github.com/cilium/ebpf", "go.yaml.in/yaml/v3", "golang.org/x/net",
 	}
 
 	// pureStd has no package that reaches a file, a socket, a process or the log.
