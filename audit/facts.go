@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hostaudit/hostaudit/audit/route"
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
 	"github.com/hostaudit/hostaudit/sysctl"
@@ -27,6 +28,9 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 	if f.Boot != nil && f.Boot.Loader != sysctl.BootUnknown && f.Boot.Loader != sysctl.BootSystemd {
 		// That systemd is installed as init does not say that it runs (a container).
 		roles.SystemdRaisesFD = sysctl.No
+	}
+	if f.Boot != nil && f.Boot.Loader == sysctl.BootSystemd && f.Boot.Systemd > 0 {
+		roles.SystemdRaisesFD = sysctl.Known(f.Boot.Systemd >= 240)
 	}
 	f.Roles = roles
 	home := s.World.Namespaces[0]
@@ -146,6 +150,9 @@ func (s *Snapshot) roles() sysctl.Roles {
 			}
 		}
 	}
+	if t := home.Route; t != nil {
+		r.PolicyRouting, r.RARoute = routesByPolicy(t), fromAdvertisement(t)
+	}
 	if home.Ruleset != nil {
 		r.DNATToLoopback, r.DNATElsewhere = translates(home.Ruleset)
 	}
@@ -156,12 +163,54 @@ func (s *Snapshot) roles() sysctl.Roles {
 			if l.Proto == listeners.Raw && l.Port() == 112 { // VRRP is IP protocol 112
 				r.VRRP = sysctl.Yes
 			}
-			if a := l.Local.Addr(); a.Is6() && !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			a := l.Local.Addr()
+			if !a.Is6() || a.Is4In6() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+				continue
+			}
+			// [::] that takes IPv4 as well is what most programs bind by default.
+			if !a.IsUnspecified() || l.Tells(listeners.FactV6Only) && l.V6Only {
 				r.IPv6Wanted = sysctl.Yes
 			}
 		}
 	}
 	return r
+}
+
+// The preferences of the three rules that every namespace has (fib_default_rules_init).
+const prefMain, prefDefault = 32766, 32767
+
+// routesByPolicy says whether packets leave by other rules than the destination
+// alone: a rule of somebody's own that leads elsewhere, or default routes by
+// several links. IPv4 only, as rp_filter is.
+func routesByPolicy(t *route.Table) sysctl.Fact {
+	for _, r := range t.Rules4 {
+		if r.Pref != 0 && r.Pref != prefMain && r.Pref != prefDefault && !r.L3mdev && r.Table != tableLocal {
+			return sysctl.Yes
+		}
+	}
+	links := map[*route.Link]bool{}
+	for _, r := range t.Routes {
+		if r.Family == firewall.IPv4 && r.Dst.Bits() == 0 && r.Table == tableMain {
+			for _, h := range r.Hops {
+				links[h.Link] = true
+			}
+		}
+	}
+	return sysctl.Known(len(links) > 1)
+}
+
+// rtnetlink(7): RT_TABLE_MAIN and RT_TABLE_LOCAL; RTPROT_RA of linux/rtnetlink.h.
+const tableMain, tableLocal, protocolRA = 254, 255, 9
+
+// fromAdvertisement says whether an IPv6 default route came from a router
+// advertisement.
+func fromAdvertisement(t *route.Table) sysctl.Fact {
+	for _, r := range t.Routes {
+		if r.Family == firewall.IPv6 && r.Dst.Bits() == 0 && r.Protocol == protocolRA && !r.Expired {
+			return sysctl.Yes
+		}
+	}
+	return sysctl.No
 }
 
 // translates looks for rules that rewrite destinations, to this host's loopback

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -25,6 +26,9 @@ type Boot struct {
 	// Modules are those that modules-load.d and /etc/modules load before the
 	// sysctl files are applied, with the line that says so.
 	Modules map[string]Place `json:"modules"`
+	// Systemd is systemd's version as the name of its library tells it
+	// (libsystemd-shared-252.so), 0 where it does not.
+	Systemd int `json:"systemd,omitempty"`
 	// PerInterface: udev runs systemd-sysctl for every new network interface.
 	PerInterface Fact `json:"per_interface"`
 	// HashSize: a modprobe.d line sets nf_conntrack's hashsize.
@@ -81,6 +85,9 @@ func captureBoot(c *capturer) {
 		c.file(dir + "/systemd-sysctl.service")
 		c.walk(dir + "/sysinit.target.wants/systemd-sysctl.service")
 	}
+	for _, dir := range systemdLibraries {
+		c.dir(dir, func(string) bool { return false }) // names only
+	}
 	conf := func(name string) bool { return strings.HasSuffix(name, ".conf") }
 	for _, p := range modulesFiles {
 		c.file(p)
@@ -135,6 +142,7 @@ func (c *capturer) dirLines(dir string, wants func(name string) bool, keep func(
 func DetectBoot(t *Tree, outcomes ...*Outcome) *Boot {
 	b := &Boot{Modules: map[string]Place{}}
 	b.Loader, b.Why = detectLoader(t, b)
+	b.Systemd = systemdVersion(t)
 	detectModules(t, b)
 	b.PerInterface = Known(udevReapplies(t, "net"))
 	detectHashSize(t, b)
@@ -182,6 +190,32 @@ func detectLoader(t *Tree, b *Boot) (BootLoader, string) {
 		return BootUnknown, "no loader was found"
 	}
 	return BootUnknown, "systemd is installed and is not the init program"
+}
+
+// systemdLibraries are where systemd's private library lies, by distribution.
+var systemdLibraries = []string{"/usr/lib/systemd", "/lib/systemd", "/usr/lib64/systemd",
+	"/usr/lib/x86_64-linux-gnu/systemd", "/usr/lib/aarch64-linux-gnu/systemd"}
+
+// systemdVersion reads "libsystemd-shared-252.so", "libsystemd-shared-255.4-1.fc40.so".
+func systemdVersion(t *Tree) int {
+	for _, dir := range systemdLibraries {
+		_, names, err := t.list(dir)
+		if err != nil && len(names) == 0 {
+			continue
+		}
+		for _, name := range names {
+			rest, ok := strings.CutPrefix(name, "libsystemd-shared-")
+			if !ok {
+				continue
+			}
+			rest, _, _ = strings.Cut(rest, ".")
+			rest, _, _ = strings.Cut(rest, "-")
+			if n, err := strconv.Atoi(rest); err == nil {
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // systemdIsInit: /sbin/init leads to systemd. Without any init program, as in a

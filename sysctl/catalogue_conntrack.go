@@ -12,22 +12,24 @@ func conntrackEntries() []*Entry {
 		return &Entry{
 			Key: Key("net.netfilter.nf_conntrack_" + name), Title: title, Meaning: meaning, Unit: UnitSeconds, Shape: ShapeInt, Max: number(2000000),
 			Default: value, Scope: ScopeNamespace, Class: ClassEvidence, Module: "nf_conntrack",
-			Decides: []string{"share of the table in use"}, Rule: judgeConntrackTimeout, Refs: []string{refConntrack},
+			Decides: []string{"share of the table in use"}, Rule: judgeConntrackTimeout,
+			Advice: "none by itself: nf_conntrack_max first; a shorter one only where `conntrack -L` shows that peers which are gone fill the table", Refs: []string{refConntrack},
 		}
 	}
 	info := func(name, title, meaning, value string) *Entry {
 		e := timeout(name, title, meaning, value)
-		e.Class, e.Rule, e.Decides = ClassInfo, nil, nil
+		e.Class, e.Rule, e.Decides, e.Advice = ClassInfo, nil, nil, ""
 		return e
 	}
 	return []*Entry{
 		{
 			Key: keyConntrackMax, Title: "most tracked connections",
-			Meaning: "One bound for all network namespaces together. When it is reached, packets of new connections are dropped: clients see a " +
+			Meaning: "One number for the machine, against which each network namespace counts its own connections. When it is reached, packets of new connections are dropped: clients see a " +
 				"timeout while everything else looks healthy (kernel log: \"nf_conntrack: table full, dropping packet\"). A write inside a " +
 				"container is refused, and sysctl(8) reports success all the same.",
 			Unit: UnitEntries, Shape: ShapeInt, DefaultNote: "as many as buckets; 262144 on large machines", Scope: ScopeGlobal,
 			Class: ClassEvidence, Module: "nf_conntrack", LargerIsFine: true,
+			Advice:  "from 85 % in use, or when entries are dropped: twice the value in force, at least 262144, together with the buckets",
 			Decides: []string{"entries in use", "conntrack.drop", "conntrack.early_drop", "conntrack.insert_failed"},
 			Rule:    judgeConntrackMax, Refs: []string{refConntrack},
 		},
@@ -43,6 +45,7 @@ func conntrackEntries() []*Entry {
 				"more connections than buckets make every packet walk twenty.",
 			Unit: UnitEntries, Shape: ShapeInt, DefaultNote: "memory / 16384, from 1024 to 262144", Scope: ScopeGlobal,
 			Class: ClassWrong, Module: "nf_conntrack", LargerIsFine: true,
+			Advice:  "one bucket a connection: the value of nf_conntrack_max",
 			Decides: []string{string(keyConntrackMax)}, Rule: judgeConntrackBuckets, Refs: []string{refConntrack},
 		},
 		{
@@ -50,6 +53,7 @@ func conntrackEntries() []*Entry {
 			Meaning: "Settings below net.netfilter exist only once the module nf_conntrack is loaded. systemd-sysctl runs early; a firewall that " +
 				"loads the module later brings it up with the defaults, whatever the files say.",
 			Shape: ShapeText, Scope: ScopeHost, Class: ClassWrong, ReadOnly: true,
+			Advice:  "a file below /etc/modules-load.d that names the module",
 			Decides: []string{"modules-load.d", "lines for net.netfilter.nf_conntrack_* in sysctl files"}, Rule: judgeLateModules,
 			Refs: []string{"https://github.com/systemd/systemd/issues/43362", "https://github.com/systemd/systemd/issues/1113"},
 		},
@@ -76,6 +80,7 @@ func conntrackEntries() []*Entry {
 				"drops INVALID cuts healthy connections.",
 			Unit: UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassEvidence, Module: "nf_conntrack",
 			Decides: []string{"conntrack.invalid"},
+			Advice:  "1 only where a rule drops INVALID packets and the two directions of a connection take different paths",
 			Rule: func(k Key, f *Facts) []Judgement {
 				if v, _ := f.Live.Int(k); v != 0 {
 					return nil

@@ -1,8 +1,11 @@
 package sysctl
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 const remedyNoFile = "raise LimitNOFILE= in the unit of the service (or minfds of the supervisor, rlimit_files of php-fpm, the container's ulimit) and restart it; " +
@@ -17,6 +20,7 @@ func descriptorEntries() []*Entry {
 				"nothing can be opened and no connection accepted by programs without CAP_SYS_ADMIN.",
 			Unit: UnitCount, Shape: ShapeInt, Max: number(math.MaxInt64), DefaultNote: "9223372036854775807 under systemd 240 and newer, else one for each 10 KiB of memory",
 			Scope: ScopeHost, Class: ClassEvidence, LargerIsFine: true, ReadOnly: true,
+			Advice:  "no line at all under systemd 240 and newer",
 			Decides: []string{"open files (fs.file-nr)"}, Rule: judgeFileMax,
 			Refs: []string{refFsSysctl, "https://github.com/NixOS/nixpkgs/issues/67970"},
 		},
@@ -29,7 +33,8 @@ func descriptorEntries() []*Entry {
 			Key: keyNrOpen, Title: "highest limit of open files a process can be given",
 			Meaning: "Caps the hard RLIMIT_NOFILE. A unit that asks for more fails to start or gets less.",
 			Unit:    UnitCount, Shape: ShapeInt, Default: "1048576", DefaultNote: "systemd 240 and newer raise it as far as it goes", Scope: ScopeHost,
-			Class: ClassWrong, LargerIsFine: true, ReadOnly: true, Decides: []string{"LimitNOFILE= of units"}, Rule: judgeNrOpen, Refs: []string{refFsSysctl},
+			Advice: "not below the largest LimitNOFILE= of a unit",
+			Class:  ClassWrong, LargerIsFine: true, ReadOnly: true, Decides: []string{"LimitNOFILE= of units"}, Rule: judgeNrOpen, Refs: []string{refFsSysctl},
 		},
 		{
 			Key: "limit.nofile", Title: "open files of a process",
@@ -37,6 +42,7 @@ func descriptorEntries() []*Entry {
 				"connect() still succeeds and nothing answers: the connection waits in the accept queue. Read from /proc/PID/limits, not from " +
 				"limits.conf, which services never see.",
 			Unit: UnitCount, Shape: ShapeInt, Scope: ScopeProcess, Class: ClassEvidence, LargerIsFine: true, ReadOnly: true,
+			Advice:  "above the connections that the service holds at its busiest, in its unit: from 80 % in use (profile database 70 %, websocket 60 %)",
 			Decides: []string{"open descriptors of each listening process against its limit"}, Rule: judgeNoFile,
 			Refs: []string{"https://man7.org/linux/man-pages/man5/systemd.exec.5.html", "https://github.com/systemd/systemd/issues/25478"},
 		},
@@ -44,22 +50,39 @@ func descriptorEntries() []*Entry {
 			Key: "limit.select-loop", Title: "1024 descriptors of an event loop on select()",
 			Meaning: "Workerman without the event or ev extension waits with select(2), which knows 1024 descriptors and no more, whatever the limits say.",
 			Unit:    UnitCount, Shape: ShapeInt, Default: "1024", Scope: ScopeProcess, Class: ClassEvidence, ReadOnly: true,
+			Advice:  "PHP's event or ev extension",
 			Decides: []string{"open descriptors", "no event.so or ev.so in the process"}, Rule: judgeSelectLoop,
 			Refs: []string{"https://man7.org/linux/man-pages/man2/select.2.html"},
 		},
 		{
 			Key: "limit.tasks", Title: "processes and threads of a service",
-			Meaning: "pids.max of the service's control group (TasksMax= of its unit), kernel.threads-max and kernel.pid_max. A fork that fails, or a " +
-				"process killed for memory, looks like \"not listening\".",
+			Meaning: "pids.max of the service's control group (TasksMax= of its unit, --pids-limit of a container), kernel.threads-max and " +
+				"kernel.pid_max. A fork that fails looks like a service that does not listen, or that answers only some of its clients.",
 			Unit: UnitCount, Shape: ShapeInt, Scope: ScopeProcess, Class: ClassEvidence, ReadOnly: true, Decides: []string{"pids.max"},
+			Advice: "about twice what the service needs at its busiest (`systemctl show -p TasksCurrent UNIT`); infinity where its number of processes is bounded by its own configuration",
 			Rule: func(_ Key, f *Facts) []Judgement {
-				return f.seen("pids.max").judge(Judgement{
+				return judgeGroups(f, "pids.max", Judgement{
 					Verdict: Advice, Finding: "limits.tasks-exhausted", Severity: Warning,
-					Why:    "a service could not start further processes or threads because its control group is full",
-					Remedy: "raise TasksMax= in the unit",
+					Why:    "could not start further processes or threads because its control group is full",
+					Remedy: "raise TasksMax= in the unit (`systemctl edit`), or the container's --pids-limit; find out whether it leaks processes",
 				})
 			},
-			Refs: []string{"https://docs.kernel.org/admin-guide/cgroup-v2.html"},
+			Refs: []string{"https://docs.kernel.org/admin-guide/cgroup-v2.html", "https://man7.org/linux/man-pages/man5/systemd.resource-control.5.html"},
+		},
+		{
+			Key: "limit.memory", Title: "memory of a service",
+			Meaning: "memory.max of the service's control group (MemoryMax= of its unit, --memory of a container). A process that is killed at the " +
+				"limit takes its connections along and, until it is started again, the port refuses: to clients it looks like \"not listening\".",
+			Unit: UnitBytes, Shape: ShapeInt, Scope: ScopeProcess, Class: ClassEvidence, ReadOnly: true, Decides: []string{"memory.oom_kill"},
+			Advice: "what the service needs at its busiest (`systemctl show -p MemoryPeak UNIT`) and room to spare; no number helps a program that leaks",
+			Rule: func(_ Key, f *Facts) []Judgement {
+				return judgeGroups(f, "memory.oom_kill", Judgement{
+					Verdict: Advice, Finding: "limits.killed-for-memory", Severity: Warning,
+					Why:    "lost processes that the kernel killed for memory; until they are started again their port refuses connections",
+					Remedy: "look at `journalctl -k` for the kill; give the unit more MemoryMax= (or the machine more memory), or find the leak",
+				})
+			},
+			Refs: []string{"https://docs.kernel.org/admin-guide/cgroup-v2.html", "https://man7.org/linux/man-pages/man5/systemd.resource-control.5.html"},
 		},
 		{
 			Key: "kernel.threads-max", Title: "threads of the whole machine",
@@ -80,6 +103,53 @@ func descriptorEntries() []*Entry {
 			Refs: []string{"https://docs.kernel.org/admin-guide/sysctl/vm.html"},
 		},
 	}
+}
+
+// maxGroupFindings bounds how many control groups are named; the sum tells of more.
+const maxGroupFindings = 16
+
+// judgeGroups speaks about each control group whose counter is not 0: what grew
+// while it was measured as loudly as j says, the rest as information. These
+// counters begin with the group, which is made when its service starts.
+func judgeGroups(f *Facts, counter string, j Judgement) []Judgement {
+	if _, ok := f.Counters[counter]; !ok {
+		return []Judgement{{Verdict: Unknown, Why: "the counters of control groups were not read", Missing: []string{counter}}}
+	}
+	var names []string
+	for name, c := range f.Counters {
+		if strings.HasPrefix(name, counter+":") && c.Total > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(f.Counters[b].Delta, f.Counters[a].Delta), cmp.Compare(a, b))
+	})
+	// A group's events count those of the groups in it, too: the innermost is
+	// the one that is meant.
+	names = slices.DeleteFunc(slices.Clone(names), func(outer string) bool {
+		return slices.ContainsFunc(names, func(inner string) bool {
+			return strings.HasPrefix(inner, outer+"/") && f.Counters[inner].Total >= f.Counters[outer].Total
+		})
+	})
+	var out []Judgement
+	for _, name := range names[:min(len(names), maxGroupFindings)] {
+		c, g := f.Counters[name], j
+		g.Subject = strings.TrimPrefix(name, counter+":")
+		seen := fmt.Sprintf("%d since the group was made", c.Total)
+		switch {
+		case c.Moving():
+			seen = fmt.Sprintf("+%d in %gs, %s", c.Delta, c.Window, seen)
+		case c.Sampled:
+			g.Severity = Info
+			g.Why += " (not while this was measured)"
+		default:
+			g.Severity = Info
+			g.Why += " (read once: whether it happens now was not measured)"
+		}
+		g.Evidence = []Evidence{{counter + " of " + g.Subject, seen}}
+		out = append(out, g)
+	}
+	return out
 }
 
 func judgeFileMax(_ Key, f *Facts) []Judgement {

@@ -13,6 +13,7 @@ func goneEntries() []*Entry {
 		"Dropped connections of clients behind a common address translation, because their timestamps do not belong together. Broken by random "+
 			"timestamp offsets in 4.10, removed in 4.12. Every file that still has it was written for another age.", Version{4, 12})
 	recycle.Class, recycle.Decides = ClassNever, []string{"the value"}
+	recycle.Advice = "no line at all"
 	recycle.Refs = append(recycle.Refs, "https://github.com/cloudfoundry/cf-release/issues/758", refWorkerman)
 	return []*Entry{
 		recycle,

@@ -28,6 +28,7 @@ func inboundEntries() []*Entry {
 				"further handshakes and the client waits.",
 			Unit: UnitEntries, Shape: ShapeInt, Max: number(65535), Default: "4096", DefaultNote: "128 before Linux 5.4",
 			Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true,
+			Advice:  "when an accept queue is full and its bound is this setting: twice the value in force, from 4096 to 65535; where the program asked for less, its own backlog and no value here",
 			Decides: []string{"TcpExt.ListenOverflows", "accept queue of each listener (Recv-Q against Send-Q)"},
 			Rule:    judgeAcceptQueue, Refs: []string{refNetSysctl, refWorkerman},
 		},
@@ -37,6 +38,7 @@ func inboundEntries() []*Entry {
 				"the accept queue's, so raising this key changes nothing.",
 			Unit: UnitEntries, Shape: ShapeInt, DefaultNote: "at least 128, grows with memory",
 			Scope: ScopeNamespace, Class: ClassInfo, LargerIsFine: true,
+			Advice:  "none while SYN cookies are on; without them, when SYNs are dropped: twice the value in force, from 1024 to 65536",
 			Decides: []string{"net.ipv4.tcp_syncookies", "TcpExt.TCPReqQFullDrop"},
 			Rule:    judgeSynBacklog, Refs: []string{refIPSysctl},
 		},
@@ -46,6 +48,7 @@ func inboundEntries() []*Entry {
 				"protection against SYN floods. 2 always does so and is for tests of the stack. It is no tuning for busy servers: when it " +
 				"acts, either somebody floods or the program accepts too slowly.",
 			Unit: UnitNone, Shape: ShapeInt, Max: number(2), Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
+			Advice:  "1 on every host",
 			Decides: []string{"the value", "TcpExt.TCPReqQFullDoCookies"},
 			Rule:    judgeSyncookies, Refs: []string{refIPSysctl},
 		},
@@ -54,6 +57,7 @@ func inboundEntries() []*Entry {
 			Meaning: "1 answers the last packet of a handshake with a reset when the accept queue is full. A short burst that would have been " +
 				"served a moment later then fails for the client. It does not turn dropped SYNs into resets.",
 			Unit: UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
+			Advice:  "0 on every host",
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
@@ -88,6 +92,7 @@ func inboundEntries() []*Entry {
 			Meaning: "Length of the per-CPU queue between a driver and the protocol stack. Loopback, veth, RPS and drivers without NAPI pass " +
 				"through it; most network cards do not.",
 			Unit: UnitPackets, Shape: ShapeInt, Default: "1000", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Advice:  "when column 2 of /proc/net/softnet_stat grows: twice the value in force, up to 65536",
 			Decides: []string{"softnet.dropped"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				return f.seen("softnet.dropped").judge(Judgement{
@@ -103,6 +108,7 @@ func inboundEntries() []*Entry {
 			Key: "net.core.netdev_budget", Title: "packets one polling round may take",
 			Meaning: "How many packets the kernel takes from all devices in one polling round before it lets others run.",
 			Unit:    UnitPackets, Shape: ShapeInt, Default: "300", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Advice:  "when rounds end early and packets are dropped meanwhile: twice the value in force",
 			Decides: []string{"softnet.time_squeeze", "softnet.dropped"}, Rule: judgeBudget, Refs: []string{refNetSysctl},
 		},
 		{
@@ -110,6 +116,7 @@ func inboundEntries() []*Entry {
 			Meaning: "How long one polling round may last.",
 			Unit:    UnitMicros, Shape: ShapeInt, Default: "2000", DefaultNote: "8000 with some timer frequencies", Since: Version{4, 12},
 			Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Advice:  "when rounds end early and packets are dropped meanwhile: twice the value in force",
 			Decides: []string{"softnet.time_squeeze", "softnet.dropped"}, Rule: judgeBudget, Refs: []string{refNetSysctl},
 		},
 		{
@@ -117,6 +124,7 @@ func inboundEntries() []*Entry {
 			Meaning: "Packets that the card received and had no room for. It is no sysctl: the ring's size is set with `ethtool -G`.",
 			Unit:    UnitPackets, Shape: ShapeInt, Scope: ScopeDevice, Class: ClassEvidence, ReadOnly: true,
 			Decides: []string{"device.rx_missed_errors"},
+			Advice:  "a longer ring (`ethtool -G DEV rx N`), up to the maximum that `ethtool -g DEV` shows",
 			Rule: func(_ Key, f *Facts) []Judgement {
 				return f.seen("device.rx_missed_errors").judge(Judgement{
 					Verdict: Advice, Finding: "device.rx-ring-overflow", Severity: Warning,

@@ -2,6 +2,8 @@ package sysctl
 
 import "fmt"
 
+const pagesAdvice = "all three bounds (pages of 4 KiB on most machines) together, and only where the memory is there; unread data in sockets first"
+
 // memoryEntries bound what connections may buffer.
 func memoryEntries() []*Entry {
 	pages := func(k Key, proto string) *Entry {
@@ -15,9 +17,11 @@ func memoryEntries() []*Entry {
 	}
 	tcp := pages("net.ipv4.tcp_mem", "TCP")
 	tcp.Decides = []string{"pages in use (sockstat)", "TcpExt.TCPMemoryPressures"}
+	tcp.Advice = pagesAdvice
 	tcp.Rule = func(k Key, f *Facts) []Judgement { return judgePages(k, f, "TcpExt.TCPMemoryPressures") }
 	udp := pages("net.ipv4.udp_mem", "UDP")
 	udp.Decides = []string{"pages in use (sockstat)"}
+	udp.Advice = pagesAdvice
 	udp.Rule = func(k Key, f *Facts) []Judgement { return judgePages(k, f, "") }
 	buffer := func(k Key, title, meaning string) *Entry {
 		return &Entry{
@@ -28,6 +32,7 @@ func memoryEntries() []*Entry {
 	rmem := buffer("net.core.rmem_max", "largest receive buffer a program may ask for",
 		"Bounds SO_RCVBUF only. It does not bound TCP's own enlargement of buffers, which tcp_rmem does: raising it does nothing for programs that do not ask.")
 	rmem.Decides = []string{"Udp.RcvbufErrors", "a UDP program that asks for its buffer"}
+	rmem.Advice = "when a UDP program that asks for its buffer drops: twice the value in force, from 1 MiB to 64 MiB"
 	rmem.Rule = func(k Key, f *Facts) []Judgement {
 		if f.roles().SetsBufferSize != Yes {
 			return nil
@@ -46,6 +51,7 @@ func memoryEntries() []*Entry {
 			"Every UDP, raw and unix socket begins with it. Megabytes here are multiplied by the number of sockets; TCP does not use it (tcp_rmem and tcp_wmem do).")
 		e.Class, e.DefaultNote, e.Default, e.LargerIsFine = ClassNever, "", "212992", false
 		e.Decides = []string{"the value"}
+		e.Advice = "the default; a program that needs more asks for it (SO_RCVBUF, SO_SNDBUF)"
 		return e
 	}
 	vector := func(k Key, which string) *Entry {
@@ -55,7 +61,8 @@ func memoryEntries() []*Entry {
 				"more than bandwidth times delay gains nothing.",
 			Unit: UnitBytes, Shape: ShapeInts, Fields: 3, Min: number(1), Default: "", DefaultNote: "4096 131072 6291456 and 4096 16384 4194304 on most machines",
 			Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true, Decides: []string{"bandwidth × delay of the paths"},
-			Refs: []string{refIPSysctl},
+			Advice: "the third number at bandwidth times delay of the slowest path that must be fast (1 Gbit/s × 100 ms: 12.5 MB); the first two as they are",
+			Refs:   []string{refIPSysctl},
 		}
 	}
 	return []*Entry{
@@ -67,6 +74,7 @@ func memoryEntries() []*Entry {
 			Key: "net.ipv4.udp_rmem_min", Title: "receive memory every UDP socket gets",
 			Meaning: "A UDP socket may use this much even under memory pressure.",
 			Unit:    UnitBytes, Shape: ShapeInt, Min: number(1), Default: "4096", Scope: ScopeNamespace, Class: ClassEvidence, LargerIsFine: true,
+			Advice:  "when UDP is short of memory and drops: twice the value in force, from 16384 to 1 MiB",
 			Decides: []string{"Udp.RcvbufErrors", "pages in use (sockstat)"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				mem := f.Live.Ints("net.ipv4.udp_mem")

@@ -16,6 +16,7 @@ func outboundEntries() []*Entry {
 				"many at once to each. The ends should have different parity, because connect() prefers one half and bind(0) the other.",
 			Unit: UnitPorts, Shape: ShapeInts, Fields: 2, Min: number(1), Max: number(65535), Atomic: true,
 			Default: "32768 60999", DefaultNote: "32768 61000 before Linux 4.2", Scope: ScopeNamespace, Class: ClassEvidence,
+			Advice:  "when one destination uses half of the range (profile proxy: four tenths): 16384 65535, never narrower than the range in force, ends of different parity, not below ip_unprivileged_port_start; with the ports of listeners inside reserved",
 			Decides: []string{"ports in use per destination", "net.ipv4.ip_local_reserved_ports", "parity of the ends"},
 			Rule:    judgePortRange,
 			Refs:    []string{refIPSysctl, "https://github.com/aws/aws-graviton-getting-started/issues/488"},
@@ -26,6 +27,7 @@ func outboundEntries() []*Entry {
 				"list. A service whose port lies inside the ephemeral range and is not listed here will one day fail to start with " +
 				"\"Address already in use\", because a client got its port.",
 			Unit: UnitPorts, Shape: ShapePorts, Atomic: true, Default: "", Scope: ScopeNamespace, Class: ClassWrong, LargerIsFine: true,
+			Advice:  "the list in force and the ports of all listeners inside the range",
 			Decides: []string{"ports of listeners", "net.ipv4.ip_local_port_range"},
 			Rule:    judgeReservedPorts,
 			Refs:    []string{refIPSysctl, "https://github.com/twitter/twemproxy/issues/561", "https://github.com/stellar/stellar-core/issues/676"},
@@ -41,6 +43,7 @@ func outboundEntries() []*Entry {
 				"timestamps; 2 only on loopback. It concerns outgoing connections: it does nothing for the TIME_WAIT of a server that closed " +
 				"first. The kernel's own text: \"should not be changed without advice or request of technical experts\".",
 			Unit: UnitNone, Shape: ShapeInt, Max: number(2), Default: "2", DefaultNote: "0 before Linux 4.19", Scope: ScopeNamespace, Class: ClassEvidence,
+			Advice:  "1 only when connections in TIME_WAIT to one destination fill half of the range and its ports run out, with timestamps on; else the default",
 			Decides: []string{"outgoing TIME_WAIT per destination", "connects that failed with EADDRNOTAVAIL", "net.ipv4.tcp_timestamps"},
 			Rule:    judgeTWReuse, Refs: []string{refIPSysctl, refWorkerman},
 		},
@@ -49,6 +52,7 @@ func outboundEntries() []*Entry {
 			Meaning: "How long a connection must have been in TIME_WAIT before tcp_tw_reuse takes its port. Below the tick of the peer's " +
 				"timestamp clock the protection against old segments fails.",
 			Unit: UnitMillis, Shape: ShapeInt, Min: number(1), Max: number(60000), Since: Version{6, 14}, Default: "1000", Scope: ScopeNamespace, Class: ClassInfo,
+			Advice:  "the default; never below 100",
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
@@ -57,7 +61,8 @@ func outboundEntries() []*Entry {
 				"guard against memory exhaustion (about 256 bytes each) and must not be lowered: a destroyed TIME_WAIT lets old segments into " +
 				"new connections.",
 			Unit: UnitCount, Shape: ShapeInt, DefaultNote: "half the entries of the connection hash, which grows with memory: 131072 of 262144, for example", Scope: ScopeNamespace,
-			Class: ClassEvidence, LargerIsFine: true, Decides: []string{"TcpExt.TCPTimeWaitOverflow", "the kernel's default"},
+			Advice: "when TCPTimeWaitOverflow grows: the kernel's default for this machine (half of net.ipv4.tcp_ehash_entries) or twice the value in force, whichever is more",
+			Class:  ClassEvidence, LargerIsFine: true, Decides: []string{"TcpExt.TCPTimeWaitOverflow", "the kernel's default"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				return f.seen("TcpExt.TCPTimeWaitOverflow").judge(Judgement{
 					Verdict: Advice, Finding: "sysctl.time-wait-overflow", Severity: Warning,
@@ -73,6 +78,7 @@ func outboundEntries() []*Entry {
 			Meaning: "Seconds that a socket which its program has closed waits for the peer's FIN. It is not the length of TIME_WAIT, which is " +
 				"60 seconds compiled in: set to 5, TIME_WAIT still lasts 61 (measured).",
 			Unit: UnitSeconds, Shape: ShapeInt, Min: number(0), Max: number(2000000), Default: "60", Scope: ScopeNamespace, Class: ClassNever,
+			Advice:  "none: the default",
 			Decides: []string{"the value", "number of orphaned sockets in FIN_WAIT_2"},
 			Rule:    judgeFinWait, Refs: []string{refIPSysctl, "https://github.com/fastos/fastsocket/issues/51"},
 		},
@@ -86,16 +92,19 @@ func outboundEntries() []*Entry {
 			Meaning: "Protection against wrapped sequence numbers, exact round-trip times, and the condition for tcp_tw_reuse. Old hardening " +
 				"guides turn it off to hide the uptime; kernels since 4.10 send a random offset per connection.",
 			Unit: UnitNone, Shape: ShapeInt, Max: number(2), Default: "1", Scope: ScopeNamespace, Class: ClassWrong,
+			Advice:  "1 on every host",
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl, "https://github.com/Kicksecure/security-misc/issues/335"},
 		},
 		{
 			Key: "net.ipv4.tcp_sack", Title: "selective acknowledgements",
 			Meaning: "Lets the receiver say which segments arrived, so that a loss costs one retransmission and not a window.",
+			Advice:  "1 on every host",
 			Unit:    UnitBool, Shape: ShapeInt, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.tcp_window_scaling", Title: "windows above 64 KiB",
 			Meaning: "Without it no connection has more than 64 KiB on the way.",
+			Advice:  "1 on every host",
 			Unit:    UnitBool, Shape: ShapeInt, Default: "1", Scope: ScopeNamespace, Class: ClassWrong, Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
@@ -109,12 +118,14 @@ func outboundEntries() []*Entry {
 			Meaning: "Lets bind(0) hand out a port that is in use already, if both sockets have SO_REUSEADDR. For experts only; programs that " +
 				"bind before they connect should use IP_BIND_ADDRESS_NO_PORT (Linux 4.2) or IP_LOCAL_PORT_RANGE (6.3).",
 			Unit: UnitBool, Shape: ShapeInt, Since: Version{5, 7}, Default: "0", Scope: ScopeNamespace, Class: ClassNever,
+			Advice:  "0 on every host",
 			Decides: []string{"the value"}, Refs: []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.ip_nonlocal_bind", Title: "programs may bind addresses the host does not have",
 			Meaning: "For addresses that move between hosts (VRRP). Otherwise it hides a wrong bind address: the program starts and nobody can reach it.",
 			Unit:    UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassWrong,
+			Advice:  "0, except where VRRP or the like moves addresses",
 			Decides: []string{"the value", "VRRP or the like on this host"}, Rule: judgeNonlocalBind, Refs: []string{refIPSysctl},
 		},
 		{
@@ -122,6 +133,7 @@ func outboundEntries() []*Entry {
 			Meaning: "Sockets that their programs have closed and that still have data to deliver; each may hold 64 KiB. Beyond the bound " +
 				"connections are reset. Not to be lowered.",
 			Unit: UnitCount, Shape: ShapeInt, DefaultNote: "grows with memory", Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Advice:  "when a quarter of it is in use: twice the value in force",
 			Decides: []string{"TcpExt.TCPAbortOnMemory", "orphaned sockets"}, Rule: judgeOrphans, Refs: []string{refIPSysctl},
 		},
 		{

@@ -16,8 +16,8 @@ func routingEntries() []*Entry {
 		e.Key = Key("net.ipv6.conf.*." + name)
 		return e
 	}
-	rule := func(e *Entry, c Class, decides []string, r func(Key, *Facts) []Judgement, refs ...string) *Entry {
-		e.Class, e.Decides, e.Rule = c, decides, r
+	rule := func(e *Entry, c Class, advice string, decides []string, r func(Key, *Facts) []Judgement, refs ...string) *Entry {
+		e.Class, e.Advice, e.Decides, e.Rule = c, advice, decides, r
 		e.Refs = append(e.Refs, refs...)
 		return e
 	}
@@ -28,6 +28,7 @@ func routingEntries() []*Entry {
 			Meaning: "Addresses of the local network that the host remembers: below gc_thresh1 none is thrown out, above gc_thresh2 they are after " +
 				"five seconds, beyond gc_thresh3 new neighbours cannot be learned and their packets are lost.",
 			Unit: UnitEntries, Shape: ShapeInt, Default: def, Scope: ScopeInitial, Class: ClassEvidence, LargerIsFine: true,
+			Advice:  "when the table was full: twice the value in force, the three together",
 			Decides: []string{counter}, Refs: []string{refIPSysctl},
 		}
 		e.Rule = func(k Key, f *Facts) []Judgement {
@@ -45,14 +46,14 @@ func routingEntries() []*Entry {
 			"1 drops a packet when the way back to its source does not leave by the interface it came in; 2 only when there is no way back at all. "+
 				"The larger of conf.all and the interface counts. On hosts with several ways out (two cards, VPN, macvlan, policy routing) 1 drops "+
 				"healthy traffic without a trace except a counter.", UnitNone, "0"),
-			ClassEvidence, []string{"TcpExt.IPReversePathFilter", "policy routing", "conf.all.rp_filter"}, judgeRPFilter,
+			ClassEvidence, "2 on an interface that filters strictly while the host routes by policy or drops are counted; never 0 by itself", []string{"TcpExt.IPReversePathFilter", "policy routing", "conf.all.rp_filter"}, judgeRPFilter,
 			"https://github.com/systemd/systemd/issues/32563"),
 		v4("log_martians", "log packets with impossible addresses",
 			"1 logs packets that rp_filter drops: the proof when a counter is not enough.", UnitBool, "0"),
 		rule(v4("route_localnet", "127.0.0.0/8 may be routed",
 			"0 drops packets to 127.0.0.0/8 that come from outside, so a rule that redirects to 127.0.0.1 works for nobody outside. 1 lets them in, "+
 				"and with them, from the local network, everything that listens on loopback only (CVE-2020-8558).", UnitBool, "0"),
-			ClassWrong, []string{"rules that rewrite a destination to 127.0.0.0/8"}, judgeRouteLocalnet,
+			ClassWrong, "0; where a rule redirects to 127.0.0.0/8, another target for the rule rather than 1 here", []string{"rules that rewrite a destination to 127.0.0.0/8"}, judgeRouteLocalnet,
 			"https://nvd.nist.gov/vuln/detail/CVE-2020-8558"),
 		v4("accept_local", "own addresses as source are accepted", "For two interfaces of one host that talk over the wire.", UnitBool, "0"),
 		v4("src_valid_mark", "the mark counts for rp_filter", "1 takes the firewall mark into account when the way back is looked up.", UnitBool, "0"),
@@ -71,6 +72,7 @@ func routingEntries() []*Entry {
 			Meaning: "Needed by containers, virtual machines, VPNs and routers. A write that changes it resets the other conf keys to the defaults of a " +
 				"host or of a router, so it is never toggled blindly.",
 			Unit: UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassWrong,
+			Advice:  "1 where rules hand connections to other hosts or namespaces, turned on by the program that needs it; nothing else",
 			Decides: []string{"rules that rewrite a destination to another host or namespace"}, Rule: judgeForwarding,
 			Refs: []string{refIPSysctl, "https://github.com/dev-sec/linux-baseline/issues/126"},
 		},
@@ -79,11 +81,11 @@ func routingEntries() []*Entry {
 		rule(v6("accept_ra", "router advertisements are accepted",
 			"1 accepts them unless the interface forwards, 2 always. A host that gets its default route from them loses it when forwarding is turned on.",
 			UnitNone, "1"),
-			ClassWrong, []string{"forwarding of the interface", "default route from a router advertisement"}, judgeAcceptRA,
+			ClassWrong, "2 on the interface whose default route comes from advertisements while it forwards", []string{"forwarding of the interface", "default route from a router advertisement"}, judgeAcceptRA,
 			"https://github.com/moby/moby/issues/47966"),
 		rule(v6("disable_ipv6", "no IPv6 on the interface",
 			"1 removes all IPv6 addresses. If names still have AAAA records, clients with IPv6 fail; programs that bind [::] fail to start.", UnitBool, "0"),
-			ClassWrong, []string{"AAAA records and IPv6 listeners"}, judgeDisableIPv6),
+			ClassWrong, "0 where clients or listeners use IPv6", []string{"AAAA records and IPv6 listeners"}, judgeDisableIPv6),
 		v6("accept_redirects", "ICMPv6 redirects are believed", "Another router may change the host's routes.", UnitBool, "1"),
 		v6("autoconf", "addresses from advertised prefixes", "Makes addresses from the prefixes in router advertisements.", UnitBool, "1"),
 		v6("use_tempaddr", "temporary addresses", "2 prefers addresses that change daily for outgoing connections, which allow-lists elsewhere may not know.", UnitNone, "0"),
@@ -103,6 +105,7 @@ func routingEntries() []*Entry {
 			Key: "net.ipv4.tcp_mtu_probing", Title: "find a smaller packet size when large ones vanish",
 			Meaning: "1 probes smaller sizes when a connection hangs because a hop drops large packets and the ICMP that would say so is filtered; 2 always probes.",
 			Unit:    UnitNone, Shape: ShapeInt, Max: number(2), Default: "0", Scope: ScopeNamespace, Class: ClassEvidence,
+			Advice:  "1 where connections hang after the handshake and the filter on the way is not yours",
 			Decides: []string{"connects that hang after the handshake", "TcpExt.TCPMTUPSuccess", "TcpExt.TCPMTUPFail"},
 			Rule: func(k Key, f *Facts) []Judgement {
 				if v, _ := f.Live.Int(k); v != 0 || f.roles().PathMTULost != Yes {
@@ -171,14 +174,25 @@ func judgeRPFilter(k Key, f *Facts) []Judgement {
 		return nil
 	}
 	ev := []Evidence{{"effective on " + iface, fmt.Sprintf("max(all %d, %s %d) = %d", all, iface, own, effective)}}
-	if f.roles().PolicyRouting == Yes {
-		return []Judgement{{
-			Verdict: Wrong, Finding: "sysctl.rp-filter-strict", Severity: Warning, Subject: iface, Recommend: "2", Evidence: ev,
-			Why:    "the strict reverse-path filter drops packets whose answer would leave by another interface, and this host routes by policy",
-			Remedy: "set 2 (loose) on the interface; the larger of conf.all and the interface counts, so this suffices",
-		}}
-	}
 	s := f.seen("TcpExt.IPReversePathFilter")
+	if f.roles().PolicyRouting == Yes {
+		j := Judgement{
+			Verdict: Wrong, Finding: "sysctl.rp-filter-strict", Severity: Warning, Subject: iface, Recommend: "2", Evidence: append(s.evidence, ev...),
+			Why:    "the strict reverse-path filter drops packets whose answer would leave by another interface, this host routes by policy, and packets have been dropped",
+			Remedy: "set 2 (loose) on the interface; the larger of conf.all and the interface counts, so this suffices",
+		}
+		if !s.ever {
+			// Rules by source address pass the filter (fib_validate_source asks them),
+			// rules by mark or incoming interface do not: the counter tells.
+			if len(s.missing) > 0 {
+				return []Judgement{{Verdict: Unknown, Why: "strict on a host that routes by policy; whether it drops anything was not read", Missing: s.missing}}
+			}
+			j.Verdict, j.Finding, j.Severity = OK, "", ""
+			j.Why = "the strict reverse-path filter drops packets whose answer would leave by another interface, and this host routes by policy; so far it has dropped none"
+			j.Remedy, j.Recommend = "", ""
+		}
+		return []Judgement{j}
+	}
 	s.evidence = append(s.evidence, ev...)
 	return s.judge(Judgement{
 		Verdict: Advice, Finding: "sysctl.rp-filter-drops", Severity: Warning, Subject: iface, Recommend: "2",

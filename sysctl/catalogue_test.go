@@ -27,7 +27,7 @@ net.ipv4.tcp_mem net.ipv4.udp_mem net.ipv4.tcp_rmem net.ipv4.tcp_wmem net.core.r
 net.core.wmem_default net.ipv4.udp_rmem_min net.ipv4.udp_wmem_min net.unix.max_dgram_qlen
 net.ipv4.tcp_keepalive_time net.ipv4.tcp_keepalive_intvl net.ipv4.tcp_keepalive_probes net.ipv4.tcp_retries2
 net.ipv4.tcp_slow_start_after_idle net.ipv4.tcp_congestion_control net.core.default_qdisc
-fs.file-max fs.nr_open limit.nofile limit.select-loop limit.tasks kernel.threads-max kernel.pid_max vm.max_map_count
+fs.file-max fs.nr_open limit.nofile limit.select-loop limit.tasks limit.memory kernel.threads-max kernel.pid_max vm.max_map_count
 net.ipv4.tcp_fack net.ipv4.tcp_low_latency net.ipv4.route.max_size net.ipv4.xfrm4_gc_thresh net.ipv4.netfilter.ip_conntrack_max
 net.ipv4.tcp_adv_win_scale net.ipv6.ip_local_port_range`
 
@@ -55,6 +55,8 @@ func TestCatalogueEntries(t *testing.T) {
 			t.Errorf("%s: incomplete", e.Key)
 		case e.Class == ClassEvidence && e.Rule == nil && !strings.HasSuffix(string(e.Key), "mem"):
 			t.Errorf("%s: evidence is asked for and no rule looks at any", e.Key)
+		case e.Class != ClassInfo && e.Advice == "":
+			t.Errorf("%s: does not say what is recommended", e.Key)
 		case e.Class != ClassInfo && len(e.Decides) == 0:
 			t.Errorf("%s: does not say what decides", e.Key)
 		case e.Class == ClassNever && !slices.ContainsFunc(lintRules, func(r *LintRule) bool { return r.covers(e.Key) }):
@@ -295,6 +297,7 @@ var ruleCases = []struct {
 	{"rp_filter and policy routing", "net.ipv4.conf.eth0.rp_filter", func(f *Facts) {
 		f.set("net.ipv4.conf.eth0.rp_filter", "1")
 		f.Roles.PolicyRouting = Yes
+		f.grow("TcpExt.IPReversePathFilter", 0)
 	}, "sysctl.rp-filter-strict", Warning, "2"},
 	{"route_localnet on", "net.ipv4.conf.eth0.route_localnet", func(f *Facts) { f.set("net.ipv4.conf.eth0.route_localnet", "1") }, "sysctl.route-localnet-exposes", Warning, ""},
 	{"route_localnet off", "net.ipv4.conf.eth0.route_localnet", func(f *Facts) { f.Roles.DNATToLoopback = Yes }, "sysctl.route-localnet-needed", Warning, ""},
@@ -321,7 +324,9 @@ var ruleCases = []struct {
 	{"descriptors", "limit.nofile", func(f *Facts) { f.Processes[0].OpenFiles = 900 }, "limits.nofile-near-limit", Warning, ""},
 	{"descriptors used up", "limit.nofile", func(f *Facts) { f.Processes[0].OpenFiles = 1024 }, "limits.nofile-near-limit", Critical, ""},
 	{"select", "limit.select-loop", func(f *Facts) { f.Processes[0].SelectLoop, f.Processes[0].OpenFiles = Yes, 850 }, "limits.select-loop-full", Warning, ""},
-	{"tasks", "limit.tasks", func(f *Facts) { f.grow("pids.max", 2) }, "limits.tasks-exhausted", Warning, ""},
+	{"tasks", "limit.tasks", func(f *Facts) { f.grow("pids.max:/system.slice", 2); f.grow("pids.max:/system.slice/chat.service", 2) }, "limits.tasks-exhausted", Warning, ""},
+	{"tasks once", "limit.tasks", func(f *Facts) { f.grow("pids.max:/system.slice/chat.service", 0) }, "limits.tasks-exhausted", Info, ""},
+	{"killed for memory", "limit.memory", func(f *Facts) { f.grow("memory.oom_kill:/system.slice/chat.service", 1) }, "limits.killed-for-memory", Warning, ""},
 	{"syn backlog raised", "net.ipv4.tcp_max_syn_backlog", func(f *Facts) { f.set("net.ipv4.tcp_max_syn_backlog", "262144") }, "sysctl.syn-backlog-ineffective", Info, ""},
 }
 

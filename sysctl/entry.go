@@ -129,6 +129,9 @@ type Entry struct {
 	Module string
 	// Decides names the counters and facts the rule looks at.
 	Decides []string
+	// Advice says in words how the recommended value follows from the host, where
+	// one is ever recommended; Rule reckons it.
+	Advice string
 	// LargerIsFine: more than the wanted value is never a fault.
 	LargerIsFine bool
 	// ReadOnly keys are never written by this program.

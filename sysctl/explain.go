@@ -19,6 +19,7 @@ func (e *Entry) Explain() string {
 		{"scope", e.Scope.text()},
 		{"when we speak", e.Class.text()},
 		{"looks at", strings.Join(e.Decides, "; ")},
+		{"recommended", e.Advice},
 	}
 	b.WriteByte('\n')
 	for _, f := range facts {
@@ -106,7 +107,7 @@ func (e *Entry) asked() string {
 	for _, p := range Profiles() {
 		for _, a := range p.Asked {
 			if a.Key == e.Key {
-				b.WriteString(wrap(fmt.Sprintf("%s asks for %s (profile %s): %s, %s.", a.By, a.Value, p.Name, a.Verdict, a.Why), "  "))
+				b.WriteString(wrap(fmt.Sprintf("%s, asks for %s (profile %s). Our verdict, %s: %s.", a.By, a.Value, p.Name, a.Verdict, a.Why), "  "))
 			}
 		}
 	}

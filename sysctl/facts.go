@@ -94,7 +94,8 @@ func (c Counter) String() string {
 //	"conntrack.invalid"            sums over CPUs of the conntrack statistics
 //	"arp_cache.table_fulls", "ndisc_cache.table_fulls"   /proc/net/stat/…
 //	"device.rx_missed_errors"      sum over physical devices
-//	"pids.max"                     sum of "max" in pids.events of the audited units
+//	"pids.max", "memory.oom_kill"  sums over control groups of "max" in pids.events and "oom_kill"
+//	                               in memory.events; "pids.max:/system.slice/chat.service" of each
 type Counters map[string]Counter
 
 // Listener is a listening socket as far as sysctls matter.
@@ -194,6 +195,7 @@ func (f *Facts) seen(names ...string) (s sighting) {
 		}
 		s.ever = true
 		s.moving = s.moving || c.Moving()
+		s.sampled = s.sampled || c.Sampled
 		s.evidence = append(s.evidence, Evidence{strings.Replace(n, ".", " ", 1), c.String()})
 	}
 	return s
@@ -202,6 +204,7 @@ func (f *Facts) seen(names ...string) (s sighting) {
 // sighting is what counters say together.
 type sighting struct {
 	moving, ever bool
+	sampled      bool // at least one of those that ever moved was read twice
 	evidence     []Evidence
 	missing      []string
 }
@@ -213,6 +216,9 @@ type sighting struct {
 func (s sighting) judge(j Judgement) []Judgement {
 	switch {
 	case s.moving:
+	case s.ever && !s.sampled:
+		j.Severity = Info
+		j.Why += " (counted since boot, read once: whether it happens now was not measured)"
 	case s.ever:
 		j.Severity = Info
 		j.Why += " (counted since boot; it did not happen while this was measured)"

@@ -72,6 +72,9 @@ func (c *lintContext) number(k Key) (int64, bool) {
 	return n[0], true
 }
 
+// Live says whether the rule judges values in force, beside lines of files.
+func (r *LintRule) Live() bool { return !r.files && r.hit != nil }
+
 // covers says whether the rule is about a key.
 func (r *LintRule) covers(k Key) bool {
 	return slices.Contains(r.Keys, k)

@@ -22,6 +22,7 @@ var found = map[sysctl.Key][]string{
 	"limit.nofile":                              {"limits.nofile-near-limit"},
 	"limit.select-loop":                         {"limits.select-loop-full"},
 	"limit.tasks":                               {"limits.tasks-exhausted"},
+	"limit.memory":                              {"limits.killed-for-memory"},
 	"net.core.somaxconn":                        {"sysctl.accept-queue-overflow", "sysctl.somaxconn-bounds-queue", "sysctl.application-bounds-queue"},
 	"net.ipv4.tcp_max_syn_backlog":              {"sysctl.syn-queue-overflow"},
 	"net.ipv4.tcp_syncookies":                   {"sysctl.syn-queue-cookies"},

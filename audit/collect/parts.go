@@ -38,23 +38,30 @@ func (c *collection) meta(ctx context.Context) {
 // tables, not the counters, whose growth it does not see.
 func (c *collection) sample(ctx context.Context) time.Time {
 	now := time.Now()
-	s, err := timed(ctx, &c.clock, "counters", c.o.Limit, c.home.place, func(ctx context.Context) (*listeners.Sample, error) {
-		return listeners.ReadSample(ctx, "")
+	type result struct {
+		sample   *listeners.Sample
+		counters listeners.Counters
+		gaps     []audit.Gap
+	}
+	r, err := timed(ctx, &c.clock, "counters", c.o.Limit, c.home.place, func(ctx context.Context) (result, error) {
+		s, counters, gaps, err := readCounters(ctx)
+		return result{s, counters, gaps}, err
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "counters", Why: c.uid.explain(err, needNothing)})
 		return now
 	}
-	for _, g := range s.Gaps {
-		if len(c.snapshot.Samples) == 0 {
-			c.gap(audit.Gap{What: g.What, Why: g.Why})
-		}
+	if len(c.snapshot.Samples) == 0 {
+		c.gap(r.gaps...)
 	}
 	// The state of the tables is that of the last look.
-	c.snapshot.SockStat, c.snapshot.Conntrack = &s.SockStat, s.Conntrack
-	if !c.o.Quick {
-		c.snapshot.Samples = append(c.snapshot.Samples, audit.Sample{At: now.UTC(), Counters: s.Counters})
+	c.snapshot.SockStat, c.snapshot.Conntrack = &r.sample.SockStat, r.sample.Conntrack
+	if c.o.Quick {
+		c.gap(audit.Gap{What: "growth of counters", Minor: true,
+			Why: "left out on request (--quick): whether queues overflow and limits are hit now was not measured"})
+		return now
 	}
+	c.snapshot.Samples = append(c.snapshot.Samples, audit.Sample{At: now.UTC(), Counters: r.counters})
 	return now
 }
 

@@ -33,16 +33,31 @@ func Catalogue(checks []*audit.Check) []CheckRow {
 	return out
 }
 
-// ChecksText lists the catalogue for people.
-func ChecksText(w io.Writer, checks []*audit.Check, o Options) error {
+// wideList is the width from which the list of checks is a table.
+const wideList = 120
+
+// ChecksText lists the catalogue for people. more names what has no check and
+// can be explained all the same.
+func ChecksText(w io.Writer, checks []*audit.Check, more []string, o Options) error {
 	p := newPrinter(o)
 	var rows [][]cell
 	for _, c := range checks {
+		if p.Width < wideList {
+			p.raw(p.clean(c.ID) + p.paint(dim, "  "+string(c.Severity)))
+			p.text(dim, "    ", "    ", c.Title)
+			continue
+		}
 		rows = append(rows, []cell{plainCell(c.ID), plainCell(string(c.Severity)), plainCell(c.Title)})
 	}
-	p.table("", []int{48, 8, 0}, rows)
+	if len(rows) > 0 {
+		p.table("", []int{56, 8, 0}, rows)
+	}
+	if len(more) > 0 {
+		p.blank()
+		p.text(normal, "", "  ", "Settings without a check of their own, explained in the same way: "+strings.Join(more, ", "))
+	}
 	p.blank()
-	p.text(dim, "", "", "hostaudit checks ID explains one, or one of its findings.")
+	p.text(dim, "", "", "hostaudit checks ID explains one, one of its findings, or a kernel setting.")
 	return p.flush(w)
 }
 
@@ -64,7 +79,7 @@ func CheckText(w io.Writer, c *audit.Check, o Options) error {
 		}
 	}
 	field("severity", "up to "+string(c.Severity))
-	if ids := c.FindingIDs(); len(ids) > 1 || ids[0] != c.ID {
+	if ids := c.FindingIDs(); len(ids) > 1 || len(ids) == 1 && ids[0] != c.ID {
 		field("findings", strings.Join(ids, ", "))
 	}
 	causes := make([]string, len(c.Causes))
@@ -76,7 +91,9 @@ func CheckText(w io.Writer, c *audit.Check, o Options) error {
 	for i, n := range c.Needs {
 		needs[i] = string(n)
 	}
-	field("looks at", strings.Join(needs, ", "))
+	if !strings.Contains(c.Doc, "\nlooks at:") { // a sysctl's own explanation says it nearer
+		field("looks at", strings.Join(needs, ", "))
+	}
 	for i, r := range c.Refs {
 		name := "more"
 		if i > 0 {

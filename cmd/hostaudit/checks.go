@@ -17,10 +17,11 @@ func (a *app) checks() *cobra.Command {
 		Use:   "checks [ID]",
 		Short: "List what is looked for; explain one check or finding",
 		Long: `checks lists everything that scan looks for. With the id of a check or of a
-finding it explains what it means, how it is judged and what to do, without
-network.`,
+finding, or the name of a kernel setting, it explains what it means, how it
+is judged and what to do, without network.`,
 		Example: `  hostaudit checks
-  hostaudit checks firewall.port-blocked`,
+  hostaudit checks firewall.port-blocked
+  hostaudit checks net.ipv4.tcp_tw_reuse`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.settings(cmd, &c, "text", "json")
@@ -29,7 +30,7 @@ network.`,
 			}
 			list := checks.All()
 			if len(args) == 1 {
-				one := audit.Find(list, args[0])
+				one := checks.Explain(args[0])
 				if one == nil {
 					return &usageError{err: unknownCheck(args[0]), hint: "hostaudit checks lists them"}
 				}
@@ -42,7 +43,7 @@ network.`,
 				case len(args) == 1:
 					return report.CheckText(w, list[0], a.layout(s, c.output != "", -1))
 				}
-				return report.ChecksText(w, list, a.layout(s, c.output != "", -1))
+				return report.ChecksText(w, list, checks.Informative(), a.layout(s, c.output != "", -1))
 			})
 		},
 	}
