@@ -2,6 +2,7 @@ package sysctl
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 )
@@ -48,7 +49,7 @@ func outboundEntries() []*Entry {
 			Rule:    judgeTWReuse, Refs: []string{refIPSysctl, refWorkerman},
 		},
 		{
-			Key: "net.ipv4.tcp_tw_reuse_delay", Title: "age from which a TIME_WAIT port is taken over",
+			Key: keyTWReuseDelay, Title: "age from which a TIME_WAIT port is taken over",
 			Meaning: "How long a connection must have been in TIME_WAIT before tcp_tw_reuse takes its port. Below the tick of the peer's " +
 				"timestamp clock the protection against old segments fails.",
 			Unit: UnitMillis, Shape: ShapeInt, Min: number(1), Max: number(60000), Since: Version{6, 14}, Default: "1000", Scope: ScopeNamespace, Class: ClassInfo,
@@ -149,7 +150,8 @@ func outboundEntries() []*Entry {
 	}
 }
 
-// judgePortRange measures the head-room per destination.
+// judgePortRange measures the head-room per destination. Ports in TIME_WAIT count
+// as used where nothing takes them over.
 func judgePortRange(_ Key, f *Facts) []Judgement {
 	r, usable, ok := f.ephemeral()
 	if !ok {
@@ -168,19 +170,68 @@ func judgePortRange(_ Key, f *Facts) []Judgement {
 			Verdict: Advice, Finding: "sysctl.ephemeral-range-small", Severity: Warning, Subject: d.Name(),
 			Why: fmt.Sprintf("%d of %d ports for connections to this destination are in use; from half on the search for a free one takes longer and longer, "+
 				"and when none is left connect() fails with \"Cannot assign requested address\"", d.InUse, usable),
-			Evidence: []Evidence{
+			Evidence: append([]Evidence{
 				{"ports in use", fmt.Sprintf("%d of %d (%s), %d of them in TIME_WAIT", d.InUse, usable, percent(share), d.TimeWait)},
 				{string(keyPortRange), r.spaced()},
-			},
+			}, f.timeWaitEvidence(d, usable)...),
 			Recommend: widerRange(f, r),
 			Remedy:    "keep connections open and reuse them (a pool, HTTP keep-alive); then widen the range, reserving the ports of services inside it; more destination or source addresses multiply the ports",
 		}
-		if share >= f.Profile.rangeCritical() || d.Failed == Yes {
+		held := ratio(int64(d.InUse-d.TimeWait), int64(usable))
+		switch {
+		case d.Failed == Yes:
+			j.Severity = Critical
+		case f.takesOver(d) && held < f.Profile.rangeWarn():
+			j.Severity, j.Recommend = Info, ""
+			j.Why = fmt.Sprintf("%d of %d ports for connections to this destination are in use, all but %d of them in TIME_WAIT, where new connections take them over: "+
+				"connect() searches longer and does not fail, as long as the other side uses timestamps", d.InUse, usable, d.InUse-d.TimeWait)
+			j.Remedy = "keep connections open and reuse them (a pool, HTTP keep-alive), which saves the search as well"
+		case share >= f.Profile.rangeCritical():
 			j.Severity = Critical
 		}
 		out = append(out, j)
 	}
 	return out
+}
+
+// timeWaitLength is TCP_TIMEWAIT_LEN in seconds (include/net/tcp.h).
+const timeWaitLength = 60
+
+// timeWaitEvidence tells what TIME_WAIT means for one destination: the rate of
+// connections that it shows, what the range carries, and the settings that
+// decide about taking ports over.
+func (f *Facts) timeWaitEvidence(d Destination, usable int) []Evidence {
+	if d.Proto != "tcp" || d.TimeWait == 0 {
+		return nil
+	}
+	out := []Evidence{{"connections a second", fmt.Sprintf("about %d in the last minute (TIME_WAIT lasts %d s); without taking ports over the range carries %d",
+		(d.TimeWait+timeWaitLength/2)/timeWaitLength, timeWaitLength, max(usable/timeWaitLength, 1))}}
+	for _, k := range []Key{keyTWReuse, keyTimestamps, keyTWReuseDelay, keyTWBuckets} {
+		if v, ok := f.Live.Get(k); ok {
+			out = append(out, Evidence{string(k), v})
+		}
+	}
+	return out
+}
+
+// takesOver says whether connect() takes over the ports that this destination
+// has in TIME_WAIT (tcp_twsk_unique): tcp_tw_reuse 1, or 2 over loopback, and
+// timestamps on this side. The other side must use them as well, which over
+// loopback is the same setting.
+func (f *Facts) takesOver(d Destination) bool {
+	ts, ok := f.Live.Int(keyTimestamps)
+	if !ok || ts == 0 || d.Proto != "tcp" {
+		return false
+	}
+	switch v, _ := f.Live.Int(keyTWReuse); v {
+	case 1:
+		return true
+	case 2:
+		to, err1 := netip.ParseAddr(d.To)
+		from, err2 := netip.ParseAddr(d.From)
+		return err1 == nil && to.Unmap().IsLoopback() || err2 == nil && from.Unmap().IsLoopback()
+	}
+	return false
 }
 
 // widerRange is the present range widened to 16384–65535: above the ports where
@@ -253,33 +304,50 @@ func orNone(s string) string {
 // judgeTWReuse recommends 1 only when outgoing TIME_WAIT really fills the range.
 func judgeTWReuse(k Key, f *Facts) []Judgement {
 	v, ok := f.Live.Int(k)
-	if !ok || v == 1 {
+	if !ok {
+		return nil
+	}
+	ts, ok := f.Live.Int(keyTimestamps)
+	off := ok && ts == 0
+	if v == 1 && !off {
 		return nil
 	}
 	_, usable, ok := f.ephemeral()
 	if !ok || !f.CensusRead {
 		return []Judgement{{Verdict: Unknown, Why: "how many outgoing connections are in TIME_WAIT was not counted", Missing: []string{"census of outgoing connections"}}}
 	}
+	var out []Judgement
 	for _, d := range f.Destinations {
 		waiting, used := ratio(int64(d.TimeWait), int64(usable)), ratio(int64(d.InUse), int64(usable))
-		if d.Proto != "tcp" || waiting < 0.50 || d.Failed != Yes && used < f.Profile.rangeCritical() {
+		if d.Proto != "tcp" || waiting < 0.50 || d.Failed != Yes && used < f.Profile.rangeCritical() || f.takesOver(d) {
 			continue
 		}
-		ev := []Evidence{{"TIME_WAIT to " + d.Name(), fmt.Sprintf("%d of %d ports (%s)", d.TimeWait, usable, percent(waiting))}, {"connects failed", d.Failed.String()}}
-		if ts, ok := f.Live.Int(keyTimestamps); ok && ts == 0 {
-			return []Judgement{{
-				Verdict: Advice, Finding: "sysctl.time-wait-exhaustion", Severity: Critical, Subject: d.Name(), Evidence: ev,
-				Why:    "outgoing connections in TIME_WAIT fill the ephemeral range; tcp_tw_reuse could not help, because timestamps are off",
-				Remedy: "keep connections open and reuse them; turn net.ipv4.tcp_timestamps on",
-			}}
-		}
-		return []Judgement{{
-			Verdict: Advice, Finding: "sysctl.time-wait-exhaustion", Severity: Critical, Subject: d.Name(), Evidence: ev, Recommend: "1",
+		j := Judgement{
+			Verdict: Advice, Finding: "sysctl.time-wait-exhaustion", Severity: Critical, Subject: d.Name(), Recommend: "1",
+			Evidence: append([]Evidence{{"TIME_WAIT to " + d.Name(), fmt.Sprintf("%d of %d ports (%s)", d.TimeWait, usable, percent(waiting))}},
+				f.timeWaitEvidence(d, usable)...),
 			Why:    "outgoing connections in TIME_WAIT fill the ephemeral range to this destination",
-			Remedy: "keep connections open and reuse them; tcp_tw_reuse = 1 is the last resort and works for outgoing connections only",
-		}}
+			Remedy: "keep connections open and reuse them; tcp_tw_reuse = 1 is the last resort and works for outgoing connections only, " + f.delayWords(),
+		}
+		if d.Failed == Yes {
+			j.Evidence = append(j.Evidence, Evidence{"connects failed", "yes"})
+		}
+		if off {
+			j.Recommend = ""
+			j.Why = "outgoing connections in TIME_WAIT fill the ephemeral range; tcp_tw_reuse does not help, because timestamps are off"
+			j.Remedy = "keep connections open and reuse them; turn net.ipv4.tcp_timestamps on"
+		}
+		out = append(out, j)
 	}
-	return nil
+	return out
+}
+
+// delayWords says from when a port is taken over.
+func (f *Facts) delayWords() string {
+	if ms, ok := f.Live.Int(keyTWReuseDelay); ok {
+		return fmt.Sprintf("for ports that have been in TIME_WAIT for %d ms (tcp_tw_reuse_delay), with servers that use timestamps", ms)
+	}
+	return "for ports that have been in TIME_WAIT for a second, with servers that use timestamps"
 }
 
 // TWBucketsFloor is a number that the kernel's default for tcp_max_tw_buckets
@@ -296,7 +364,6 @@ func TWBucketsFloor(f *Facts) (floor int64, ok bool) {
 	}
 	return min(int64(f.MemoryBytes>>17), 512<<10) / 2, true
 }
-
 func twRecommendation(f *Facts, k Key) string {
 	v, ok := f.Live.Int(k)
 	if !ok {

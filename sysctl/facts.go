@@ -274,6 +274,7 @@ const (
 	keyReservedPorts Key = "net.ipv4.ip_local_reserved_ports"
 	keyTimestamps    Key = "net.ipv4.tcp_timestamps"
 	keyTWReuse       Key = "net.ipv4.tcp_tw_reuse"
+	keyTWReuseDelay  Key = "net.ipv4.tcp_tw_reuse_delay"
 	keyTWBuckets     Key = "net.ipv4.tcp_max_tw_buckets"
 	keySyncookies    Key = "net.ipv4.tcp_syncookies"
 	keySomaxconn     Key = "net.core.somaxconn"
