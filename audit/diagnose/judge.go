@@ -137,6 +137,8 @@ func (j *judge) bySymptom() {
 		}
 		x := j.out[c.id]
 		switch {
+		case x.Verdict == CannotTell && j.observed == Connected && len(x.Evidence) > 0 && (c.id == WrongAddress || c.id == DNSElsewhere):
+			// That somebody answers does not make it the right one.
 		case x.Verdict == CannotTell:
 			j.clear(c.id, source, "the client sees %s, not %s", j.observed.words(), seesWords(c.sees))
 		case x.Accused() && j.observed == Connected && len(j.addrs) < 2 && !j.partly():
@@ -183,7 +185,16 @@ func (j *judge) suppress() {
 	behind(TimeWaitExhaustion, EphemeralExhausted, "the ports are held by TIME_WAIT")
 	behind(TLSMismatch, ProtocolMismatch, "TLS comes before the protocol")
 	behind(PanelFirewall, HostFirewall, "the rule is the panel's")
-	behind(HostDown, WrongAddress, "nobody has this address")
+	if j.localKnown && j.e.Side == SideClient && j.accused(WrongAddress) {
+		behind(WrongAddress, HostDown, "the server has other addresses")
+	} else {
+		behind(HostDown, WrongAddress, "nobody has this address")
+	}
+	if j.accused(HostFirewall, PanelFirewall, ReplyPath, QueueFull, ConntrackFull, PrivateAddress, CDNBetween, ClientProxy, DNSElsewhere, WrongAddress, HostDown) {
+		if c := j.out[CloudGroup]; c.Accused() { // something that is known to drop comes first
+			c.Verdict, c.Remedy, c.Evidence = CannotTell, "", []audit.Evidence{evidence("to decide", "%s", j.decides(CloudGroup))}
+		}
+	}
 	behind(CDNBetween, PrivateAddress, "the client talks to the proxy")
 	if j.accused(NotListening, WrongPort, BindAddress, NameUnknown, HostFirewall, PanelFirewall, RejectedByFirewall) {
 		for _, id := range []ID{ProtocolMismatch, TLSMismatch, HandshakeRejected} {

@@ -96,6 +96,9 @@ func (j *judge) attempts() {
 			if private := privateRange(to); private.IsValid() {
 				j.private(a, private)
 			}
+			if a.Route != nil && a.Route.Unanswered {
+				j.unanswered(a, evidence("connection from here", "no answer of %s within %.1f s", a.To, a.Took))
+			}
 			if w := a.Wire; w != nil && w.SYNACK > 0 {
 				j.say(ReplyPath, Likely, "a rule of this host throws the answer away: look at its INPUT rules", evidence("packets", "a SYN-ACK from %s came back, and the connection did not come about", to))
 			}
@@ -121,7 +124,7 @@ func (j *judge) connected(a *Attempt) {
 	for _, id := range []ID{HostFirewall, PanelFirewall, CloudGroup, HostDown, RejectedByFirewall, NotListening, BindAddress, ConntrackFull, ReplyPath, PrivateAddress, WrongPort} {
 		j.say(id, RuledOut, "", ev)
 	}
-	if !j.e.Target.Named() {
+	if local, known := LocalTo(j.e.Server, a.To.Addr()); !j.e.Target.Named() && (!known || local) {
 		j.say(WrongAddress, RuledOut, "", ev)
 	}
 }
@@ -162,7 +165,7 @@ func (j *judge) rejected(a *Attempt) {
 		j.noWay(a, took)
 	case local && a.Errno == "ENETUNREACH":
 		j.noWay(a, took)
-	case a.Sees == Unreachable && a.Took >= 2.5:
+	case a.Sees == Unreachable && (a.Took >= 2.5 || a.Route != nil && a.Route.Unanswered):
 		j.unanswered(a, took)
 	case a.Errno == "EACCES" || a.Errno == "EINVAL" || a.Errno == "EPERM":
 		j.say(ReplyPath, Likely, "a route or rule of this host forbids the connection: ip route get, ip rule", took)
@@ -307,7 +310,10 @@ func ownAddrs(s *audit.Snapshot) []netip.Addr {
 // egress looks for a rule of the client that holds its own packets back.
 func (j *judge) egress(a *Attempt) {
 	w := a.Wire
-	if w == nil || a.Stage != "connect" || a.Route != nil && a.Route.Errno != "" || j.e.Side == SideBoth {
+	if w == nil || a.Stage != "connect" || a.Route == nil || a.Route.Errno != "" || j.e.Side == SideBoth {
+		return
+	}
+	if a.Route.Unanswered { // then no packet leaves either
 		return
 	}
 	const remedy = "a rule of this host's own OUTPUT holds the connection back (local egress): let it out"

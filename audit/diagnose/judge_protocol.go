@@ -240,6 +240,13 @@ func (j *judge) protocolMessage(s *Symptom) {
 	}
 	decided := j.accused(ProtocolMismatch, TLSMismatch, HandshakeRejected)
 	switch s.Kind {
+	case KindReadTimeout, KindEmpty, KindReset:
+	default:
+		for _, id := range []ID{QueueFull, ReplyPath} {
+			j.clear(id, "the client's message", "the service answered")
+		}
+	}
+	switch s.Kind {
 	case KindMixed:
 		j.say(TLSMismatch, Confirmed, "the page is https, so the socket must be wss://: "+tlsRemedy, append(ev, evidence("browser", "it blocks a ws:// URL in an https page before any packet"))...)
 	case KindPlainToTLS:

@@ -278,16 +278,14 @@ func (j *judge) bindRemedy() string {
 func (j *judge) notListening(v Verdict, ev []audit.Evidence) {
 	port := j.e.Target.Port
 	for _, x := range j.elsewhere {
-		e := evidence("sockets", "%s in network namespace %s", x.l.Subject(), orWord(x.ns.Name, "?"))
-		remedy := "publish the port of the container, or let the service listen in this namespace"
-		if x.near {
-			j.say(BindAddress, v, remedy, e)
-		} else {
-			j.say(BindAddress, min2(v, Likely), remedy, e)
+		where := orWord(x.ns.Name, "without a name")
+		if !x.near { // a stranger's, as far as links tell
+			ev = append(ev, evidence("sockets", "%s in network namespace %s, to which no link leads from here", x.l.Subject(), where))
+			continue
 		}
-	}
-	if j.accused(BindAddress) && len(j.elsewhere) > 0 {
-		v = min2(v, Likely)
+		j.say(BindAddress, min2(v, Likely), "publish the port of the container, or let the service listen in this namespace",
+			evidence("sockets", "%s in network namespace %s alone", x.l.Subject(), where))
+		v = min2(v, Likely) // which of them was meant is not known
 		j.out[NotListening].weight -= 150
 	}
 	if n := j.nearPort(); n != nil {
@@ -552,12 +550,14 @@ func (j *judge) place() {
 	}
 	owned := append(slices.Clone(j.local), e.Public...)
 	var hosts []netip.Addr
-	knowsPublic := len(e.Public) > 0
 	for _, a := range j.local {
 		if !a.IsLoopback() && !a.IsLinkLocalUnicast() {
 			hosts = append(hosts, a)
-			knowsPublic = knowsPublic || global(a)
 		}
+	}
+	// Behind 1:1 NAT a host does not know its public address of that family.
+	behindNAT := func(a netip.Addr) bool {
+		return global(a) && !slices.ContainsFunc(owned, func(o netip.Addr) bool { return global(o) && o.Is4() == a.Is4() })
 	}
 	var wrong, right []netip.Addr
 	for _, a := range j.addrs {
@@ -581,13 +581,13 @@ func (j *judge) place() {
 	default:
 		ev := []audit.Evidence{evidence("target", "%s", joinAddrs(wrong)), evidence("addresses of the server", "%s", joinAddrs(append(hosts, e.Public...)))}
 		v := Confirmed
-		unknown := slices.ContainsFunc(wrong, global) && !knowsPublic
-		if unknown { // behind 1:1 NAT the host does not know its public address
+		if slices.ContainsFunc(wrong, behindNAT) {
 			v = CannotTell
 			ev = append(ev, evidence("to decide", "the host's public address, which it does not know behind NAT: --public ADDRESS, or --metadata in a cloud"))
 		}
-		if e.Side == SideClient && v == Confirmed && len(right) == 0 && j.observed == Connected {
-			v = Likely
+		if e.Side == SideClient && len(right) == 0 && j.observed == Connected {
+			v = CannotTell
+			ev = append(ev, evidence("to decide", "who answers at %s: another host, or a balancer or proxy in front of the server", joinAddrs(wrong)))
 		}
 		if len(right) > 0 {
 			v = min2(v, Likely)

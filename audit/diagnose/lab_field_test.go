@@ -1,15 +1,19 @@
 package diagnose_test
 
 import (
+	"bufio"
 	"bytes"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/collect"
@@ -38,6 +42,7 @@ type field struct {
 	clientRoot, serverRoot string
 	// sample is how long counters are watched, 0 for not at all.
 	sample time.Duration
+	open   []*lab.Listeners
 }
 
 func newField(t *testing.T) *field {
@@ -88,8 +93,16 @@ func port(addr string) netip.AddrPort { return netip.MustParseAddrPort(addr) }
 func (f *field) listen(t *testing.T, n *lab.Namespace, addrs ...string) {
 	t.Helper()
 	for _, a := range addrs {
-		n.Listen(t, lab.Listen{Proto: lab.TCP, Addr: port(a)})
+		f.open = append(f.open, n.Listen(t, lab.Listen{Proto: lab.TCP, Addr: port(a)}))
 	}
+}
+
+// stop ends every listener.
+func (f *field) stop() {
+	for _, l := range f.open {
+		l.Close()
+	}
+	f.open = nil
 }
 
 // places are where a diagnosis is made.
@@ -251,6 +264,10 @@ type case_ struct {
 	// want says what comes first, by place.
 	want map[place]want
 	o    diagnose.Options
+	// healthy makes the twin, nil for the service on every address.
+	healthy func(t *testing.T, f *field)
+	// sample is how long counters are watched.
+	sample time.Duration
 }
 
 type want struct {
@@ -272,11 +289,15 @@ func untold(sees diagnose.Sees, ids ...diagnose.ID) want { return want{sees: see
 
 // prove asks from every place before the cause is made, when nothing may be
 // accused, and after.
-func (c case_) prove(t *testing.T, healthy func(t *testing.T, f *field)) {
+func (c case_) prove(t *testing.T) {
 	t.Run(c.name, func(t *testing.T) {
 		t.Parallel()
 		f := newField(t)
-		healthy(t, f)
+		f.sample = c.sample
+		if c.healthy == nil {
+			c.healthy = serves
+		}
+		c.healthy(t, f)
 		var order []place
 		for _, at := range []place{onServer, onClient, withBoth} {
 			if _, ok := c.want[at]; ok {
@@ -325,4 +346,57 @@ func keep(t *testing.T, name string, r *diagnose.Report) {
 	if _, err := f.WriteString("=== " + t.Name() + ": " + name + "\n" + text(t, r) + "\n"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// child starts this binary in another role inside a namespace, and waits until it
+// says that it is ready.
+func child(t *testing.T, n *lab.Namespace, env []string, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(append(os.Environ(), "DIAGNOSE_TEST_ROLE="+role), env...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait()
+	})
+	if role != "sleep" {
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatalf("%s %q did not start: %v", role, args, err)
+		}
+	}
+	return cmd
+}
+
+// hold opens connections and keeps them until the test ends; those that do not
+// come about within wait are kept half open.
+func hold(t *testing.T, n *lab.Namespace, to string, count int, wait time.Duration) (connected int) {
+	t.Helper()
+	n.Do(func() {
+		for range count {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+			ap := port(to)
+			_ = unix.Connect(fd, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()})
+			set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+			if n, _ := unix.Poll(set, int(wait.Milliseconds())); n == 1 && set[0].Revents&(unix.POLLERR|unix.POLLHUP) == 0 {
+				connected++
+			}
+		}
+	})
+	return connected
 }

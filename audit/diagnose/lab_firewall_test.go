@@ -43,7 +43,7 @@ func TestHostFirewall(t *testing.T) {
 		}},
 	} {
 		c.want = everywhere(diagnose.HostFirewall, diagnose.Timeout)
-		c.prove(t, serves)
+		c.prove(t)
 	}
 }
 
@@ -78,10 +78,10 @@ func TestRejected(t *testing.T) {
 		if !c.reset { // the ICMP error names who rejects
 			k.want[onClient] = surely(diagnose.RejectedByFirewall, c.sees)
 		}
-		k.prove(t, serves)
+		k.prove(t)
 	}
 	k := case_{name: "nft reject", target: "tcp://198.51.100.20:8080", want: everywhere(diagnose.RejectedByFirewall, diagnose.Unreachable),
 		make: loads(lab.NFT, "table inet f { chain i { type filter hook input priority 0; tcp dport 8080 reject with icmpx type admin-prohibited; }; }")}
 	k.want[onClient] = surely(diagnose.RejectedByFirewall, diagnose.Unreachable)
-	k.prove(t, serves)
+	k.prove(t)
 }

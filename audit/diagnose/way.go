@@ -17,6 +17,9 @@ type Way struct {
 	Gateway   netip.Addr   `json:"gateway,omitzero"`
 	Source    netip.Addr   `json:"source,omitzero"`
 	Local     bool         `json:"local,omitempty"`
+	// Unanswered: the next hop (the address itself, on its own link) does not
+	// answer ARP or neighbour discovery, as the kernel's table has it.
+	Unanswered bool `json:"unanswered,omitempty"`
 	// Errno is the answer of a lookup that fails: ENETUNREACH for no route, EINVAL
 	// EHOSTUNREACH or EACCES for a route of type blackhole, unreachable, prohibit.
 	Errno string `json:"errno,omitempty"`
@@ -53,6 +56,17 @@ func FindWay(to netip.Addr) (*Way, error) {
 	}
 	if l, err := h.LinkByIndex(r.LinkIndex); err == nil {
 		w.Interface = l.Attrs().Name
+	}
+	next := to
+	if w.Gateway.IsValid() {
+		next = w.Gateway
+	}
+	if ns, err := h.NeighList(r.LinkIndex, unix.AF_UNSPEC); err == nil {
+		for _, n := range ns {
+			if a, ok := netip.AddrFromSlice(n.IP); ok && a.Unmap() == next {
+				w.Unanswered = n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0
+			}
+		}
 	}
 	if rs, err := h.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true}); err == nil && len(rs) > 0 {
 		if rs[0].Dst == nil {
