@@ -254,11 +254,11 @@ func whoOf(rows []reach.Row) reach.Who {
 	for _, r := range rows {
 		switch {
 		case r.Iif == "lo":
-			local = local || r.ClientSees == reach.Connected
+			local = local || r.Through()
 		case len(Clients(r.From)) == 0:
-		case r.ClientSees == reach.Connected:
+		case r.Through():
 			in = true
-		case r.ClientSees == reach.Depends:
+		case r.Unsure():
 			unsure = true
 		case r.DecidedBy.Kind != reach.ByRPFilter && r.DecidedBy.Kind != reach.ByRoute:
 			out = true

@@ -8,10 +8,11 @@ func (m *Match) Split(c *Class, env *Env) Parts {
 	case readAbsent:
 		return all(c, m.WantAbsent)
 	case readConst:
-		if !r.unsure.And(m.Operand.Mask).IsZero() {
+		in := m.In.Contains(m.Operand.apply(r.value))
+		if r.anyDiffers(m.Operand.Mask, func(v Value) bool { return m.In.Contains(m.Operand.apply(v)) != in }) {
 			return allMaybe(c, r.why)
 		}
-		return all(c, m.In.Contains(m.Operand.apply(r.value)) != m.Invert)
+		return all(c, in != m.Invert)
 	case readRemote:
 		yes, ok := preimage(&m.Operand, m.In, c.Remote.Shift(r.value))
 		if !ok {
@@ -47,6 +48,37 @@ func (m *Match) Split(c *Class, env *Env) Parts {
 		}
 		return allMaybe(c, why)
 	}
+}
+
+// unsureBits bounds the unknown bits of a value whose combinations are tried.
+const unsureBits = 6
+
+// anyDiffers reports whether differs holds for any value that the known bits
+// leave open under the mask; many unknown bits are taken as if.
+func (r *reading) anyDiffers(mask Value, differs func(Value) bool) bool {
+	open := r.unsure.And(mask)
+	var bits []Value
+	for b := Num(1); !open.IsZero(); b = b.Shl(1) {
+		if open.And(b).IsZero() {
+			continue
+		}
+		if open = open.Xor(b); len(bits) == unsureBits {
+			return true
+		}
+		bits = append(bits, b)
+	}
+	for n := 1; n < 1<<len(bits); n++ {
+		v := r.value
+		for i, b := range bits {
+			if n>>i&1 == 1 {
+				v = v.Or(b)
+			}
+		}
+		if differs(v) {
+			return true
+		}
+	}
+	return false
 }
 
 // preimageBudget bounds the pieces that a mask may cut the addresses into.

@@ -18,6 +18,7 @@ func (w *walker) translateAt(chains []*Chain, c Class, src bool) []Class {
 		return []Class{c}
 	}
 	if *done {
+		st.translateAs(st.flow, src)
 		return []Class{c}
 	}
 	cur := []Class{c}
@@ -51,6 +52,20 @@ func (s *State) untranslate(src bool) {
 	}
 	s.RemoteAddrKind, s.RemoteAddr = s.BaseAddrKind, s.BaseAddr
 	s.RemotePortKind, s.RemotePort = s.BasePortKind, s.BasePort
+}
+
+// translateAs gives a later packet of a flow the translation that its first one
+// got (nf_nat_packet); nil: none.
+func (s *State) translateAs(first *State, src bool) {
+	switch {
+	case first == nil || s.Reply:
+	case src:
+		s.RemoteAddrKind, s.RemoteAddr = first.RemoteAddrKind, first.RemoteAddr
+		s.RemotePortKind, s.RemotePort = first.RemotePortKind, first.RemotePort
+	default:
+		s.Local, s.LocalPort = first.Local, first.LocalPort
+		s.LocalUnknown, s.LocalPortUnknown = first.LocalUnknown, first.LocalPortUnknown
+	}
 }
 
 // translate carries out a NAT statement on the first packet of a flow.

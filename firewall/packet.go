@@ -111,6 +111,10 @@ type State struct {
 	OwnerUnknown bool
 
 	touched *touched
+	// Following: a client's packet after the SYN, with data or without.
+	Following bool
+	// flow is the translated first packet of the connection, of a later one.
+	flow *State
 }
 
 // touched is the list of sets the packet itself has changed on its way.

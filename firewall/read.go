@@ -171,7 +171,11 @@ func (c *Class) read(f Field, env *Env) reading {
 		if s.Proto != TCP {
 			return isUnknown("bytes of a header that is not TCP")
 		}
-		return isConst(uint64(s.TCPFlags))
+		r := isConst(uint64(s.TCPFlags))
+		if s.Following {
+			r.unsure, r.why = Num(flagPSH), "whether the client's packet carries data"
+		}
+		return r
 	case FieldICMPType, FieldICMPCode:
 		if s.Proto != ICMP && s.Proto != ICMPv6 {
 			return isUnknown("bytes of a header that is not ICMP")
@@ -471,6 +475,9 @@ func (c *Class) readFIB(f Field, env *Env) reading {
 		answer = env.FIB.RPFilter(s.Family, addrs, s.In, s.Mark.Value, f.A, q.Other)
 	default:
 		answer = env.FIB.OutIndex(addrs, q)
+		if s.Following && s.In != nil {
+			earlyDemuxed(answer, s.In)
+		}
 	}
 	parts := make([]fibPart, len(answer))
 	for i, p := range answer {
@@ -498,6 +505,18 @@ func (c *Class) readFIB(f Field, env *Env) reading {
 		}
 	}
 	return reading{kind: readFIB, parts: parts}
+}
+
+// earlyDemuxed marks the answers that nft_fib_can_skip may replace: at the input
+// hook a packet of an established connection has its socket already
+// (tcp_v4_early_demux), and kernels that know the function take the interface it
+// came in by without asking the routing.
+func earlyDemuxed(parts []FIBPart, in *Link) {
+	for i := range parts {
+		if parts[i].Unknown == "" && parts[i].Value != uint32(in.Index) {
+			parts[i].Unknown = "whether the kernel looks up the route of a packet whose socket it knows (nft_fib_can_skip)"
+		}
+	}
 }
 
 // fibPart is a part of the remote addresses with one answer of the routing.

@@ -40,11 +40,12 @@ func (h header) put(at int, v byte, known byte) {
 
 // field writes a whole field where it is one known value.
 func (h header) field(at, n int, r reading) {
-	if r.kind != readConst || !r.unsure.IsZero() {
+	if r.kind != readConst {
 		return
 	}
+	unsure := r.unsure.AppendBytes(nil, n)
 	for i, b := range r.value.AppendBytes(nil, n) {
-		h.put(at+i, b, 0xff)
+		h.put(at+i, b, ^unsure[i])
 	}
 }
 
@@ -82,7 +83,11 @@ func (c *Class) transportHeader() header {
 		h := newHeader(8)
 		if p == TCP {
 			h = newHeader(20)
-			h.put(13, c.State.TCPFlags, 0xff)
+			known := byte(0xff)
+			if c.State.Following {
+				known &^= flagPSH
+			}
+			h.put(13, c.State.TCPFlags, known)
 		}
 		h.field(0, 2, c.srcPort())
 		h.field(2, 2, c.dstPort())

@@ -4,6 +4,7 @@ package firewall
 const (
 	flagSYN = 0x02
 	flagRST = 0x04
+	flagPSH = 0x08
 	flagACK = 0x10
 )
 
@@ -114,6 +115,42 @@ func (s State) Returned(answer State, in *Link) State {
 	}
 	return a
 }
+
+// Later returns the state of the client's next packets of a TCP connection, the
+// ACK that completes the handshake and what it sends then, as they come into the namespace by link in
+// (nil: they are made there). s is the state that the SYN had when it left the
+// namespace or met its socket; answerTracked tells whether the SYN-ACK found the
+// connection there.
+//
+// The ACK is ESTABLISHED and gets the translation of the flow. To a connection
+// whose SYN-ACK was exempt from tracking it is INVALID (tcp_conntracks: sSS, an
+// ACK of the original direction); where the SYN was exempt it is the first that
+// conntrack sees of the flow: NEW with nf_conntrack_tcp_loose.
+func (s State) Later(in *Link, answerTracked bool) State {
+	a := State{Family: s.Family, Proto: s.Proto, In: in, TCPFlags: flagACK, Following: true, OwnerUnknown: true,
+		RemoteAddrKind: s.BaseAddrKind, RemoteAddr: s.BaseAddr, RemotePortKind: s.BasePortKind, RemotePort: s.BasePort,
+		BaseAddrKind: s.BaseAddrKind, BaseAddr: s.BaseAddr, BasePortKind: s.BasePortKind, BasePort: s.BasePort,
+		Local: s.OrigLocal, LocalPort: s.OrigLocalPort, OrigLocal: s.OrigLocal, OrigLocalPort: s.OrigLocalPort,
+		CTZone: s.CTZone, RewroteHeader: s.RewroteHeader}
+	switch {
+	case !s.tracked():
+		a.Expect = CTNew
+	case !answerTracked:
+		a.Expect = CTInvalid
+	default:
+		a.Expect = CTEstablished
+		a.CTStatus = s.CTStatus | CTStatusSeenReply | CTStatusConfirmed
+		a.CTMark, a.CTHelper, a.CTLabelled = s.CTMark, s.CTHelper, s.CTLabelled
+		a.DstNATInit, a.SrcNATInit = true, true
+		if s.CTStatus&(CTStatusDstNAT|CTStatusSrcNAT) != 0 {
+			a.flow = &s
+		}
+	}
+	return a
+}
+
+// Tracked reports whether conntrack knows the packet's connection.
+func (s State) Tracked() bool { return s.tracked() }
 
 // Doubt notes on the class a condition whose outcome a reading of the host
 // cannot tell. Copies made afterwards are the branches of one fork.

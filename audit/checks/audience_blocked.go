@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/hostaudit/hostaudit/audit"
-	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
 // AudienceBlocked finds configured services that part of their audience cannot
@@ -80,7 +79,7 @@ func reached(p *audit.Pass, port *audit.Port, c client) bool {
 			return false
 		}
 		ans, err := p.Clear(o, c.from)
-		return err == nil && ans.ClientSees == "connected"
+		return err == nil && ans.Through()
 	})
 }
 
@@ -104,10 +103,10 @@ func otherFamily(p *audit.Pass, port *audit.Port) (client, bool) {
 		}
 		for a := range candidates(n) {
 			ans, err := p.Clear(port, a)
-			if err != nil || ans.DecidedBy == nil || ans.ClientSees == reach.Connected || ans.ClientSees == reach.Depends {
+			if err != nil || ans.DecidedBy == nil || ans.Through() || ans.Unsure() {
 				continue
 			}
-			return client{a, ans.Query.Iif, ans.ClientSees, *ans.DecidedBy}, true
+			return client{a, ans.Query.Iif, ans.Words(), *ans.DecidedBy}, true
 		}
 	}
 	return client{}, false

@@ -14,7 +14,7 @@ import (
 type client struct {
 	from netip.Addr
 	iif  string
-	sees reach.Sees
+	sees string // reach.Row.Words
 	by   reach.DecidedBy
 }
 
@@ -91,8 +91,8 @@ func find(p *audit.Pass, port *audit.Port, want func(reach.Row) bool, keep func(
 				break
 			}
 			ans, err := p.Clear(port, a)
-			if err == nil && ans.Query.Iif == row.Iif && ans.ClientSees == row.ClientSees {
-				return client{a, row.Iif, row.ClientSees, row.DecidedBy}, true
+			if err == nil && ans.Query.Iif == row.Iif && ans.ClientSees == row.ClientSees && ans.AfterConnect == row.AfterConnect {
+				return client{a, row.Iif, row.Words(), row.DecidedBy}, true
 			}
 		}
 	}
@@ -102,7 +102,7 @@ func find(p *audit.Pass, port *audit.Port, want func(reach.Row) bool, keep func(
 // blocked finds a client of the audience that does not get through.
 func blocked(p *audit.Pass, port *audit.Port, audience audit.Audience) (client, bool) {
 	return find(p, port, func(r reach.Row) bool {
-		return r.ClientSees != reach.Connected && r.ClientSees != reach.Depends && !refusedByKernel(r)
+		return !r.Through() && !r.Unsure() && !refusedByKernel(r)
 	}, audience.Overlap)
 }
 
@@ -117,7 +117,7 @@ func refusedByKernel(r reach.Row) bool {
 // uncertain finds a client of the audience of whom it cannot be told.
 func uncertain(p *audit.Pass, port *audit.Port, audience audit.Audience) (client, []reach.Condition, bool) {
 	for _, row := range port.Exposure.Rows {
-		if row.ClientSees != reach.Depends {
+		if !row.Unsure() {
 			continue
 		}
 		one := *port
@@ -131,7 +131,7 @@ func uncertain(p *audit.Pass, port *audit.Port, audience audit.Audience) (client
 
 // stranger finds a client outside the audience that gets through.
 func stranger(p *audit.Pass, port *audit.Port, audience audit.Audience) (client, bool) {
-	return find(p, port, func(r reach.Row) bool { return r.ClientSees == reach.Connected }, func(row netip.Prefix) []netip.Prefix {
+	return find(p, port, func(r reach.Row) bool { return r.Through() }, func(row netip.Prefix) []netip.Prefix {
 		return outside(row, audience, 0)
 	})
 }
@@ -165,7 +165,7 @@ var everyone = audit.Audience{Kind: audit.ForEveryone}
 
 // publicly says whether anybody of the public internet gets through, and who.
 func publicly(p *audit.Pass, port *audit.Port) (client, bool) {
-	return find(p, port, func(r reach.Row) bool { return r.ClientSees == reach.Connected }, func(row netip.Prefix) []netip.Prefix {
+	return find(p, port, func(r reach.Row) bool { return r.Through() }, func(row netip.Prefix) []netip.Prefix {
 		var out []netip.Prefix
 		for _, a := range publicClients {
 			if row.Contains(a) {

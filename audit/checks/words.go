@@ -101,22 +101,28 @@ func plainName(port *audit.Port) string {
 }
 
 // seenAs says what a client sees, for titles.
-func seenAs(s reach.Sees) string {
-	switch s {
+func seenAs(s string) string {
+	switch reach.Sees(s) {
 	case reach.Refused:
 		return `clients see "connection refused"`
 	case reach.Timeout:
 		return "clients see a timeout"
 	case reach.Unreachable:
 		return `clients see "no route to host"`
+	case connectedToNothing:
+		return "clients connect, and then wait in vain"
 	default:
-		return "clients see: " + string(s)
+		return "clients see: " + s
 	}
 }
 
+// connectedToNothing is reach.Row.Words where the handshake passes and what
+// follows does not.
+const connectedToNothing reach.Sees = "connected, then timeout"
+
 // causesOf maps what a client sees to the groups of causes.
-func causesOf(s reach.Sees) []audit.Cause {
-	if s == reach.Refused {
+func causesOf(s string) []audit.Cause {
+	if s == string(reach.Refused) {
 		return []audit.Cause{audit.ConnectionRefused}
 	}
 	return []audit.Cause{audit.ConnectionTimeout}

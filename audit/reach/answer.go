@@ -96,14 +96,18 @@ type Delivered struct {
 
 // Answer is the answer about one client, or (with Partition) about all.
 type Answer struct {
-	ID          string      `json:"id,omitempty"`
-	Query       QueryJSON   `json:"query"`
-	ClientSees  Sees        `json:"client_sees,omitempty"`
-	Conditions  []Condition `json:"conditions"`
-	DecidedBy   *DecidedBy  `json:"decided_by,omitempty"`
-	Path        []Hop       `json:"path,omitempty"`
-	DeliveredTo *Delivered  `json:"delivered_to,omitempty"`
-	Partition   []Row       `json:"partition,omitempty"`
+	ID         string    `json:"id,omitempty"`
+	Query      QueryJSON `json:"query"`
+	ClientSees Sees      `json:"client_sees,omitempty"`
+	// AfterConnect is what the client meets once its connect has succeeded: ""
+	// that it is served, Timeout that a rule (DecidedBy) drops its next packets,
+	// so that it is connected to nothing, Depends that one may.
+	AfterConnect Sees        `json:"after_connect,omitempty"`
+	Conditions   []Condition `json:"conditions"`
+	DecidedBy    *DecidedBy  `json:"decided_by,omitempty"`
+	Path         []Hop       `json:"path,omitempty"`
+	DeliveredTo  *Delivered  `json:"delivered_to,omitempty"`
+	Partition    []Row       `json:"partition,omitempty"`
 	// Lines is the walk for --explain.
 	Lines []Line `json:"-"`
 }
@@ -114,9 +118,36 @@ type Row struct {
 	Iif        string         `json:"iif"`
 	Family     string         `json:"family"`
 	ClientSees Sees           `json:"client_sees"`
-	DecidedBy  DecidedBy      `json:"decided_by"`
-	Conditions []Condition    `json:"conditions"`
-	Delivered  *Delivered     `json:"delivered_to,omitempty"`
+	// AfterConnect is that of Answer.
+	AfterConnect Sees        `json:"after_connect,omitempty"`
+	DecidedBy    DecidedBy   `json:"decided_by"`
+	Conditions   []Condition `json:"conditions"`
+	Delivered    *Delivered  `json:"delivered_to,omitempty"`
+}
+
+// Through reports whether the client surely gets through to the service.
+func (a *Answer) Through() bool { return a.ClientSees == Connected && a.AfterConnect == "" }
+
+// Through reports whether the sources surely get through to the service.
+func (r *Row) Through() bool { return r.ClientSees == Connected && r.AfterConnect == "" }
+
+// Unsure reports whether it cannot be told if the sources get through.
+func (r *Row) Unsure() bool { return r.ClientSees == Depends || r.AfterConnect == Depends }
+
+// Unsure reports whether it cannot be told if the client gets through.
+func (a *Answer) Unsure() bool { return a.ClientSees == Depends || a.AfterConnect == Depends }
+
+// Words says what a client sees: "timeout", "connected, then timeout".
+func (r *Row) Words() string { return words(r.ClientSees, r.AfterConnect) }
+
+// Words says what the client sees.
+func (a *Answer) Words() string { return words(a.ClientSees, a.AfterConnect) }
+
+func words(sees, after Sees) string {
+	if after != "" {
+		return string(sees) + ", then " + string(after)
+	}
+	return string(sees)
 }
 
 // Line is one line of the walk that --explain prints.

@@ -9,6 +9,9 @@ type reply struct {
 	sees    Sees
 	by      witness
 	deliver *Delivered
+	// path and first are the way of the packet that is answered, and its state.
+	path  *path
+	first firewall.State
 }
 
 // rejected sends the answer of a reject rule on its way.
@@ -69,11 +72,16 @@ func (w *walk) answer(p *path, c firewall.Class, kind firewall.AnswerKind, typ, 
 
 // answerFrom is answer for a socket with a mark (SO_MARK).
 func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, typ, code uint8, sees Sees, by witness, d *Delivered, socketMark firewall.Known) {
+	if w.later != nil {
+		// A reset or an ICMP error about an established connection.
+		w.finish(c, p, sees, by, nil, "")
+		return
+	}
 	ns := p.ns
 	owner := c.State.Owner
 	first := c.State
 	wasAnswering, cur := w.answering, w.reply
-	w.answering, w.reply = true, reply{sees, by, d}
+	w.answering, w.reply = true, reply{sees, by, d, p, first}
 	defer func() { w.answering, w.reply = wasAnswering, cur }()
 	c.State = first.Answer(kind, typ, code)
 	if ns.Route == nil {
@@ -227,6 +235,10 @@ func (w *walk) seen(p *path, c firewall.Class) {
 	ours := st.Local == st.OrigLocal && st.LocalPort == st.OrigLocalPort && !st.LocalPortUnknown || st.LocalUnknown && st.Proto != w.proto
 	if !ours || st.RemoteAddrKind != st.BaseAddrKind || st.RemoteAddr != st.BaseAddr || st.RemotePortKind != st.BasePortKind || st.RemotePort != st.BasePort {
 		w.lost(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer leaves with translated addresses that the client does not know"})
+		return
+	}
+	if w.reply.sees == Connected && w.proto == firewall.TCP {
+		w.follow(p, c)
 		return
 	}
 	w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")

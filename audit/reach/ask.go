@@ -72,10 +72,10 @@ func (e *Evaluator) Ask(q Query, d Detail) (Answer, error) {
 		}
 	}
 	v := joinDestinations(vs)
-	a.ClientSees, a.DeliveredTo = v.sees, v.deliver
+	a.ClientSees, a.AfterConnect, a.DeliveredTo = v.sees, v.after, v.deliver
 	by := v.by.show()
 	a.DecidedBy = &by
-	if v.sees == Depends {
+	if v.sees == Depends || v.after == Depends {
 		a.Conditions = v.conditions
 	}
 	if d != AnswerOnly {
@@ -150,6 +150,7 @@ func (w *walk) run(ns *Namespace, q Query, f firewall.Family, to netip.Addr, in 
 	}
 	c := firewall.Class{Remote: from, Ports: ports, State: firewall.First(f, q.Proto, firewall.AddrValue(to.WithZone("")), q.Port)}
 	p := &path{ns: ns}
+	w.origin = origin{ns, in, local}
 	if local {
 		w.start(p, c)
 		return
@@ -239,19 +240,20 @@ type destined struct {
 // the host's addresses answer differently it depends on which one is dialled.
 func joinDestinations(vs []destined) verdict {
 	v := vs[0].verdict
-	differ := false
+	differ, connect := false, v.sees == Connected
 	for _, d := range vs[1:] {
-		if d.sees != v.sees {
+		if d.sees != v.sees || d.after != v.after {
 			differ = true
 		}
+		connect = connect && d.sees == Connected
 	}
 	if !differ {
 		return v
 	}
 	out := v
-	out.sees, out.conditions = Depends, nil
+	out.sees, out.after, out.conditions = together(connect)
 	for _, d := range vs {
-		c := Condition{Object: "the address dialled", TurnsOn: d.to.String() + ": " + string(d.sees)}
+		c := Condition{Object: "the address dialled", TurnsOn: d.to.String() + ": " + words(d.sees, d.after)}
 		if !slices.Contains(out.conditions, c) {
 			out.conditions = append(out.conditions, c)
 		}

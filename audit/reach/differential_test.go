@@ -121,7 +121,7 @@ type disagreement struct {
 }
 
 func (d disagreement) String() string {
-	s := fmt.Sprintf("%v: the kernel says %s, the model %s", d.probe, d.kernel, d.model.ClientSees)
+	s := fmt.Sprintf("%v: the kernel says %s, the model %s", d.probe, d.kernel, d.model.Words())
 	if d.model.DecidedBy != nil {
 		s += fmt.Sprintf(" by %+v", *d.model.DecidedBy)
 	}
@@ -151,11 +151,21 @@ func (b *bench) judge(t testing.TB, rs *ruleset, probes []lab.Probe) (wrong []di
 			}
 			continue
 		}
-		if string(a.ClientSees) != o.ClientSees.String() {
+		if differs(a, o) {
 			wrong = append(wrong, disagreement{probes[i], o.String(), a})
 		}
 	}
 	return wrong, depends, asked
+}
+
+// differs holds an answer against what a probe saw. A TCP connection that is
+// served was accepted by the listener, too; one that is connected to nothing was
+// not.
+func differs(a reach.Answer, o lab.Outcome) bool {
+	if string(a.ClientSees) != o.ClientSees.String() {
+		return true
+	}
+	return a.ClientSees == reach.Connected && a.AfterConnect != reach.Depends && a.Through() != o.Delivered()
 }
 
 // confirm asks the kernel and the model again about the probes that disagreed, so

@@ -74,7 +74,7 @@ func (w *walk) env(ns *Namespace) *firewall.Env {
 	}
 	if w.logAccepts {
 		env.Accepted = func(h firewall.Hook, base *firewall.Chain, r *firewall.Rule, by *firewall.Painting, p firewall.Piece, sure bool) {
-			if (h == firewall.Input || h == firewall.Forward) && !w.answering && base.Base.Type == firewall.ChainFilter {
+			if (h == firewall.Input || h == firewall.Forward) && !w.answering && w.later == nil && base.Base.Type == firewall.ChainFilter {
 				w.accepts = append(w.accepts, accept{ns: ns, base: base, rule: r, painting: by, Piece: p})
 			}
 		}

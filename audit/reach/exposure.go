@@ -77,7 +77,7 @@ func (e *Evaluator) exposure(q Query) Exposure {
 				ranges += n
 				for _, p := range parts {
 					// Enough for the sum: what they see and what sort of thing decides.
-					all = append(all, Row{Iif: in.Name, ClientSees: p.sees, DecidedBy: DecidedBy{Kind: p.by.kind}})
+					all = append(all, Row{Iif: in.Name, ClientSees: p.sees, AfterConnect: p.after, DecidedBy: DecidedBy{Kind: p.by.kind}})
 				}
 				continue
 			}
@@ -101,13 +101,13 @@ func (e *Evaluator) who(rows []Row) Who {
 	for _, r := range rows {
 		if r.Iif == "lo" {
 			// What a local client sees may turn on its own source port alone.
-			local = local || r.ClientSees == Connected || r.ClientSees == Depends
+			local = local || r.Through() || r.Unsure()
 			continue
 		}
 		switch {
-		case r.ClientSees == Connected:
+		case r.Through():
 			in = true
-		case r.ClientSees == Depends:
+		case r.Unsure():
 			unsure = true
 		case r.DecidedBy.Kind == ByRPFilter, r.DecidedBy.Kind == ByRoute:
 		default:

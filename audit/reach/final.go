@@ -46,6 +46,8 @@ type final struct {
 	by      witness
 	forks   *firewall.Fork
 	why     string // of Depends: what it turns on
+	late    bool   // it is the ACK of the handshake that ended here
+	after   Sees   // of Connected: what becomes of the connection then, "" for nothing bad
 	deliver *Delivered
 	trace   *trail
 }
@@ -73,6 +75,20 @@ func (w *walk) note(c *firewall.Class, text string) {
 
 // finish records the end of a class.
 func (w *walk) finish(c firewall.Class, p *path, sees Sees, by witness, d *Delivered, why string) {
-	w.finals = append(w.finals, final{Piece: firewall.Piece{Remote: c.Remote, Ports: c.Ports}, sees: sees, by: by, forks: c.Forks,
-		why: why, deliver: d, trace: w.trail(p, c)})
+	f := final{Piece: firewall.Piece{Remote: c.Remote, Ports: c.Ports}, sees: sees, by: by, forks: c.Forks,
+		why: why, deliver: d, trace: w.trail(p, c)}
+	if w.later != nil {
+		w.later.ending(&f)
+	}
+	w.finals = append(w.finals, f)
+}
+
+// condition is what an end that cannot be told (sees is Depends) turns on.
+func (f *final) condition() Condition {
+	by := f.by.show()
+	if by.Kind != ByRule && by.Kind != ByPolicy {
+		return Condition{Object: f.by.text, TurnsOn: f.why, Namespace: by.Namespace}
+	}
+	return Condition{Backend: by.Backend, Family: by.Family, Table: by.Table, Chain: by.Chain, Number: by.Number, Handle: by.Handle,
+		Text: by.Text, TurnsOn: f.why, Namespace: by.Namespace}
 }

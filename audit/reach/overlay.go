@@ -9,6 +9,7 @@ import (
 // verdict is what the finals that cover a source add up to.
 type verdict struct {
 	sees       Sees
+	after      Sees // see Answer.AfterConnect
 	by         witness
 	conditions []Condition
 	deliver    *Delivered
@@ -172,18 +173,26 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 	first := fs[0]
 	same := first.sees != Depends
 	for _, f := range fs[1:] {
-		if f.sees != first.sees {
+		if f.sees != first.sees || f.after != first.after {
 			same = false
 		}
 	}
 	if same {
-		v := verdict{sees: first.sees, by: first.by, deliver: first.deliver, trace: first.trace}
-		if v.sees == Connected && v.by.kind == ByOpen {
+		v := verdict{sees: first.sees, after: first.after, by: first.by, deliver: first.deliver, trace: first.trace}
+		if v.sees == Connected && v.after == "" && v.by.kind == ByOpen {
 			v.by = accepted(v.by, as)
 		}
 		return v
 	}
 	v := verdict{sees: Depends, by: first.by, deliver: first.deliver, trace: first.trace}
+	if !slices.ContainsFunc(fs, func(f *final) bool { return f.sees != Connected }) {
+		v.sees, v.after = Connected, Depends
+		for _, f := range fs {
+			if f.after != "" {
+				v.by, v.deliver, v.trace = f.by, nil, f.trace
+			}
+		}
+	}
 	seen := map[Condition]bool{}
 	put := func(c Condition) {
 		if !seen[c] {
@@ -195,14 +204,15 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 		for _, c := range f.forks.Conditions() {
 			put(w.condition(c))
 		}
+		if f.after != "" {
+			late := *f
+			late.why = afterWhy
+			put(late.condition())
+		}
 		if f.sees == Depends {
 			v.by = f.by
-			if f.forks == nil {
-				c := Condition{Object: f.by.text, TurnsOn: f.why, Namespace: f.by.ns.Name}
-				if f.by.rule != nil {
-					c = conditionOf(f.by.ns.Name, firewall.Condition{Rule: f.by.rule, Why: f.why})
-				}
-				put(c)
+			if f.forks == nil || f.late {
+				put(f.condition())
 			}
 		}
 	}

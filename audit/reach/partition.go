@@ -50,7 +50,7 @@ func (e *Evaluator) partitionOn(ns *Namespace, q Query, f firewall.Family, in *f
 		if i == 0 {
 			parts = ps
 			for j := range parts {
-				parts[j].to = []dialled{{to, parts[j].verdict.sees}}
+				parts[j].to = []dialled{{to, words(parts[j].sees, parts[j].after)}}
 			}
 			continue
 		}
@@ -83,7 +83,10 @@ func (w *walk) parts() []part {
 	out := make([]part, len(w.finals))
 	for i := range w.finals {
 		f := &w.finals[i]
-		out[i] = part{remote: f.Remote, verdict: verdict{sees: f.sees, by: f.by, deliver: f.deliver}}
+		out[i] = part{remote: f.Remote, verdict: verdict{sees: f.sees, after: f.after, by: f.by, deliver: f.deliver}}
+		if f.sees == Depends {
+			out[i].conditions = []Condition{f.condition()}
+		}
 	}
 	return out
 }
@@ -99,7 +102,7 @@ func size(parts []part) (n int) {
 // dialled is what a source sees that dials one of the host's addresses.
 type dialled struct {
 	to   netip.Addr
-	sees Sees
+	sees string
 }
 
 // crossDestinations refines a partition by the answers for one more destination
@@ -114,17 +117,26 @@ func crossDestinations(have, more []part, to netip.Addr) []part {
 			}
 			n := h
 			n.remote = both
-			n.to = append(append([]dialled(nil), h.to...), dialled{to, m.sees})
-			if h.sees != m.sees {
-				n.sees, n.conditions = Depends, nil
+			n.to = append(append([]dialled(nil), h.to...), dialled{to, words(m.sees, m.after)})
+			if h.sees != m.sees || h.after != m.after {
+				n.sees, n.after, n.conditions = together(h.sees == m.sees && h.sees == Connected)
 				for _, d := range n.to {
-					n.conditions = append(n.conditions, Condition{Object: "the address dialled", TurnsOn: d.to.String() + ": " + string(d.sees)})
+					n.conditions = append(n.conditions, Condition{Object: "the address dialled", TurnsOn: d.to.String() + ": " + d.sees})
 				}
 			}
 			out = append(out, n)
 		}
 	}
 	return out
+}
+
+// together is what a client sees where answers differ: it depends, or where all
+// connect what comes then does.
+func together(connect bool) (sees, after Sees, none []Condition) {
+	if connect {
+		return Connected, Depends, nil
+	}
+	return Depends, "", nil
 }
 
 // rowsOf joins parts that show the same.
@@ -135,16 +147,16 @@ next:
 	for _, p := range parts {
 		by := p.by.show()
 		for i := range rows {
-			if rows[i].ClientSees == p.sees && rows[i].DecidedBy == by && sameConditions(rows[i].Conditions, p.conditions) {
+			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && sameConditions(rows[i].Conditions, p.conditions) {
 				sets[i] = sets[i].Union(p.remote)
 				continue next
 			}
 		}
 		conditions := p.conditions
-		if p.sees != Depends || conditions == nil {
+		if p.sees != Depends && p.after != Depends || conditions == nil {
 			conditions = []Condition{}
 		}
-		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, DecidedBy: by, Conditions: conditions, Delivered: p.deliver})
+		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, AfterConnect: p.after, DecidedBy: by, Conditions: conditions, Delivered: p.deliver})
 		sets = append(sets, p.remote)
 	}
 	for i := range rows {

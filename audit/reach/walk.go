@@ -16,9 +16,18 @@ type walk struct {
 	logAccepts bool
 	answering  bool // the answer is on its way, not the question
 	reply      reply
+	later      *later // the ACK is on its way
+	origin     origin
 	finals     []final
 	accepts    []accept
 	hops       int
+}
+
+// origin is where the packets of the question come in.
+type origin struct {
+	ns    *Namespace
+	in    *firewall.Link
+	local bool
 }
 
 // maxHops bounds how often packets of one question may change from one
@@ -172,6 +181,10 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 		w.unknown(c, p, "the address or port that destination NAT chose")
 		return
 	}
+	if w.later != nil {
+		w.met(p, c)
+		return
+	}
 	addr, port := st.Local.Addr(st.Family), st.LocalPort
 	if st.TProxied {
 		addr, port = st.TProxyAddr.Addr(st.Family), st.TProxyPort
@@ -277,7 +290,15 @@ func (w *walk) leave(p *path, c firewall.Class, out *firewall.Link, gateway neti
 		}
 		f := &frame{ns: p.ns, state: c.State, out: out, local: local, from: p.from}
 		next2 := &path{ns: target, from: f, trail: w.trail(p, c)}
-		c.State = c.State.Enter(in)
+		if w.later != nil {
+			known := false
+			if c.State, known = w.later.state(target, in); !known {
+				w.unknown(c, p, "the packets after the SYN go another way")
+				continue
+			}
+		} else {
+			c.State = c.State.Enter(in)
+		}
 		c.Trace = nil
 		w.arrive(next2, in, []firewall.Class{c})
 	}

@@ -57,7 +57,7 @@ func connected(rows []reach.Row) map[way]firewall.Ranges {
 		if _, ok := out[w]; !ok {
 			out[w] = nil
 		}
-		if r.ClientSees == reach.Connected {
+		if r.Through() {
 			out[w] = out[w].Union(ranges(r.From))
 		}
 	}
@@ -86,7 +86,7 @@ func compare(before, after map[string]exposed) Effect {
 		for _, r := range a.rows {
 			w := way{r.Iif, r.Family}
 			mine := ranges(r.From)
-			if r.ClientSees == reach.Connected {
+			if r.Through() {
 				add(&e.Opens, subject, a, r, mine.Minus(was[w]))
 			} else {
 				add(&e.Closes, subject, a, r, mine.Intersect(was[w]))
@@ -215,8 +215,10 @@ func reaches(w *reach.World, p Path) standing {
 		out.why = err.Error()
 		return out
 	}
-	out.new = a.ClientSees
-	if a.DecidedBy != nil && a.ClientSees != reach.Connected {
+	if out.new = a.ClientSees; a.AfterConnect != "" {
+		out.new = a.AfterConnect
+	}
+	if a.DecidedBy != nil && out.new != reach.Connected {
 		out.why = strings.TrimSpace(a.DecidedBy.Chain + " " + a.DecidedBy.Text)
 	}
 	ns := w.Namespaces[0]

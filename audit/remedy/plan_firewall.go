@@ -197,10 +197,10 @@ func (t *trial) blocked() (reach.Row, bool) {
 // order of chains is not known, and each order ends in another refusal, the answer
 // is "depends", and its witness is the rule of one of them.
 func keptOut(r reach.Row) bool {
-	if r.Iif == "lo" || r.ClientSees == reach.Connected || r.DecidedBy.Kind != reach.ByRule && r.DecidedBy.Kind != reach.ByPolicy {
+	if r.Iif == "lo" || r.Through() || r.DecidedBy.Kind != reach.ByRule && r.DecidedBy.Kind != reach.ByPolicy {
 		return false
 	}
-	if r.ClientSees != reach.Depends {
+	if !r.Unsure() {
 		return true
 	}
 	return refuses(r.DecidedBy) && len(r.Conditions) > 0 && !slices.ContainsFunc(r.Conditions, func(c reach.Condition) bool {

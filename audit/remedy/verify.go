@@ -45,7 +45,7 @@ func (p *Plan) verify(before, now *reach.World, paths []Path) error {
 			for _, f := range audit.Clients(r.From) {
 				for _, in := range o.audience.Overlap(f) {
 					if !ranges(o.left).Intersect(ranges(append(o.left[:0:0], in))).Equal(ranges(append(o.left[:0:0], in))) {
-						return fmt.Errorf("%s is still kept out of %s: %s by %s %s", in, o.target.Subject(), r.ClientSees, r.DecidedBy.Chain, r.DecidedBy.Text)
+						return fmt.Errorf("%s is still kept out of %s: %s by %s %s", in, o.target.Subject(), r.Words(), r.DecidedBy.Chain, r.DecidedBy.Text)
 					}
 				}
 			}

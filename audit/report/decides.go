@@ -78,8 +78,8 @@ func decides(x reach.Exposure) []string {
 			}
 		}
 	}
-	out := deciders(x.Rows, func(r reach.Row) bool { return r.ClientSees != reach.Connected && r.ClientSees != reach.Depends })
-	in := deciders(x.Rows, func(r reach.Row) bool { return r.ClientSees == reach.Connected })
+	out := deciders(x.Rows, func(r reach.Row) bool { return !r.Through() && !r.Unsure() })
+	in := deciders(x.Rows, func(r reach.Row) bool { return r.Through() })
 	switch x.Who {
 	case reach.Uncertain:
 		return conditions(x.Rows)

@@ -30,9 +30,10 @@ type Kept struct {
 		Proto, Address, Device, NetNS string
 		Port                          uint16
 		Partition                     []struct {
-			From       []netip.Prefix
-			Iif        string
-			ClientSees reach.Sees `json:"client_sees"`
+			From         []netip.Prefix
+			Iif          string
+			ClientSees   reach.Sees `json:"client_sees"`
+			AfterConnect reach.Sees `json:"after_connect"`
 		}
 	} `json:"listeners"`
 	Findings []struct {
@@ -214,10 +215,10 @@ func (k *Kept) audiences() map[string]map[string]audience {
 					side = r.Iif + "\x006"
 				}
 				a := sides[side]
-				switch r.ClientSees {
-				case reach.Connected:
+				switch {
+				case r.ClientSees == reach.Connected && r.AfterConnect == "":
 					a.in = a.in.Union(ranges([]netip.Prefix{p}))
-				case reach.Depends:
+				case r.ClientSees == reach.Depends || r.AfterConnect == reach.Depends:
 					a.unsure = a.unsure.Union(ranges([]netip.Prefix{p}))
 				}
 				sides[side] = a

@@ -111,7 +111,7 @@ func (p *htmlPort) ways(who reach.Who, rows []reach.Row, s *audit.ServiceRow) {
 	p.Height = len(p.Lanes)*laneHeight + 24
 	for _, r := range rows {
 		head, text := deciding(r.DecidedBy)
-		row := htmlRow{From: prefixes(r), Iif: r.Iif, Sees: string(r.ClientSees), Decides: head, Text: text}
+		row := htmlRow{From: prefixes(r), Iif: r.Iif, Sees: r.Words(), Decides: head, Text: text}
 		for _, c := range r.Conditions {
 			row.Text = strings.TrimSpace(row.Text + "\n" + condition(c))
 		}

@@ -38,21 +38,21 @@ func lanes(rows []reach.Row) (all []lane, more int) {
 			continue
 		}
 		head, text := deciding(r.DecidedBy)
-		l := lane{Y: len(all)*laneHeight + 30, From: label(networks(from)), Iif: label(r.Iif), By: "nothing in the way", End: string(r.ClientSees)}
-		l.Full = networks(from) + " by " + r.Iif + ": " + string(r.ClientSees) + "; " + head + " " + text
+		l := lane{Y: len(all)*laneHeight + 30, From: label(networks(from)), Iif: label(r.Iif), By: "nothing in the way", End: r.Words()}
+		l.Full = networks(from) + " by " + r.Iif + ": " + r.Words() + "; " + head + " " + text
 		switch r.DecidedBy.Kind {
 		case reach.ByNoListener, reach.ByBindAddress, reach.ByBacklog:
 			l.StopsAtEnd = true
-			l.End = string(r.ClientSees) + ": " + head
+			l.End = r.Words() + ": " + head
 		default:
 			if head != "" {
 				l.By = head
 			}
 		}
-		switch r.ClientSees {
-		case reach.Connected:
+		switch {
+		case r.Through():
 			l.Tone = "ok"
-		case reach.Depends:
+		case r.Unsure():
 			l.Tone = "unsure"
 		default:
 			l.Tone = "bad"

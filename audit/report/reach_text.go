@@ -20,7 +20,7 @@ func ReachText(w io.Writer, a reach.Answer, o Options) error {
 		p.partition(a)
 		return p.flush(w)
 	}
-	p.text(bold, "", "  ", question(a.Query)+": "+string(a.ClientSees))
+	p.text(bold, "", "  ", question(a.Query)+": "+a.Words())
 	if len(a.Lines) > 0 {
 		p.blank()
 		p.walk(a)
@@ -200,13 +200,13 @@ func (p *printer) partition(a reach.Answer) {
 			lines = append(lines, "turns on "+condition(c))
 		}
 		s := red
-		switch r.ClientSees {
-		case reach.Connected:
+		switch {
+		case r.Through():
 			s = green
-		case reach.Depends:
+		case r.Unsure():
 			s = yellow
 		}
-		rows = append(rows, []cell{plainCell(sources(a.Partition, r)), {s, []string{string(r.ClientSees)}}, {normal, lines}})
+		rows = append(rows, []cell{plainCell(sources(a.Partition, r)), {s, []string{r.Words()}}, {normal, lines}})
 	}
 	flush()
 	if hidden {

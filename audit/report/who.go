@@ -114,9 +114,9 @@ func sideWords(rows []reach.Row, iif, family string) string {
 		}
 		from := audit.Clients(r.From)
 		switch {
-		case r.ClientSees == reach.Connected:
+		case r.Through():
 			in = append(in, from...)
-		case r.ClientSees == reach.Depends:
+		case r.Unsure():
 			unsure = append(unsure, from...)
 		case r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter:
 			out = append(out, from...)

@@ -108,7 +108,7 @@ func (a *app) reachOne(cmd *cobra.Command, c *reachFlags, target string) error {
 	if err := a.unread(snap); err != nil {
 		return err
 	}
-	if q.From.IsValid() && ans.ClientSees != reach.Connected {
+	if q.From.IsValid() && !ans.Through() {
 		return errFindings
 	}
 	return nil

@@ -1,0 +1,90 @@
+package reach
+
+import (
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// later is the way of the packets that a TCP client sends once the SYN-ACK has
+// reached it. connect(2) has succeeded by then, and the listener knows nothing of
+// it before the ACK arrives: a rule that lets new connections in and keeps the
+// ACK out (`ct state new accept` before a drop, `ct state != established,related`
+// that compares instead of testing bits) leaves a client that is connected to
+// nothing.
+type later struct {
+	reply reply
+	// first holds the SYN as it left each namespace on its way, or met its socket.
+	first map[*Namespace]firewall.State
+	// home and answerTracked are the namespace that the client talks to, and
+	// whether the SYN-ACK found the connection there.
+	home          *Namespace
+	answerTracked bool
+	trace         *trail // of the SYN and its answer
+}
+
+// state is that of the later packet as it comes into a namespace; ok is false
+// where the SYN was not.
+func (l *later) state(ns *Namespace, in *firewall.Link) (firewall.State, bool) {
+	s, ok := l.first[ns]
+	return s.Later(in, ns != l.home || l.answerTracked), ok
+}
+
+// lateWhy is what an answer turns on whose ACK is kept out.
+const lateWhy = "the SYN is answered and the client's next packet rejected: connect(2) succeeds or fails, whichever comes first, and nothing gets through"
+
+// afterWhy is what an answer turns on whose ACK is dropped for some.
+const afterWhy = "it drops what follows the handshake: the client's connect succeeds, and nothing gets through"
+
+// follow walks the ACK of the clients whose SYN-ACK, class c, arrived on path p.
+func (w *walk) follow(p *path, c firewall.Class) {
+	l := &later{reply: w.reply, first: map[*Namespace]firewall.State{w.reply.path.ns: w.reply.first}, home: w.origin.ns, answerTracked: c.State.Tracked()}
+	twice := false
+	for f := w.reply.path.from; f != nil; f = f.from {
+		_, seen := l.first[f.ns]
+		twice = twice || seen
+		l.first[f.ns] = f.state
+	}
+	// A TPROXY rule need not see the ACK: the connection is found by `socket`.
+	if _, ok := l.first[l.home]; twice || !ok || w.reply.first.TProxied {
+		w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")
+		return
+	}
+	l.trace = w.trail(p, c)
+	w.note(&c, "the ACK follows")
+	c.State, _ = l.state(l.home, w.origin.in)
+	q := &path{ns: l.home, trail: p.trail}
+	answering, hops := w.answering, w.hops
+	w.later, w.answering, w.hops = l, false, 0
+	if w.origin.local {
+		c.State.In = nil
+		w.start(q, c)
+	} else {
+		w.arrive(q, w.origin.in, []firewall.Class{c})
+	}
+	w.later, w.answering, w.hops = nil, answering, hops
+}
+
+// met: the ACK came to a socket.
+func (w *walk) met(p *path, c firewall.Class) {
+	l, first := w.later, w.later.reply.first
+	if p.ns != l.reply.path.ns || c.State.Local != first.Local || c.State.LocalPort != first.LocalPort {
+		w.finish(c, p, Timeout, witness{kind: ByRoute, ns: p.ns, text: "the packets after the SYN go to another socket"}, nil, "")
+		return
+	}
+	w.finish(c, p, l.reply.sees, l.reply.by, l.reply.deliver, "")
+}
+
+// ending turns the end of an ACK into what becomes of the connection.
+func (l *later) ending(f *final) {
+	if f.sees == Connected {
+		f.trace = l.trace
+		return
+	}
+	switch f.late = true; f.sees {
+	case Timeout:
+		f.sees, f.after = Connected, Timeout
+	case Refused, Unreachable:
+		// The error meets a socket whose connect has succeeded, or not yet: which
+		// of the two comes first is a race in the client's kernel.
+		f.sees, f.why = Depends, lateWhy
+	}
+}
