@@ -39,13 +39,21 @@ type ICMP struct {
 	Code uint8      `json:"code"`
 }
 
-// Wire counts the packets of one connection as they passed this host's links.
+// Wire counts the packets of one connection as they passed this host's links
+// other than lo.
 type Wire struct {
 	SYN    int `json:"syn"`
 	SYNACK int `json:"syn_ack"`
 	RST    int `json:"rst"`
 	ICMP   int `json:"icmp"`
+	// Loopback counts all of them that passed lo: answers of this host's own
+	// rules to its own packets come by it.
+	Loopback int `json:"loopback,omitempty"`
 }
+
+// loopbackIndex is lo's in every network namespace (LOOPBACK_IFINDEX of
+// include/linux/net.h).
+const loopbackIndex = 1
 
 // ConnectOptions steer Connect.
 type ConnectOptions struct {

@@ -141,7 +141,7 @@ func (j *judge) bySymptom() {
 			// That somebody answers does not make it the right one.
 		case x.Verdict == CannotTell:
 			j.clear(c.id, source, "the client sees %s, not %s", j.observed.words(), seesWords(c.sees))
-		case x.Accused() && j.observed == Connected && len(j.addrs) < 2 && !j.partly():
+		case x.Accused() && j.observed == Connected && len(j.addrs) < 2 && !j.partly() && c.id != CDNBetween: // some protocols get lost behind the connection
 			// It connects: nothing stands in the way of this client.
 			x.Verdict, x.Remedy = RuledOut, ""
 			x.Evidence = append(x.Evidence, evidence(source, "the connection came about"))

@@ -445,7 +445,7 @@ func (j *judge) cdn() {
 	raw := scheme == "tcp" || scheme == "text" || scheme == "frame" || scheme == "ssl"
 	const remedy = "let the name point at the server itself (DNS only), use a port that the CDN passes, or its product for TCP; on the server let the CDN's ranges in"
 	switch {
-	case known && !passes:
+	case known && !passes && j.observed != Connected:
 		j.say(CDNBetween, fresh, remedy, append(ev, evidence("CDN", "%s does not pass port %d", found.name, port))...)
 	case raw:
 		j.say(CDNBetween, fresh, remedy, append(ev, evidence("CDN", "it passes HTTP and WebSocket only, never %s://", scheme))...)

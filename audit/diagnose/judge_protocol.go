@@ -204,6 +204,7 @@ func (j *judge) status(code int, websocket bool, server string, ev []audit.Evide
 	proxy := strings.Contains(strings.ToLower(server), "nginx") || strings.Contains(strings.ToLower(server), "apache") || strings.Contains(strings.ToLower(server), "haproxy") ||
 		strings.Contains(strings.ToLower(server), "caddy") || strings.Contains(strings.ToLower(server), "openresty")
 	switch {
+	case code >= 520 && code <= 527: // Cloudflare's own, said there
 	case code == 502 || code == 503 || code == 504:
 		j.say(HandshakeRejected, Confirmed, "the proxy answers and its backend does not: diagnose the backend's address as a target of its own", ev...)
 	case code == 403 || code == 401:

@@ -567,7 +567,8 @@ func (j *judge) place() {
 			wrong = append(wrong, a)
 		}
 	}
-	cdnAddr := slices.ContainsFunc(wrong, func(a netip.Addr) bool { c, _ := cdnOf(a); return c != nil })
+	cdnAddr := slices.ContainsFunc(wrong, func(a netip.Addr) bool { c, _ := cdnOf(a); return c != nil }) ||
+		e.Names != nil && slices.ContainsFunc(e.Names.CNAMEs(), func(n string) bool { return cdnOfName(n) != nil })
 	id, remedy := WrongAddress, "dial one of "+joinAddrs(hosts)
 	if e.Target.Named() {
 		id, remedy = DNSElsewhere, "correct the record: the server has "+joinAddrs(append(hosts, e.Public...))

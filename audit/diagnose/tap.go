@@ -268,6 +268,8 @@ func (w *wireLog) drain(t *Tap) {
 			w.out[key] = c
 		}
 		switch {
+		case p.Link == loopbackIndex:
+			c.Loopback++
 		case p.ICMP != nil:
 			c.ICMP++
 		case p.SYN && !p.ACK:
