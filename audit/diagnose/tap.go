@@ -10,16 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packet is one packet of a handshake, or an ICMP error about one, as it passed
-// a link. Of an ICMP error Src and Dst are those of the packet that it quotes.
+// Packet is one packet of a handshake, a datagram, or an ICMP error about one, as
+// it passed a link. Of an ICMP error Src and Dst are those of the packet that it
+// quotes.
 type Packet struct {
 	At       time.Time
-	Link     int  // index of the interface
-	Outgoing bool // sent by this host on that link
+	Link     int   // index of the interface
+	Outgoing bool  // sent by this host on that link
+	Strange  bool  // for another host's hardware address: seen, and not this host's
+	Proto    uint8 // IPPROTO_TCP or IPPROTO_UDP
 	Src, Dst netip.AddrPort
 	SYN, ACK bool
-	RST      bool
-	Seq      uint32
+	RST, FIN bool
+	Seq, Ack uint32
 	TTL      uint8
 	// ICMP is set for an error message, with its sender; To is who it goes to.
 	ICMP *ICMP
@@ -30,33 +33,63 @@ type Packet struct {
 // in: incoming ones before netfilter (ingress hook included), outgoing ones
 // behind it. What an XDP program drops it does not see.
 type Tap struct {
-	fd int
-	// links names the interfaces by index.
-	links map[int]string
+	fd   int
+	want tapFor
+	buf  []byte
+	oob  []byte
 }
+
+// tapFor says what a tap takes.
+type tapFor struct {
+	proto uint8 // IPPROTO_TCP or IPPROTO_UDP
+	port  uint16
+	link  int // index of the interface, 0 for all
+	flags uint8
+	// follow are clients' ports of which every segment is taken.
+	follow []uint16
+}
+
+const (
+	flagFIN = 1
+	flagSYN = 2
+	flagRST = 4
+)
+
+// maxFollow bounds the clients that a filter follows; its jumps reach 255 steps.
+const maxFollow = 32
+
+// tapBuffer is the room for packets that have not been read, bytes as the kernel
+// counts them (with its own overhead, about 800 for a SYN).
+const tapBuffer = 16 << 20
 
 // OpenTap opens a tap for TCP segments with SYN or RST from or to a port, and for
 // ICMP errors, on one interface or (index 0) on all. The filter runs in the
 // kernel, so that a busy host is not slowed down. It needs CAP_NET_RAW.
 func OpenTap(port uint16, index int) (*Tap, error) {
+	return openTap(tapFor{proto: unix.IPPROTO_TCP, port: port, link: index, flags: flagSYN | flagRST})
+}
+
+func openTap(want tapFor) (*Tap, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open a packet socket: %w", err)
 	}
-	t := &Tap{fd: fd, links: map[int]string{}}
+	t := &Tap{fd: fd, want: want, buf: make([]byte, 256), oob: make([]byte, 128)}
 	fail := func(what string, err error) (*Tap, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	filter := tapFilter(port)
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
+	if err := t.attach(); err != nil {
 		return fail("attach the filter of the packet socket", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
+	// SO_RCVBUF ends at net.core.rmem_max, room for some 250 packets; beyond it
+	// takes CAP_NET_ADMIN. What has no room is counted (Lost).
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, tapBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, tapBuffer)
+	}
 	// The protocol comes with bind, so that nothing passes the filter before.
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: swap16(unix.ETH_P_ALL), Ifindex: index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: swap16(unix.ETH_P_ALL), Ifindex: want.link}); err != nil {
 		return fail("bind the packet socket", err)
 	}
 	return t, nil
@@ -72,13 +105,34 @@ func (t *Tap) Wait(d time.Duration) bool {
 	return err == nil && n > 0
 }
 
-// Read gives the packets that are there, and never waits.
+// attach puts the filter on the socket; the kernel exchanges one for another in
+// one step.
+func (t *Tap) attach() error {
+	filter := tapFilter(t.want)
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.SetsockoptSockFprog(t.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
+}
+
+// follow takes every segment that comes from these ports, and no longer those of
+// other ports that were followed before.
+func (t *Tap) follow(ports []uint16) error {
+	t.want.follow = ports[:min(len(ports), maxFollow)]
+	return t.attach()
+}
+
+// maxRead bounds one reading of a tap, so that a flood takes no more memory than
+// this many packets.
+const maxRead = 8192
+
+// Read gives the packets that are there, at most maxRead, and never waits.
 func (t *Tap) Read() []Packet {
 	var out []Packet
-	b, oob := make([]byte, 256), make([]byte, 128)
-	for range 65536 {
-		n, oobn, _, from, err := unix.Recvmsg(t.fd, b, oob, unix.MSG_DONTWAIT)
+	for range maxRead {
+		n, oobn, _, from, err := unix.Recvmsg(t.fd, t.buf, t.oob, unix.MSG_DONTWAIT)
 		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if errors.Is(err, unix.ENETDOWN) { // an interface went down; the socket goes on
 			continue
 		}
 		if err != nil {
@@ -88,12 +142,12 @@ func (t *Tap) Read() []Packet {
 		if !ok {
 			continue
 		}
-		p, ok := decodePacket(swap16(ll.Protocol), b[:min(n, len(b))])
+		p, ok := decodePacket(swap16(ll.Protocol), t.buf[:min(n, len(t.buf))])
 		if !ok {
 			continue
 		}
-		p.Link, p.Outgoing = ll.Ifindex, ll.Pkttype == unix.PACKET_OUTGOING
-		p.At = stamp(oob[:oobn])
+		p.Link, p.Outgoing, p.Strange = ll.Ifindex, ll.Pkttype == unix.PACKET_OUTGOING, ll.Pkttype == unix.PACKET_OTHERHOST
+		p.At = stamp(t.oob[:oobn])
 		out = append(out, p)
 	}
 	return out
@@ -145,14 +199,23 @@ func decode4(b []byte) (Packet, bool) {
 	switch proto {
 	case unix.IPPROTO_TCP:
 		return p, p.segment(src, dst, body)
+	case unix.IPPROTO_UDP:
+		if len(body) < 8 {
+			return p, false
+		}
+		p.Proto = proto
+		p.ports(src, dst, body)
+		p.Seq = 0
+		return p, true
 	case unix.IPPROTO_ICMP:
 		if len(body) < 8 || body[0] != 3 {
 			return p, false
 		}
 		qs, qd, qp, quoted, ok := header4(body[8:])
-		if !ok || qp != unix.IPPROTO_TCP || len(quoted) < 4 {
+		if !ok || qp != unix.IPPROTO_TCP && qp != unix.IPPROTO_UDP || len(quoted) < 4 {
 			return p, false
 		}
+		p.Proto = qp
 		p.ICMP, p.To = &ICMP{From: src, Type: body[0], Code: body[1]}, dst
 		p.ports(qs, qd, quoted)
 		return p, true
@@ -181,14 +244,23 @@ func decode6(b []byte) (Packet, bool) {
 	switch proto {
 	case unix.IPPROTO_TCP:
 		return p, p.segment(src, dst, body)
+	case unix.IPPROTO_UDP:
+		if len(body) < 8 {
+			return p, false
+		}
+		p.Proto = proto
+		p.ports(src, dst, body)
+		p.Seq = 0
+		return p, true
 	case unix.IPPROTO_ICMPV6:
 		if len(body) < 8 || body[0] != 1 {
 			return p, false
 		}
 		qs, qd, qp, quoted, ok := header6(body[8:])
-		if !ok || qp != unix.IPPROTO_TCP || len(quoted) < 4 {
+		if !ok || qp != unix.IPPROTO_TCP && qp != unix.IPPROTO_UDP || len(quoted) < 4 {
 			return p, false
 		}
+		p.Proto = qp
 		p.ICMP, p.To = &ICMP{From: src, Type: body[0], Code: body[1]}, dst
 		p.ports(qs, qd, quoted)
 		return p, true
@@ -238,9 +310,11 @@ func (p *Packet) segment(src, dst netip.Addr, b []byte) bool {
 	if len(b) < 14 {
 		return false
 	}
+	p.Proto = unix.IPPROTO_TCP
 	p.ports(src, dst, b)
-	p.SYN, p.RST, p.ACK = b[13]&2 != 0, b[13]&4 != 0, b[13]&16 != 0
-	return p.SYN || p.RST
+	p.Ack = binary.BigEndian.Uint32(b[8:])
+	p.FIN, p.SYN, p.RST, p.ACK = b[13]&flagFIN != 0, b[13]&flagSYN != 0, b[13]&flagRST != 0, b[13]&16 != 0
+	return true
 }
 
 // wireLog counts packets by connection.
