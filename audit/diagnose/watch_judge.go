@@ -130,6 +130,7 @@ func (s *seen) handshake() verdict {
 		v.add("packets", "this host closed the connection in good order: a process had it")
 	case f.sock.established || over:
 		v.end = EndServed
+		v.add("socket", "the handshake was completed, and the connection was over before a process could be seen to hold it")
 		if f.reset.count > 0 {
 			v.add("packets", "this host reset the connection afterwards")
 		}
