@@ -128,7 +128,9 @@ func (w *watcher) begin() {
 				r.Interfaces = append(r.Interfaces, audit.Text(l.Name))
 			}
 		}
-		r.Interfaces = append(r.Interfaces, last...)
+		if r.Interfaces = append(r.Interfaces, last...); len(r.Interfaces) == 0 {
+			r.Notes = append(r.Notes, "no interface is up, so nothing can arrive")
+		}
 	}
 	w.report = r
 	w.gaps()

@@ -390,7 +390,7 @@ func (w *watcher) cloud() *Cloud {
 }
 
 func (w *watcher) beforeRemedy() string {
-	do := fmt.Sprintf("have the client try while this runs, and compare the address it dials with this host's; then let %s %d in", w.proto(), w.o.Port)
+	do := fmt.Sprintf("run this again while the client tries, and compare the address it dials with this host's; then let %s %d in", w.proto(), w.o.Port)
 	if c := w.cloud(); c != nil {
 		return do + ": " + c.Console
 	}
