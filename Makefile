@@ -9,6 +9,10 @@ ARGS        ?=
 # How long `make conformance` and each target of `make fuzz` run.
 FOR         ?= 10m
 FUZZTIME    ?= 10s
+# `make bench`: every size divided by SCALE, REPEAT turns, and flags of packaging/bench.
+export SCALE  ?= 1
+export REPEAT ?= 5
+BENCHFLAGS  ?=
 
 # Git may refuse a checkout of another owner; the build need not fail for that.
 STAMP := $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
@@ -21,7 +25,7 @@ help:
 	@echo 'make scan         build hostaudit and audit this machine (needs Go; as root it sees everything)'
 	@echo 'make test         install what the tests need where it is missing (as root), run every test'
 	@echo 'make lint         gofmt, go vet, go mod tidy, scripts, golangci-lint (built by Go on first use)'
-	@echo 'make bench        every benchmark, COUNT=5 SCALE=1; as root in a filled namespace'
+	@echo 'make bench        hold the speed against its gates, in namespaces filled for it; as root; SCALE=10'
 	@echo 'make packages     deb and rpm for amd64 and arm64 into dist/'
 	@echo 'make conformance  random rulesets against the kernel, FOR=10m'
 	@echo 'make fuzz         every fuzz target, FUZZTIME=10s each'
@@ -41,7 +45,7 @@ lint:
 	@packaging/dev/lint
 
 bench:
-	@packaging/dev/bench
+	@packaging/dev/bench $(BENCHFLAGS)
 
 packages:
 	@packaging/dev/packages

@@ -70,6 +70,7 @@ var rooms = map[string]room{
 
 	// What the packages are made with.
 	"packaging":        {},
+	"packaging/bench":  {knows: []string{"firewall", "firewall/nft", "firewall/xtables", "listeners", "listeners/sockdiag"}, uses: []string{"golang.org/x/sys"}},
 	"packaging/manual": {knows: []string{"audit"}, pure: true, uses: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
 	"packaging/sbom":   {},
 

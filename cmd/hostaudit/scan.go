@@ -15,6 +15,7 @@ import (
 func (a *app) scan() *cobra.Command {
 	var c common
 	var k kept
+	var noCensus bool
 	cmd := &cobra.Command{
 		Use:   "scan",
 		Short: "Read the whole host and report",
@@ -42,7 +43,7 @@ or configuration is wrong, 3 the host could not be read completely (outranks
 			if err != nil {
 				return err
 			}
-			snap, err := a.read(&c, s, collect.Options{})
+			snap, err := a.read(&c, s, collect.Options{NoCensus: noCensus})
 			if err != nil {
 				return err
 			}
@@ -76,6 +77,7 @@ or configuration is wrong, 3 the host could not be read completely (outranks
 	c.rootFlag(cmd)
 	c.snapshotFlag(cmd)
 	k.flags(cmd)
+	cmd.Flags().BoolVar(&noCensus, "no-census", false, "do not count the local ports in use, which walks every socket of the host")
 	setting(cmd, "format", "fail-on", "color", "ascii", "width", "quick", "sample", "profile")
 	return cmd
 }

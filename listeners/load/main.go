@@ -9,7 +9,9 @@
 // waits until its standard input ends. Sizes may also come from the environment:
 // LOAD_TIMEWAIT, LOAD_ESTABLISHED, LOAD_LISTEN, LOAD_PROCS, LOAD_FDS.
 //
-// TIME_WAIT lasts a minute, begun again for all just before COMMAND starts.
+// TIME_WAIT lasts a minute, begun again for all just before COMMAND starts, and
+// again whenever COMMAND writes a byte to descriptor 3, where it is answered with
+// a byte when that is done.
 //
 // Everything happens on loopback in the namespace; nothing outside is touched.
 package main
@@ -39,6 +41,9 @@ type size struct {
 	Listen      int `json:"listen"`
 	Procs       int `json:"procs"`
 	FDs         int `json:"fds"`
+	// Wildcard puts the listeners on 0.0.0.0, ports 8 and up, and not on
+	// addresses of loopback.
+	Wildcard bool `json:"wildcard"`
 }
 
 func main() {
@@ -75,6 +80,7 @@ func run() (int, error) {
 		}
 		flag.IntVar(f.to, f.name, std, f.help)
 	}
+	flag.BoolVar(&s.Wildcard, "wildcard", false, "listeners on 0.0.0.0 (at most 1,016) and not on loopback")
 	flag.Parse()
 	if part := os.Getenv(holdMark); part != "" {
 		return 0, hold(part)
@@ -109,7 +115,7 @@ func inside(s size, command []string) (int, error) {
 		return 0, err
 	}
 	begin := time.Now()
-	listeners, err := makeListeners(s.Listen)
+	listeners, err := makeListeners(s)
 	if err != nil {
 		return 0, err
 	}
@@ -121,7 +127,8 @@ func inside(s size, command []string) (int, error) {
 		return 0, err
 	}
 	establishedDone := time.Now()
-	if err := makeTimeWait(s.TimeWait); err != nil {
+	waiting, err := makeTimeWait(s.TimeWait)
+	if err != nil {
 		return 0, err
 	}
 	sockstat, err := os.ReadFile("/proc/thread-self/net/sockstat")
@@ -149,7 +156,18 @@ func inside(s size, command []string) (int, error) {
 	// The test binary must stay in this namespace and not make one of its own.
 	cmd.Env = append(os.Environ(), "LISTENERS_TEST_CHILD=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	err = cmd.Run()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "requests"), os.NewFile(uintptr(pair[1]), "requests")
+	cmd.ExtraFiles = []*os.File{theirs}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	theirs.Close()
+	go waiting.serve(ours)
+	err = cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exit.ExitCode(), nil

@@ -10,21 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses: listeners on 127.0.1.x, TIME_WAIT from 127.2.x.y to 127.0.0.1:7,
+// Addresses: listeners on 127.0.1.x or on all below port 1024, TIME_WAIT from 127.2.x.y to 127.0.0.1:7,
 // established from 127.3.x.y to 127.9.0.z. The whole of 127.0.0.0/8 is local.
 
 const firstPort, ports = 1024, 64000
 
 func stream() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) }
 
-func makeListeners(n int) ([]int, error) {
-	fds := make([]int, 0, n)
-	for i := range n {
+func makeListeners(s size) ([]int, error) {
+	if s.Wildcard && s.Listen > firstPort-serverPort-1 {
+		return nil, fmt.Errorf("at most %d listeners on 0.0.0.0", firstPort-serverPort-1)
+	}
+	fds := make([]int, 0, s.Listen)
+	for i := range s.Listen {
 		fd, err := stream()
 		if err != nil {
 			return nil, fmt.Errorf("listener %d: %w", i, err)
 		}
 		addr := unix.SockaddrInet4{Addr: [4]byte{127, 0, 1, byte(1 + i%200)}, Port: 10000 + i/200}
+		if s.Wildcard {
+			addr = unix.SockaddrInet4{Port: serverPort + 1 + i}
+		}
 		if err := unix.Bind(fd, &addr); err != nil {
 			return nil, fmt.Errorf("listener %d: bind: %w", i, err)
 		}

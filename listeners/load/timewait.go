@@ -2,40 +2,68 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// waiting are connections in TIME_WAIT.
+type waiting struct {
+	n     int
+	parts []*timeWait
+}
+
 // makeTimeWait makes real connections over loopback whose client closes first,
 // and winds up their timers again before it returns, so that all of them have
 // their minute before them.
-func makeTimeWait(n int) error {
+func makeTimeWait(n int) (*waiting, error) {
 	const workers = 2
-	errs := make([]error, workers)
+	w := &waiting{n: n}
+	for i := range workers {
+		w.parts = append(w.parts, &timeWait{server: [4]byte{127, 0, 0, byte(1 + i)}, first: i, step: workers})
+	}
+	return w, w.each(func(t *timeWait) error { return t.make(n) })
+}
+
+// each runs f for all parts at once.
+func (w *waiting) each(f func(*timeWait) error) error {
+	errs := make([]error, len(w.parts))
 	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			t := timeWait{server: [4]byte{127, 0, 0, byte(1 + w)}, first: w, step: workers}
-			errs[w] = t.make(n)
-		})
+	for i, t := range w.parts {
+		wg.Go(func() { errs[i] = f(t) })
 	}
 	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
+	return errors.Join(errs...)
+}
+
+// serve winds the timers up again for every byte that it reads, and answers with
+// one; it closes the connection where that fails.
+func (w *waiting) serve(requests io.ReadWriteCloser) {
+	defer requests.Close()
+	one := make([]byte, 1)
+	for {
+		if _, err := io.ReadFull(requests, one); err != nil {
+			return
+		}
+		if err := w.each(func(t *timeWait) error { return t.rewind(w.n) }); err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			return
+		}
+		if _, err := requests.Write(one); err != nil {
+			return
 		}
 	}
-	return nil
 }
 
 // timeWait is one worker's part: connections first, first+step and so on.
 type timeWait struct {
 	server      [4]byte
 	first, step int
-	raw         int
 }
 
 const (
@@ -61,18 +89,6 @@ func (t *timeWait) make(n int) error {
 	if err := unix.Listen(server, 128); err != nil {
 		return fmt.Errorf("server of TIME_WAIT: %w", err)
 	}
-	t.raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if err != nil {
-		return fmt.Errorf("raw socket: %w", err)
-	}
-	defer unix.Close(t.raw)
-	// It only sends: what it would receive is dropped at once.
-	if err := unix.SetsockoptInt(t.raw, unix.SOL_SOCKET, unix.SO_RCVBUF, 0); err != nil {
-		return err
-	}
-	if err := unix.Bind(t.raw, &unix.SockaddrInet4{Addr: t.server}); err != nil {
-		return err
-	}
 	wound := time.Now()
 	for i := t.first; i < n; i += t.step {
 		if err := t.one(server, &to, i); err != nil {
@@ -86,6 +102,22 @@ func (t *timeWait) make(n int) error {
 		}
 	}
 	return t.rewind(n)
+}
+
+// rawSocket opens a socket that only sends: what it would receive is dropped at
+// once.
+func rawSocket(server [4]byte) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, fmt.Errorf("raw socket: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0); err != nil {
+		return -1, fmt.Errorf("raw socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: server}); err != nil {
+		return -1, fmt.Errorf("raw socket: %w", err)
+	}
+	return fd, nil
 }
 
 func (t *timeWait) one(server int, to *unix.SockaddrInet4, i int) error {
@@ -116,6 +148,11 @@ func (t *timeWait) one(server int, to *unix.SockaddrInet4, i int) error {
 // the minute again (tcp_timewait_state_process). The reset that the server
 // answers with would end it, were it not for tcp_rfc1337.
 func (t *timeWait) rewind(n int) error {
+	raw, err := rawSocket(t.server)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(raw)
 	segment := make([]byte, 20)
 	binary.BigEndian.PutUint16(segment[0:], serverPort)
 	binary.BigEndian.PutUint32(segment[4:], 1)
@@ -127,7 +164,7 @@ func (t *timeWait) rewind(n int) error {
 		binary.BigEndian.PutUint16(segment[16:], 0)
 		binary.BigEndian.PutUint16(segment[16:], checksum(t.server, to.Addr, segment))
 		to.Port = 0
-		if err := unix.Sendto(t.raw, segment, 0, &to); err != nil {
+		if err := unix.Sendto(raw, segment, 0, &to); err != nil {
 			return fmt.Errorf("wind up TIME_WAIT %d: %w", i, err)
 		}
 	}
