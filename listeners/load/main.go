@@ -41,9 +41,9 @@ type size struct {
 	Listen      int `json:"listen"`
 	Procs       int `json:"procs"`
 	FDs         int `json:"fds"`
-	// Wildcard puts the listeners on 0.0.0.0, ports 8 and up, and not on
-	// addresses of loopback.
-	Wildcard bool `json:"wildcard"`
+	// Address puts all listeners on one address, ports 8 and up, and not on
+	// addresses of loopback by turns.
+	Address string `json:"address,omitempty"`
 }
 
 func main() {
@@ -80,7 +80,7 @@ func run() (int, error) {
 		}
 		flag.IntVar(f.to, f.name, std, f.help)
 	}
-	flag.BoolVar(&s.Wildcard, "wildcard", false, "listeners on 0.0.0.0 (at most 1,016) and not on loopback")
+	flag.StringVar(&s.Address, "address", "", "all listeners (at most 1,016) on this IPv4 `ADDRESS` and not on 127.0.1.x")
 	flag.Parse()
 	if part := os.Getenv(holdMark); part != "" {
 		return 0, hold(part)

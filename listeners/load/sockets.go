@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"syscall"
@@ -10,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses: listeners on 127.0.1.x or on all below port 1024, TIME_WAIT from 127.2.x.y to 127.0.0.1:7,
+// Addresses: listeners on 127.0.1.x or one address below port 1024, TIME_WAIT from 127.2.x.y to 127.0.0.1:7,
 // established from 127.3.x.y to 127.9.0.z. The whole of 127.0.0.0/8 is local.
 
 const firstPort, ports = 1024, 64000
@@ -18,8 +19,18 @@ const firstPort, ports = 1024, 64000
 func stream() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) }
 
 func makeListeners(s size) ([]int, error) {
-	if s.Wildcard && s.Listen > firstPort-serverPort-1 {
-		return nil, fmt.Errorf("at most %d listeners on 0.0.0.0", firstPort-serverPort-1)
+	var one [4]byte
+	if s.Address != "" {
+		a, err := netip.ParseAddr(s.Address)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("address of the listeners: %w", err)
+		case !a.Is4():
+			return nil, fmt.Errorf("address of the listeners: %s is none of IPv4", a)
+		case s.Listen > firstPort-serverPort-1:
+			return nil, fmt.Errorf("at most %d listeners on one address", firstPort-serverPort-1)
+		}
+		one = a.As4()
 	}
 	fds := make([]int, 0, s.Listen)
 	for i := range s.Listen {
@@ -28,8 +39,8 @@ func makeListeners(s size) ([]int, error) {
 			return nil, fmt.Errorf("listener %d: %w", i, err)
 		}
 		addr := unix.SockaddrInet4{Addr: [4]byte{127, 0, 1, byte(1 + i%200)}, Port: 10000 + i/200}
-		if s.Wildcard {
-			addr = unix.SockaddrInet4{Port: serverPort + 1 + i}
+		if s.Address != "" {
+			addr = unix.SockaddrInet4{Addr: one, Port: serverPort + 1 + i}
 		}
 		if err := unix.Bind(fd, &addr); err != nil {
 			return nil, fmt.Errorf("listener %d: bind: %w", i, err)

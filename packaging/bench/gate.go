@@ -9,6 +9,9 @@ type gate struct {
 	wall, cpu          float64
 	seconds            float64
 	megabytes          float64
+	// full: the ratio hangs on the size, so that the ceiling counts at full size
+	// alone.
+	full bool
 }
 
 // result is what was measured for a gate.
@@ -51,10 +54,13 @@ func (g gate) marks(r result) [4]*mark {
 	return out
 }
 
-// status of a gate: "pass", "MISSED" or "NOT MEASURED".
-func (g gate) status(r result) string {
-	if r.Failed != "" {
+// status of a gate: "pass", "MISSED", "NOT MEASURED", or "full size only".
+func (g gate) status(s settings, r result) string {
+	switch {
+	case r.Failed != "":
 		return "NOT MEASURED"
+	case g.full && s.Scale > 1:
+		return "full size only"
 	}
 	for _, m := range g.marks(r) {
 		if m != nil && m.missed() {
@@ -65,7 +71,7 @@ func (g gate) status(r result) string {
 }
 
 // verdict is the exit status: 2 outranks 1.
-func verdict(results []result) int {
+func verdict(s settings, results []result) int {
 	code := 0
 	if len(results) == 0 {
 		return 2
@@ -75,7 +81,7 @@ func verdict(results []result) int {
 		if err != nil {
 			return 2
 		}
-		switch g.status(r) {
+		switch g.status(s, r) {
 		case "NOT MEASURED":
 			return 2
 		case "MISSED":

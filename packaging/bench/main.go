@@ -1,7 +1,7 @@
 // Command bench measures hostaudit against what an operator would type instead,
 // and holds the ratios against ceilings.
 //
-//	bench [-hostaudit FILE] [-load FILE] [-scale N] [-repeat N] [-only REGEXP]
+//	bench [-hostaudit FILE] [-load FILE] [-scale N] [-repeat N] [-only REGEXP] [-skip REGEXP]
 //
 // Each scene is a network namespace of its own that listeners/load fills: up to
 // a million sockets in TIME_WAIT, 10,000 processes, 50,000 rules; -scale 10
@@ -36,6 +36,7 @@ type settings struct {
 	Scale     int
 	Repeat    int
 	Only      string
+	Skip      string
 }
 
 func main() {
@@ -58,6 +59,7 @@ func run() (int, error) {
 	flag.IntVar(&s.Scale, "scale", 1, "divide every size by `N`")
 	flag.IntVar(&s.Repeat, "repeat", 5, "how often each side is measured, at least five times for a gate")
 	flag.StringVar(&s.Only, "only", "", "measure only the scenes whose name matches `REGEXP`")
+	flag.StringVar(&s.Skip, "skip", "^$", "leave out the scenes whose name matches `REGEXP`")
 	scene := flag.String("scene", "", "measure this scene, in the namespace we are in (used internally)")
 	flag.Parse()
 	switch {
@@ -76,6 +78,10 @@ func run() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("-only: %w", err)
 	}
+	skip, err := regexp.Compile(s.Skip)
+	if err != nil {
+		return 0, fmt.Errorf("-skip: %w", err)
+	}
 	for _, file := range []*string{&s.Hostaudit, &s.Load} {
 		if *file, err = filepath.Abs(*file); err != nil {
 			return 0, err
@@ -86,11 +92,15 @@ func run() (int, error) {
 	}
 	var results []result
 	for _, sc := range scenes {
-		if !only.MatchString(sc.name) {
+		if !only.MatchString(sc.name) || skip.MatchString(sc.name) {
 			continue
 		}
 		begin := time.Now()
-		fmt.Fprintf(os.Stderr, "bench: %s …\n", sc.title)
+		size := ""
+		if s.Scale > 1 && !sc.size.fixed {
+			size = fmt.Sprintf(", a %dth of it", s.Scale)
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s%s …\n", sc.title, size)
 		got, err := outside(s, sc)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", sc.title, err)
@@ -105,10 +115,10 @@ func run() (int, error) {
 			}
 			results = append(results, r)
 		}
-		fmt.Fprintf(os.Stderr, "bench: %s: %.0f s\n", sc.title, time.Since(begin).Seconds())
+		fmt.Fprintf(os.Stderr, "bench: … %.0f s\n", time.Since(begin).Seconds())
 	}
 	printTable(os.Stdout, s, results)
-	return verdict(results), nil
+	return verdict(s, results), nil
 }
 
 // outside runs a scene as a process of its own inside the namespace that the

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,16 +17,23 @@ import (
 // size is what listeners/load makes for a scene.
 type size struct {
 	timewait, established, listen, procs int
-	// small scenes are as big at any scale.
+	// fixed scenes are as big at any scale.
 	fixed bool
+	// wildcard listeners stand on 0.0.0.0, so that anybody may reach them; the
+	// others on 127.0.0.1.
+	wildcard bool
 }
 
 func (z size) args(scale int) []string {
 	if z.fixed {
 		scale = 1
 	}
+	address := "127.0.0.1"
+	if z.wildcard {
+		address = "0.0.0.0"
+	}
 	n := func(v int) string { return strconv.Itoa(v / scale) }
-	return []string{"-timewait", n(z.timewait), "-established", n(z.established), "-listen", n(z.listen), "-procs", n(z.procs), "-wildcard"}
+	return []string{"-timewait", n(z.timewait), "-established", n(z.established), "-listen", n(z.listen), "-procs", n(z.procs), "-address", address}
 }
 
 // scene is one host: its size, and what is measured there.
@@ -158,6 +167,25 @@ func (st *stage) compare(id string, ours, theirs side) error {
 	}
 	st.results = append(st.results, r)
 	return nil
+}
+
+// against measures one side for several gates at once, whose other sides these
+// are.
+func (st *stage) against(ours side, theirs map[string]side) error {
+	ids := slices.Sorted(maps.Keys(theirs))
+	sides := []side{ours}
+	for _, id := range ids {
+		sides = append(sides, theirs[id])
+	}
+	c, err := st.turns(sides...)
+	for i, id := range ids {
+		if err != nil {
+			st.fail(id, err)
+			continue
+		}
+		st.results = append(st.results, result{Gate: id, Ours: c[0], Theirs: c[i+1]})
+	}
+	return err
 }
 
 func (st *stage) fail(id string, err error) {

@@ -5,7 +5,7 @@ package main
 var scenes = []scene{
 	{
 		name: "small", title: "small host (50 listeners, 300 processes, 200 rules)",
-		size:  size{listen: 50, procs: 250, fixed: true},
+		size:  size{listen: 50, procs: 250, fixed: true, wildcard: true},
 		gates: []gate{{id: "scan-small", title: "whole scan, small host", against: "pipeline", wall: 0.35}},
 		measure: func(st *stage) error {
 			if err := loadNFT(nftRules(100, "")); err != nil {
@@ -21,10 +21,12 @@ var scenes = []scene{
 		},
 	},
 	{
-		name: "big", title: "big host (1,000,000 TIME_WAIT, 60,000 established, 1,000 listeners, 10,000 processes)",
+		name: "big", title: "big host (1,000,000 TIME_WAIT, 60,000 established, 1,000 listeners on loopback, 10,000 processes)",
 		size: size{timewait: 1_000_000, established: 60_000, listen: 1000, procs: 10_000},
 		gates: []gate{
-			{id: "listeners-ss", title: "listeners, 1M TIME_WAIT", against: "ss -Htln", wall: 0.02},
+			{id: "listeners-ss", title: "listeners, 1M TIME_WAIT", against: "ss -Htln", wall: 0.02, full: true},
+			{id: "listeners-netstat", title: "listeners, 1M TIME_WAIT", against: "netstat -tln", wall: 0.02, full: true},
+			{id: "listeners-lsof", title: "listeners, 1M TIME_WAIT", against: "lsof -nP -iTCP -sTCP:LISTEN", wall: 0.02, full: true},
 			{id: "listeners-quiet", title: "listeners, 1M TIME_WAIT", against: "the same with none", wall: 1.5},
 			{id: "dump", title: "full TCP census", against: "receive only", wall: 1.15},
 			{id: "ports", title: "hostaudit ports", against: "ss -Htan", wall: 0.30, cpu: 0.60},
@@ -39,13 +41,15 @@ var scenes = []scene{
 		size: size{listen: 1000, procs: 10_000},
 		gates: []gate{
 			{id: "owners-proc", title: "socket owners by /proc, 10k processes", against: "ss -tlnp", cpu: 0.75},
-			{id: "owners-bpf", title: "socket owners by BPF, 10k processes", against: "ss -tlnp", cpu: 0.30},
+			{id: "owners-bpf", title: "socket owners by BPF, 10k processes", against: "ss -tlnp", cpu: 0.30, full: true},
+			{id: "owners-netstat", title: "socket owners by BPF, 10k processes", against: "netstat -tlnp", wall: 1, cpu: 1, full: true},
+			{id: "owners-lsof", title: "socket owners by BPF, 10k processes", against: "lsof -nP -iTCP -sTCP:LISTEN", wall: 1, cpu: 1, full: true},
 		},
 		measure: measureOwners,
 	},
 	{
 		name: "rules", title: "rules (50,000 of each kind, sets of up to a million)",
-		size: size{listen: 50, procs: 250, fixed: true},
+		size: size{listen: 50, procs: 250, fixed: true, wildcard: true},
 		gates: []gate{
 			{id: "read-legacy", title: "legacy rules read, 50k", against: "iptables-legacy-save", wall: 0.6},
 			{id: "read-nft", title: "nft rules read, 50k in one chain", against: "receive only", wall: 1.25},
@@ -61,7 +65,7 @@ var scenes = []scene{
 	},
 	{
 		name: "partitions", title: "every partition (1,000 listeners)",
-		size: size{listen: 1000, procs: 1000},
+		size: size{listen: 1000, procs: 1000, wildcard: true},
 		gates: []gate{
 			{id: "whole-legacy-10k", title: "scan with every partition, sampling included, 10k legacy rules", seconds: 2, megabytes: 128},
 			{id: "whole-nft-10k", title: "the same, 10k nft rules", seconds: 2, megabytes: 128},
@@ -72,7 +76,7 @@ var scenes = []scene{
 	},
 	{
 		name: "lynis", title: "Lynis",
-		size:    size{listen: 50, procs: 250, fixed: true},
+		size:    size{listen: 50, procs: 250, fixed: true, wildcard: true},
 		gates:   []gate{{id: "lynis", title: "whole scan, sampling included", against: "lynis audit system", wall: 0.01}},
 		measure: measureLynis,
 	},

@@ -57,7 +57,10 @@ func (st *stage) sockets() error {
 	defer close(quiet)
 	busy := func() error { return readListeners(ctx, want) }
 	listing := inside(busy)
-	if err := st.compare("listeners-ss", listing, program([]string{"ss", "-Htln"})); err != nil {
+	if err := st.against(listing, map[string]side{
+		"listeners-ss": program([]string{"ss", "-Htln"}), "listeners-netstat": program([]string{"netstat", "-tln"}),
+		"listeners-lsof": program([]string{"lsof", "-nP", "-iTCP", "-sTCP:LISTEN"}),
+	}); err != nil {
 		return err
 	}
 	err = st.compare("listeners-quiet", listing, inside(func() error {
@@ -169,5 +172,8 @@ func measureOwners(st *stage) error {
 		})
 	}
 	theirs := program([]string{"ss", "-tlnp"})
-	return errors.Join(st.compare("owners-proc", by("proc"), theirs), st.compare("owners-bpf", by("bpf"), theirs))
+	return errors.Join(st.compare("owners-proc", by("proc"), theirs), st.against(by("bpf"), map[string]side{
+		"owners-bpf": theirs, "owners-netstat": program([]string{"netstat", "-tlnp"}),
+		"owners-lsof": program([]string{"lsof", "-nP", "-iTCP", "-sTCP:LISTEN"}),
+	}))
 }
