@@ -1,10 +1,13 @@
 package audit
 
 import (
+	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/audit/route"
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
@@ -34,6 +37,9 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 	}
 	f.Roles = roles
 	home := s.World.Namespaces[0]
+	if home.Ruleset != nil {
+		f.ToLoopback, f.ToElsewhere = rewrites(home)
+	}
 	if home.Listeners != nil {
 		f.ListenersRead, f.ProcessesRead = true, true
 		seen := map[int]bool{}
@@ -154,7 +160,16 @@ func (s *Snapshot) roles() sysctl.Roles {
 		r.PolicyRouting, r.RARoute = routesByPolicy(t), fromAdvertisement(t)
 	}
 	if home.Ruleset != nil {
-		r.DNATToLoopback, r.DNATElsewhere = translates(home.Ruleset)
+		loopback, elsewhere := rewrites(home)
+		r.DNATToLoopback, r.DNATElsewhere = sysctl.Known(len(loopback) > 0), sysctl.Known(len(elsewhere) > 0)
+		if home.Route == nil && r.DNATElsewhere == sysctl.Yes {
+			r.DNATElsewhere = sysctl.Unsure // it may be this host's own address
+		}
+		for _, t := range home.Ruleset.Tables {
+			if slices.ContainsFunc(t.Chains, func(ch *firewall.Chain) bool { return ch.Unread != "" }) {
+				r.DNATToLoopback, r.DNATElsewhere = sysctl.Unsure, sysctl.Unsure
+			}
+		}
 	}
 	if home.Listeners != nil {
 		r.VRRP = sysctl.No
@@ -213,21 +228,24 @@ func fromAdvertisement(t *route.Table) sysctl.Fact {
 	return sysctl.No
 }
 
-// translates looks for rules that rewrite destinations, to this host's loopback
-// or elsewhere.
-func translates(rs *firewall.Ruleset) (loopback, elsewhere sysctl.Fact) {
-	loopback, elsewhere = sysctl.No, sysctl.No
-	for _, t := range rs.Tables {
+// rewrites names the rules that rewrite destinations, to this host's loopback or
+// to other hosts and namespaces. One to another address of this host's is neither.
+func rewrites(home *reach.Namespace) (loopback, elsewhere []sysctl.Evidence) {
+	own := map[netip.Addr]bool{}
+	if home.Route != nil {
+		for _, a := range home.Route.Addrs {
+			own[a.Local] = true
+		}
+	}
+	for _, t := range home.Ruleset.Tables {
 		for _, ch := range t.Chains {
-			if ch.Unread != "" {
-				return sysctl.Unsure, sysctl.Unsure
-			}
 			for _, r := range ch.Rules {
 				for _, st := range r.Stmts {
 					nat, ok := st.(*firewall.NAT)
-					if !ok || nat.Kind != firewall.DNAT {
+					if !ok || nat.Kind != firewall.DNAT || t.Dormant || nat.AddrMin == nil {
 						continue
 					}
+					seen := sysctl.Evidence{Source: fmt.Sprintf("%s %s %s %s #%d", t.Backend, t.Family, t.Name, ch.Name, r.Number), Value: r.Text()}
 					if c, ok := nat.AddrMin.(firewall.Const); ok {
 						f := nat.Family
 						if f == 0 {
@@ -236,12 +254,16 @@ func translates(rs *firewall.Ruleset) (loopback, elsewhere sysctl.Fact) {
 								f = firewall.IPv6
 							}
 						}
-						if c.Value.Addr(f).IsLoopback() {
-							loopback = sysctl.Yes
+						a := c.Value.Addr(f)
+						if own[a] && !a.IsLoopback() {
+							continue
+						}
+						if a.IsLoopback() {
+							loopback = append(loopback, seen)
 							continue
 						}
 					}
-					elsewhere = sysctl.Yes
+					elsewhere = append(elsewhere, seen)
 				}
 			}
 		}

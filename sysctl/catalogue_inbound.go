@@ -38,8 +38,8 @@ func inboundEntries() []*Entry {
 				"the accept queue's, so raising this key changes nothing.",
 			Unit: UnitEntries, Shape: ShapeInt, DefaultNote: "at least 128, grows with memory",
 			Scope: ScopeNamespace, Class: ClassInfo, LargerIsFine: true,
-			Advice:  "none while SYN cookies are on; without them, when SYNs are dropped: twice the value in force, from 1024 to 65536",
-			Decides: []string{"net.ipv4.tcp_syncookies", "TcpExt.TCPReqQFullDrop"},
+			Advice:  "none: with SYN cookies on it is not read, and without them net.ipv4.tcp_syncookies = 1 is the answer to dropped SYNs",
+			Decides: []string{"net.ipv4.tcp_syncookies", "TcpExt.TCPReqQFullDrop", "TcpExt.ListenDrops", "TcpExt.ListenOverflows"},
 			Rule:    judgeSynBacklog, Refs: []string{refIPSysctl},
 		},
 		{
@@ -223,11 +223,25 @@ func judgeSynBacklog(k Key, f *Facts) []Judgement {
 	if cookies, ok := f.Live.Int(keySyncookies); !ok || cookies != 0 {
 		return nil
 	}
-	return f.seen("TcpExt.TCPReqQFullDrop").judge(Judgement{
+	s := f.seen("TcpExt.TCPReqQFullDrop")
+	// From three quarters of this key on, SYNs of clients that are not known are
+	// dropped; that is counted as a drop at a listener and in no way of its own
+	// (tcp_conn_request).
+	drops, ok1 := f.Counters["TcpExt.ListenDrops"]
+	overflows, ok2 := f.Counters["TcpExt.ListenOverflows"]
+	if !ok1 || !ok2 {
+		s.missing = append(s.missing, "TcpExt.ListenDrops")
+	} else if drops.Total > overflows.Total {
+		other := Counter{Total: drops.Total - overflows.Total, Window: drops.Window, Sampled: drops.Sampled && overflows.Sampled}
+		if drops.Delta > overflows.Delta {
+			other.Delta = drops.Delta - overflows.Delta
+		}
+		s.add("TcpExt ListenDrops without ListenOverflows", other)
+	}
+	return s.judge(Judgement{
 		Verdict: Advice, Finding: "sysctl.syn-queue-overflow", Severity: Warning,
-		Why:       "SYNs are dropped at a full queue of half-open connections, because SYN cookies are off",
-		Recommend: double(f, k, 1024, 65536),
-		Remedy:    "turn net.ipv4.tcp_syncookies on; this key matters only without",
+		Why:    "SYNs are dropped at a full queue of half-open connections, because SYN cookies are off",
+		Remedy: "turn net.ipv4.tcp_syncookies on, which takes every client that answers; this key matters only without",
 	})
 }
 

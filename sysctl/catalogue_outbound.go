@@ -378,6 +378,9 @@ func judgeFinWait(_ Key, f *Facts) []Judgement {
 		return nil // the value alone is judged already
 	}
 	maximum, ok := f.Live.Int("net.ipv4.tcp_max_orphans")
+	if !ok && f.Sockets.FinWait2 >= 4096 {
+		return []Judgement{{Verdict: Unknown, Why: "many sockets are in FIN_WAIT_2, and the bound to hold them against does not exist in this network namespace", Missing: []string{"net.ipv4.tcp_max_orphans"}}}
+	}
 	if !ok || ratio(f.Sockets.FinWait2, maximum) < 0.25 {
 		return nil
 	}

@@ -219,7 +219,7 @@ func judgeRouteLocalnet(k Key, f *Facts) []Judgement {
 		}}
 	case !on && dnat == Yes && iface != "all":
 		return []Judgement{{
-			Verdict: Wrong, Finding: "sysctl.route-localnet-needed", Severity: Warning, Subject: iface,
+			Verdict: Wrong, Finding: "sysctl.route-localnet-needed", Severity: Warning, Subject: iface, Evidence: f.ToLoopback,
 			Why:    "a rule redirects to 127.0.0.0/8, and the kernel drops such packets from outside without a word",
 			Remedy: "redirect to an address of the host instead (REDIRECT, or the service bound to it); route_localnet = 1 exposes all of loopback",
 		}}
@@ -234,7 +234,7 @@ func judgeForwarding(k Key, f *Facts) []Judgement {
 		return nil
 	}
 	return []Judgement{{
-		Verdict: Wrong, Finding: "sysctl.forwarding-needed", Severity: Warning,
+		Verdict: Wrong, Finding: "sysctl.forwarding-needed", Severity: Warning, Evidence: f.ToElsewhere,
 		Why:    "a rule hands connections to another host or network namespace, and this host does not forward packets",
 		Remedy: "turn forwarding on through the program that needs it (Docker, VPN), which does so by itself when it starts; a write resets other conf keys",
 	}}
@@ -268,6 +268,16 @@ func judgeAcceptRA(k Key, f *Facts) []Judgement {
 	return nil
 }
 
+// listenersV6 names a few listeners on IPv6 addresses.
+func (f *Facts) listenersV6() (out []Evidence) {
+	for _, l := range f.Listeners {
+		if l.V6 && l.Address != "::1" && len(out) < 3 {
+			out = append(out, Evidence{"listener", fmt.Sprintf("%s [%s]:%d, %s", l.Proto, l.Address, l.Port, nameOr(l.Program))})
+		}
+	}
+	return out
+}
+
 func judgeDisableIPv6(k Key, f *Facts) []Judgement {
 	iface, _ := k.Interface()
 	if v, _ := f.Live.Int(k); v == 0 || iface == "default" || iface == "lo" {
@@ -276,7 +286,7 @@ func judgeDisableIPv6(k Key, f *Facts) []Judgement {
 	switch f.roles().IPv6Wanted {
 	case Yes:
 		return []Judgement{{
-			Verdict: Wrong, Finding: "sysctl.ipv6-disabled", Severity: Warning, Subject: iface,
+			Verdict: Wrong, Finding: "sysctl.ipv6-disabled", Severity: Warning, Subject: iface, Evidence: f.listenersV6(),
 			Why:    "IPv6 is off here, but a name has an AAAA record that points here or a listener is bound to an IPv6 address: clients with IPv6 fail or wait",
 			Remedy: "turn IPv6 on, or take the AAAA record away and bind the listener to IPv4",
 		}}

@@ -235,7 +235,7 @@ var ruleCases = []struct {
 		f.set(keySyncookies, "0")
 		f.grow("TcpExt.TCPReqQFullDrop", 5)
 		f.Counters["TcpExt.TCPReqQFullDrop"] = Counter{Total: 5, Delta: 5, Window: 1, Sampled: true}
-	}, "sysctl.syn-queue-overflow", Warning, "2000"},
+	}, "sysctl.syn-queue-overflow", Warning, ""},
 	{"cookies sent", keySyncookies, func(f *Facts) { f.grow("TcpExt.TCPReqQFullDoCookies", 5) }, "sysctl.syn-queue-cookies", Warning, ""},
 	{"cookies off", keySyncookies, func(f *Facts) { f.set(keySyncookies, "0") }, "sysctl.syncookies-off", Warning, ""},
 	{"cookies forced", keySyncookies, func(f *Facts) { f.set(keySyncookies, "2") }, "sysctl.syncookies-forced", Info, ""},

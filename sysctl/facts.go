@@ -59,6 +59,9 @@ type Facts struct {
 	ProcessesRead bool
 
 	Roles Roles
+	// ToLoopback and ToElsewhere name the rules behind Roles.DNATToLoopback and
+	// Roles.DNATElsewhere.
+	ToLoopback, ToElsewhere []Evidence
 	// Boot says how settings come back after a reboot; nil when not read.
 	Boot *Boot
 	// Profile shifts thresholds and expectations; the zero value is no profile.
@@ -193,12 +196,17 @@ func (f *Facts) seen(names ...string) (s sighting) {
 		if c.Total == 0 && c.Delta == 0 {
 			continue
 		}
-		s.ever = true
-		s.moving = s.moving || c.Moving()
-		s.sampled = s.sampled || c.Sampled
-		s.evidence = append(s.evidence, Evidence{strings.Replace(n, ".", " ", 1), c.String()})
+		s.add(strings.Replace(n, ".", " ", 1), c)
 	}
 	return s
+}
+
+// add takes one counter that is not 0 into the sighting.
+func (s *sighting) add(name string, c Counter) {
+	s.ever = true
+	s.moving = s.moving || c.Moving()
+	s.sampled = s.sampled || c.Sampled
+	s.evidence = append(s.evidence, Evidence{name, c.String()})
 }
 
 // sighting is what counters say together.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -277,3 +279,15 @@ func recommended(t *testing.T, f audit.Finding, key string) string {
 }
 
 func recommends(f audit.Finding, key string) bool { return strings.Contains(f.Remedy, key+" = ") }
+
+// missing skips a test for want of something, or fails it in CI.
+func missing(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("MISSING (CI=true): %s", why)
+	}
+	t.Skipf("SKIPPED, missing here: %s", why)
+}
+
+// command runs a program without the environment of the laboratory.
+func command(argv ...string) *exec.Cmd { return exec.Command(argv[0], argv[1:]...) }

@@ -91,7 +91,7 @@ func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
 			f.Evidence = append(f.Evidence, audit.Evidencef("net.core.somaxconn", "%d: it limits this queue", max))
 			f.Remedy += "; if it is only bursts, raise net.core.somaxconn and " + restart(port)
 		} else {
-			f.Remedy += "; if it is only bursts, raise the program's own backlog"
+			f.Remedy += "; if it is only bursts, raise the program's own backlog (if net.core.somaxconn was raised since it started, a restart suffices)"
 		}
 		p.Report(f)
 	}

@@ -147,6 +147,10 @@ func judged(p *audit.Pass, k sysctl.Key, j sysctl.Judgement) {
 	for _, e := range j.Evidence {
 		f.Evidence = append(f.Evidence, audit.Evidence(e))
 	}
+	named := slices.ContainsFunc(j.Evidence, func(e sysctl.Evidence) bool { return e.Source == string(k) })
+	if v, ok := p.Facts.Live.Get(k); ok && !named {
+		f.Evidence = append(f.Evidence, audit.Evidencef(string(k), "%s", strings.Join(strings.Fields(v), " ")))
+	}
 	if j.Recommend != "" {
 		f.Remedy = strings.TrimSuffix(f.Remedy, ".") + fmt.Sprintf("; %s = %s", k, j.Recommend)
 	}
