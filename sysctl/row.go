@@ -70,6 +70,49 @@ type Drift struct {
 	Unsaved bool
 }
 
+// Disagreement is a key that the boot's loader and the other one set differently:
+// `sysctl --system` by hand brings another value than the next boot.
+type Disagreement struct {
+	Key Key
+	// Boot is what systemd-sysctl takes, nil where it takes nothing; Hand what
+	// sysctl(8) takes.
+	Boot, Hand *Persisted
+	// Unread: systemd-sysctl does not read the file of Hand at all.
+	Unread bool
+}
+
+// Disagreements lists the keys for which it matters by hand or at boot who
+// applies the files; none unless systemd-sysctl does so at boot. A text that the
+// kernel refuses counts as none. Sorted by key.
+func (h *Host) Disagreements() []Disagreement {
+	if h.Boot == nil || h.Boot.Loader != BootSystemd {
+		return nil
+	}
+	boot := h.Outcome(LoaderSystemd)
+	if boot == nil || len(boot.Gaps) > 0 {
+		return nil
+	}
+	var out []Disagreement
+	for _, k := range WantedKeys(h.Keys, h.Outcomes...) {
+		d := Disagreement{Key: k}
+		for _, p := range h.Provenance(k).Persisted {
+			switch {
+			case p.Refused:
+			case p.Loader == LoaderSystemd:
+				d.Boot = &p
+			case p.Loader == LoaderProcps:
+				d.Hand = &p
+			}
+		}
+		if d.Hand == nil || d.Boot != nil && shapeOf(k).Equal(d.Boot.Value, d.Hand.Value) {
+			continue
+		}
+		d.Unread = !slices.ContainsFunc(boot.Lines, func(a Assignment) bool { return a.File == d.Hand.File })
+		out = append(out, d)
+	}
+	return out
+}
+
 // Drifts lists the keys of the catalogue and of the files whose live value the
 // reboot changes for sure, sorted by key. Keys of which it cannot be told are
 // not here: their rows say why.

@@ -25,6 +25,7 @@ func All() []*audit.Check {
 		OpensUnusedPort,
 		FilesNearLimit,
 		SysctlDrift,
+		SysctlLoaders,
 		SysctlLint,
 	}, sysctlChecks()...)
 }

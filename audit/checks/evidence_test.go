@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -291,3 +292,5 @@ func missing(t *testing.T, why string) {
 
 // command runs a program without the environment of the laboratory.
 func command(argv ...string) *exec.Cmd { return exec.Command(argv[0], argv[1:]...) }
+
+func itoa(n int) string { return strconv.Itoa(n) }

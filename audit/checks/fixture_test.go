@@ -32,6 +32,7 @@ import (
 //	sysctl KEY = VALUE                           in force
 //	absent KEY                                   not there
 //	file /etc/sysctl.d/x.conf KEY = VALUE        one line of a file
+//	link /sbin/init TARGET                       a link
 //	used FROM TO PORT IN_USE TIME_WAIT           the census; "used" alone: counted, and nothing in use
 //	counter NAME BEFORE AFTER
 //	address 192.0.2.10/24                        one more address of eth0
@@ -100,6 +101,10 @@ func parseFixture(t *testing.T, text string) *fixture {
 			snap.Sysctls[sysctl.Key(rest[0])] = sysctl.Value{State: sysctl.Failed, Err: "permission denied"}
 		case "file":
 			x.file(rest[0], strings.Join(rest[1:], " "))
+		case "link":
+			p := filepath.Join(x.root, rest[0])
+			x.check(os.MkdirAll(filepath.Dir(p), 0o755))
+			x.check(os.Symlink(rest[1], p))
 		case "used":
 			x.used(rest)
 		case "counter":

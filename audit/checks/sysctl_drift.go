@@ -32,8 +32,15 @@ says why.`,
 		}
 		var order []sysctl.Key
 		groups := map[sysctl.Key]*group{}
+		unread := map[sysctl.Key]bool{} // said once for the file, by SysctlLoaders
+		for _, d := range p.Host.Disagreements() {
+			unread[d.Key] = d.Boot == nil && sameLive(p, d)
+		}
 		for _, d := range p.Host.Drifts() {
 			k := d.Key
+			if unread[k] {
+				continue
+			}
 			e, judged := sysctl.Find(k)
 			if !judged && !strings.HasPrefix(string(k), "net.") {
 				continue // no matter of connections
@@ -51,13 +58,14 @@ says why.`,
 			}
 			f := audit.Finding{
 				Severity: audit.Info, Subject: string(k), Title: fmt.Sprintf("%s is %s now and will be %s after a reboot", d.Key, d.Live, d.Reboot.Value),
-				Why: "the value in force was not set by what the boot applies", Evidence: []audit.Evidence{drifted(d)}, Causes: []audit.Cause{},
+				Why: "the boot applies " + by(d) + ", which brings another value: somebody or some program set this one since, or the line was changed and not applied", Evidence: []audit.Evidence{drifted(d)}, Causes: []audit.Cause{},
 			}
 			if judged && e.Class != sysctl.ClassInfo {
 				f.Severity = audit.Warning
 			}
 			switch {
 			case d.Unsaved:
+				f.Why = "nothing that the boot applies sets it: it was set by hand or by a program, and the reboot brings the kernel's default"
 				f.Remedy = fmt.Sprintf("if %s is meant to last, write %s = %s into a file below /etc/sysctl.d", d.Live, d.Key, d.Live)
 			default:
 				f.Remedy = fmt.Sprintf("decide which is meant: apply the file (sysctl -w %s=%q), or correct %s", d.Key, d.Reboot.Value, d.Reboot.By)
@@ -74,6 +82,14 @@ says why.`,
 		}
 		return nil
 	},
+}
+
+// by names what decides at boot.
+func by(d sysctl.Drift) string {
+	if d.Reboot.By == nil {
+		return "no file for it"
+	}
+	return d.Reboot.By.String()
 }
 
 func drifted(d sysctl.Drift) audit.Evidence {

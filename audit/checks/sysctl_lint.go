@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/sysctl"
@@ -50,7 +51,7 @@ rule says what is wrong under any load, and what to do instead.`,
 				at[k] = i
 				idle[k] = true
 				out = append(out, audit.Finding{
-					ID: l.Rule.ID, Severity: audit.Info, Subject: k.subject, Title: k.subject + ": " + l.Rule.Title,
+					ID: l.Rule.ID, Severity: audit.Info, Subject: k.subject, Title: lintTitle(k.subject, l.Rule.Title),
 					Why: l.Rule.Why, Remedy: l.Rule.Instead, Refs: l.Rule.Refs, Causes: []audit.Cause{},
 				})
 			}
@@ -83,10 +84,18 @@ func lintIDs() []string {
 	return ids[1:]
 }
 
+// lintTitle names the key, unless the rule's title does.
+func lintTitle(subject, title string) string {
+	if last := subject[strings.LastIndexByte(subject, '.')+1:]; strings.Contains(title, last) {
+		return title
+	}
+	return subject + ": " + title
+}
+
 func lintEvidence(l sysctl.LintFinding) audit.Evidence {
 	value := l.Text
 	if value == "" {
-		value = fmt.Sprintf("%s = %s", l.Key, l.Value)
+		value = fmt.Sprintf("%s = %s", l.Key, strings.Join(strings.Fields(l.Value), " "))
 	}
 	if l.Idle != "" {
 		value += " (" + l.Idle + ")"

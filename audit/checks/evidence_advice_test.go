@@ -1,0 +1,113 @@
+package checks_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/lab"
+)
+
+// advice is the table of popular advice: the line, the finding, and whether the
+// value can be tried in a namespace.
+var advice = []struct {
+	key, value, id string
+	severity       audit.Severity
+	live           bool
+}{
+	{"net.ipv4.tcp_tw_recycle", "1", "sysctl.tw-recycle", audit.Info, false},
+	{"net.ipv4.tcp_tw_reuse", "1", "sysctl.tw-reuse-inbound", audit.Info, true},
+	{"net.ipv4.tcp_fin_timeout", "15", "sysctl.fin-timeout-misused", audit.Info, true},
+	{"net.ipv4.tcp_max_tw_buckets", "2000", "sysctl.tw-buckets-lowered", audit.Warning, true},
+	{"net.ipv4.tcp_max_syn_backlog", "262144", "sysctl.syn-backlog-ineffective", audit.Info, true},
+	{"fs.file-max", "6815744", "sysctl.file-max-lowered", audit.Info, false},
+	{"net.netfilter.nf_conntrack_max", "26214400", "sysctl.conntrack-buckets-missing", audit.Warning, false},
+	{"net.ipv4.ip_local_port_range", "1024 65535", "sysctl.ephemeral-range-overlaps", audit.Warning, true},
+	{"net.ipv4.tcp_abort_on_overflow", "1", "sysctl.abort-on-overflow", audit.Warning, true},
+	{"net.core.rmem_default", "16777216", "sysctl.memory-oversized", audit.Warning, false},
+	{"net.ipv4.tcp_sack", "0", "sysctl.tcp-feature-disabled", audit.Warning, true},
+	{"net.ipv4.tcp_window_scaling", "0", "sysctl.tcp-feature-disabled", audit.Warning, true},
+	{"net.ipv4.tcp_syncookies", "0", "sysctl.syncookies-off", audit.Warning, true},
+	{"net.ipv4.tcp_keepalive_time", "30", "sysctl.keepalive-misused", audit.Info, true},
+	{"net.ipv6.ip_local_port_range", "1024 65000", "sysctl.unknown-key", audit.Info, false},
+	{"net.ipv4.tcp_fack", "1", "sysctl.no-effect", audit.Info, false},
+}
+
+// TestAdviceInForce: each value of the table is set in a namespace of its own
+// and found by a scan, with the place "in force"; the namespace as the kernel
+// makes it is the twin.
+func TestAdviceInForce(t *testing.T) {
+	silent(t, newHost(t, lab.Topology{}).scan(nil), "sysctl.harmful-advice")
+	for _, a := range advice {
+		if !a.live {
+			continue
+		}
+		t.Run(a.key, func(t *testing.T) {
+			h := newHost(t, lab.Topology{})
+			h.Server.Sysctl(t, a.key, a.value)
+			besides := []string{}
+			if a.key == "net.ipv4.tcp_max_syn_backlog" {
+				h.Server.Sysctl(t, "net.ipv4.tcp_syncookies", "1")
+			}
+			f := want(t, h.scan(nil), a.severity, a.id, a.key, besides...)
+			evidence(t, f, "in force", a.key+" = "+a.value)
+		})
+	}
+	t.Run("reuse without timestamps", func(t *testing.T) {
+		h := newHost(t, lab.Topology{})
+		h.Server.Sysctl(t, "net.ipv4.tcp_timestamps", "0", "net.ipv4.tcp_tw_reuse", "2")
+		r := h.scan(nil)
+		want(t, r, audit.Warning, "sysctl.tw-reuse-without-timestamps", "net.ipv4.tcp_tw_reuse", "sysctl.tcp-feature-disabled")
+		want(t, r, audit.Warning, "sysctl.tcp-feature-disabled", "net.ipv4.tcp_timestamps", "sysctl.tw-reuse-without-timestamps")
+	})
+}
+
+// TestAdviceInFiles: the same lines in a file that another one masks, so that
+// none is in force under any loader: each is found with file and line, and says
+// that it has no effect at present.
+func TestAdviceInFiles(t *testing.T) {
+	h := newHost(t, lab.Topology{})
+	var masked []string
+	for _, a := range advice {
+		masked = append(masked, a.key+" = "+a.value)
+	}
+	write := func(name, text string) {
+		name = filepath.Join(h.root, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("usr/lib/sysctl.d/50-tuning.conf", strings.Join(masked, "\n")+"\n")
+	write("etc/sysctl.d/50-tuning.conf", "net.ipv4.ip_forward 1\n") // masks it, and is no assignment
+	write("etc/security/limits.conf", "* soft nofile 1024000\n")
+	write("etc/profile", "ulimit -HSn 102400\n")
+	r := h.scan(nil)
+	found := map[string]audit.Finding{}
+	for _, f := range ours(r) {
+		found[f.ID+" "+f.Subject] = f
+	}
+	for i, a := range advice {
+		f, ok := found[a.id+" "+a.key]
+		if !ok {
+			t.Errorf("%s = %s: no %s among %v", a.key, a.value, a.id, slices.Sorted(maps.Keys(found)))
+			continue
+		}
+		if f.Severity != audit.Info || !strings.Contains(f.Why, "has no effect") {
+			t.Errorf("%s: %s, %s", f.ID, f.Severity, f.Why)
+		}
+		evidence(t, f, "/usr/lib/sysctl.d/50-tuning.conf:"+itoa(i+1), "replaced by /etc/sysctl.d/50-tuning.conf")
+	}
+	for _, id := range []string{"sysctl.invalid-syntax /etc/sysctl.d/50-tuning.conf", "limits.ineffective-for-services /etc/security/limits.conf",
+		"limits.ineffective-for-services /etc/profile"} {
+		if _, ok := found[id]; !ok {
+			t.Errorf("no %s among %v", id, slices.Sorted(maps.Keys(found)))
+		}
+	}
+}
