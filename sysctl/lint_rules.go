@@ -11,7 +11,7 @@ func LintRules() []*LintRule { return lintRules }
 
 var lintRules = []*LintRule{
 	{
-		ID: "sysctl.tw-recycle", Title: "tcp_tw_recycle", Severity: Info, Keys: []Key{"net.ipv4.tcp_tw_recycle"},
+		ID: "sysctl.tw-recycle", Title: "tcp_tw_recycle is gone from the kernel, and did harm while it was there", Severity: Info, Keys: []Key{"net.ipv4.tcp_tw_recycle"},
 		Why:     "removed in Linux 4.12 (a file that names it makes `sysctl -p` exit with 1); before that, it dropped connections of clients behind a common address translation",
 		Instead: "delete the line; against port exhaustion keep connections open and reuse them",
 		Refs:    []string{"https://github.com/cloudfoundry/cf-release/issues/758", refIPSysctl},
