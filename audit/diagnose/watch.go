@@ -318,6 +318,12 @@ func (w *watcher) conclude(ctx context.Context, now time.Time, all bool) {
 		if !ripe && !all {
 			continue
 		}
+		// Rules of iptables change without a sign: what was answered against the last
+		// reading is held against a new one.
+		if f.answered.count > 0 && !fresh {
+			x := w.world.expect(f)
+			fresh = x.known && x.f.sees != Connected
+		}
 		if fresh && w.world.began.Before(f.last()) && !w.reread(ctx, all) && !all {
 			continue
 		}
@@ -331,7 +337,7 @@ func (f *flow) last() time.Time {
 	if n := len(f.asked.times); n > 0 { // retransmissions move nothing new
 		t = f.asked.times[n-1]
 	}
-	for _, p := range []*pass{&f.reset, &f.refused} {
+	for _, p := range []*pass{&f.answered, &f.reset, &f.refused} {
 		if p.count > 0 && p.first().After(t) {
 			t = p.first()
 		}

@@ -20,8 +20,10 @@ func (s *seen) datagrams() verdict {
 		if s.expects(Timeout, Refused, Unreachable) && s.x.same(&s.y) {
 			v.odd = fmt.Sprintf("by the model the client sees %s, and it was answered", s.y.words())
 		}
-		s.blame(&v)
-		v.conds = nil
+		if s.expects(Connected) {
+			s.blame(&v)
+			v.conds = nil
+		}
 		return v
 	case f.refused.count > 0:
 		// A closed port counts as Udp.NoPorts; a rule's REJECT does not.

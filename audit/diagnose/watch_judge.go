@@ -155,7 +155,7 @@ func (s *seen) handshake() verdict {
 			v.add("counters", "SYN cookies were sent (%d): whether the client acknowledged cannot be seen", s.w.delta[listeners.SyncookiesSent])
 		}
 	}
-	if v.end == EndServed {
+	if v.end == EndServed && s.expects(Connected) {
 		s.blame(&v)
 		v.conds = nil
 	}

@@ -31,6 +31,12 @@ func hostReader(ctx context.Context, ask []netip.Addr) (*audit.Snapshot, error) 
 // watchIn starts a watch in a namespace, and returns when it has begun.
 func watchIn(t *testing.T, n *lab.Namespace, o WatchOptions) *watching {
 	t.Helper()
+	return watchWith(t, n, o, hostReader)
+}
+
+// watchWith is watchIn with another way of reading the host.
+func watchWith(t *testing.T, n *lab.Namespace, o WatchOptions, read func(context.Context, []netip.Addr) (*audit.Snapshot, error)) *watching {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &watching{cancel: cancel, done: make(chan struct{})}
 	began := make(chan struct{})
@@ -40,7 +46,7 @@ func watchIn(t *testing.T, n *lab.Namespace, o WatchOptions) *watching {
 	if o.For == 0 {
 		o.For = time.Minute
 	}
-	o.Read = hostReader
+	o.Read = read
 	o.Began = func(*WatchReport) { close(began) }
 	go func() {
 		defer close(w.done)

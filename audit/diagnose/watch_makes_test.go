@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/lab"
+	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
 // dial opens a connection from a namespace and leaves it open, complete or not.
@@ -117,4 +119,22 @@ func synSegment(src, dst netip.Addr, from, to uint16, seq uint32) []byte {
 	}
 	binary.BigEndian.PutUint16(b[16:], ^uint16(sum))
 	return b
+}
+
+// emptyWorld is a host of which nothing could be read.
+func emptyWorld() *worldView {
+	s := &audit.Snapshot{World: reach.World{Namespaces: []*reach.Namespace{{Unread: map[string]string{"routes": "not read", "firewall": "not read", "listeners": "not read"}}}}}
+	return &worldView{snap: s, ev: reach.New(&s.World)}
+}
+
+// readServer reads the server as it is now.
+func readServer(t *testing.T, l *lab.Lab) *audit.Snapshot {
+	t.Helper()
+	var s *audit.Snapshot
+	var err error
+	l.Server.Do(func() { s, err = hostReader(t.Context(), nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -221,6 +221,9 @@ func (w *watcher) group(g *Sighting) int {
 		if o.Ended != g.Ended || o.Cause != g.Cause {
 			return false
 		}
+		if g.Ended == EndServed {
+			return true
+		}
 		if o.DecidedBy == nil || g.DecidedBy == nil {
 			return o.DecidedBy == g.DecidedBy
 		}
