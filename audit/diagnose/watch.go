@@ -56,15 +56,16 @@ type watcher struct {
 	ledger ledger
 	track  *tracker
 	world  *worldView
-	kept   int
-	worlds int
 	report *WatchReport
 	lost   uint64
 	// looked counts searches for owners in the current second.
-	looked    int
-	lookedAt  time.Time
-	sampled   time.Time
-	following []uint16
+	looked   int
+	lookedAt time.Time
+	// shown counts attempts told in the current second, unshown those beyond.
+	shown, unshown int
+	shownAt        time.Time
+	sampled        time.Time
+	following      []uint16
 }
 
 // Watch watches attempts to connect arrive until the time is over or ctx ends,
@@ -369,9 +370,12 @@ func (w *watcher) tell(ctx context.Context, f *flow, now time.Time, early bool) 
 	g := w.sighting(s, &v)
 	f.told, f.sighting, f.before = true, g, nil
 	w.note(f, g, &v)
-	if w.o.Each != nil && w.worlds < maxKept {
-		w.worlds++
-		w.o.Each(g)
+	if w.o.Each != nil {
+		if w.mayShow(now) {
+			w.o.Each(g)
+		} else {
+			w.unshown++
+		}
 	}
 }
 
@@ -382,6 +386,17 @@ func (w *watcher) mayLook(now time.Time) bool {
 	}
 	w.looked++
 	return w.looked <= ownersAtOnce
+}
+
+// shownAtOnce bounds how many attempts are told in a second.
+const shownAtOnce = 50
+
+func (w *watcher) mayShow(now time.Time) bool {
+	if now.Sub(w.shownAt) > time.Second {
+		w.shown, w.shownAt = 0, now
+	}
+	w.shown++
+	return w.shown <= shownAtOnce
 }
 
 // finish judges what is left, and sums up.

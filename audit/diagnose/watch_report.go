@@ -91,6 +91,7 @@ type WatchGroup struct {
 	Remedy  string `json:"remedy,omitempty"`
 
 	clients map[string]bool
+	verdict Verdict
 }
 
 // WatchReport is what a watch saw.
@@ -121,7 +122,10 @@ type WatchReport struct {
 	Notes       []string `json:"notes"`
 	// Summary is the answer in one sentence, Remedy what to do about the most
 	// frequent failure.
-	Summary    audit.Text  `json:"summary"`
+	Summary audit.Text `json:"summary"`
+	// Cause is that of the most frequent failure, and how sure it is.
+	Cause      ID          `json:"cause,omitempty"`
+	Verdict    Verdict     `json:"verdict,omitempty"`
 	Remedy     string      `json:"remedy,omitempty"`
 	Incomplete []audit.Gap `json:"incomplete"`
 }

@@ -202,7 +202,9 @@ func (s *seen) condition(v *verdict, n int, early bool) {
 			v.add("counter of the rule", "%s #%d: +%d", c.Chain, c.Number, moved)
 			v.end, v.id, v.sure = EndDropped, HostFirewall, Likely
 			by := reach.DecidedBy{Kind: reach.ByRule, Backend: c.Backend, Family: c.Family, Table: c.Table, Chain: c.Chain, Number: c.Number, Handle: c.Handle, Text: c.Text, Namespace: c.Namespace}
-			v.by = &by
+			face := s.y.f
+			face.by = by
+			v.by, v.face = &by, &face
 		}
 	}
 	if v.end == EndUnexplained && early {

@@ -81,6 +81,9 @@ func (w *watcher) remedy(j *judge, v *verdict) string {
 			if o := ownerOf(v.face.by); o != ownerNobody && w.o.Proto == ipTCP {
 				return o.remedy(j, v.face)
 			}
+			if v.by.Kind == reach.ByPolicy {
+				return fmt.Sprintf("accept %s %d from %s in %s, whose policy drops what no rule accepts; never switch the firewall off", w.proto(), w.o.Port, j.e.From, placeName(v.by))
+			}
 			return fmt.Sprintf("let %s %d from %s in before %s; never switch the firewall off", w.proto(), w.o.Port, j.e.From, witnessName(v.by))
 		}
 		return ""
@@ -127,7 +130,7 @@ func endWords(g *Sighting) string {
 			s = "served by " + g.Listener
 		}
 		if g.Proto == "tcp" && !g.taken && g.Process != nil {
-			s = "answered for " + processWords(g)
+			s = "connected (" + processWords(g) + " listens)"
 		}
 		if g.AnsweredIn != nil {
 			s += fmt.Sprintf(" in %s", ms(seconds(*g.AnsweredIn)))
@@ -152,7 +155,7 @@ func endWords(g *Sighting) string {
 		s = "dropped by the reverse path filter on " + string(g.Interface)
 	case EndNoWayBack:
 		s = "no route back to the client"
-		if by != "" && g.DecidedBy.Kind == reach.ByRoute {
+		if by != "" && g.DecidedBy.Kind == reach.ByRoute && !strings.HasPrefix(by, "no route") {
 			s += " (" + by + ")"
 		}
 	case EndAnswerDrop:
@@ -204,7 +207,7 @@ func (w *watcher) note(f *flow, g *Sighting, v *verdict) {
 		if len(r.Groups) == maxGroups {
 			i = maxGroups - 1
 		} else {
-			r.Groups = append(r.Groups, WatchGroup{Ended: g.Ended, Cause: g.Cause, DecidedBy: g.DecidedBy, Example: f.from.Addr().String(), What: string(g.Sentence), Remedy: g.Remedy, clients: map[string]bool{}})
+			r.Groups = append(r.Groups, WatchGroup{Ended: g.Ended, Cause: g.Cause, DecidedBy: g.DecidedBy, Example: f.from.Addr().String(), What: string(g.Sentence), Remedy: g.Remedy, verdict: g.Verdict, clients: map[string]bool{}})
 			i = len(r.Groups) - 1
 		}
 	}
@@ -262,7 +265,12 @@ func (w *watcher) sum() {
 	if r.NotFollowed > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d attempts came while %d others were followed; they were counted only", r.NotFollowed, maxFlows))
 	}
+	if w.unshown > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s came faster than lines can be read; the sums have them", times(w.unshown, "attempt")))
+	}
 	if r.Attempts == 0 {
+		// Nobody trying looks the same.
+		r.Cause, r.Verdict = CloudGroup, CannotTell
 		r.Summary, r.Remedy = audit.Text(w.nothingCame()), w.beforeRemedy()
 		return
 	}
@@ -282,10 +290,13 @@ func (w *watcher) sum() {
 		s += " They did arrive: nothing before this host dropped them."
 	}
 	r.Summary = audit.Text(s)
-	for _, g := range r.Groups {
-		if g.Remedy != "" {
-			r.Remedy = g.Remedy
-			break
+	for i := range r.Groups {
+		g := &r.Groups[i]
+		if g.Ended == EndAnswerLost && g.Clients >= 100 {
+			r.Notes = append(r.Notes, fmt.Sprintf("%d different addresses never acknowledged: forged ones do not (a SYN flood)", g.Clients))
+		}
+		if g.Remedy != "" && r.Remedy == "" {
+			r.Remedy, r.Cause, r.Verdict = g.Remedy, g.Cause, g.verdict
 		}
 	}
 }

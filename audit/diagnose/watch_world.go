@@ -139,7 +139,7 @@ func movedOf(before, after *expectation) (n int64, known bool) {
 // conditionMoved is movedOf for the rule of a condition.
 func conditionMoved(before, after *worldView, c reach.Condition) (n int64, known bool) {
 	a, b := before.rule(c), after.rule(c)
-	if a == nil || b == nil || a.Packets < 0 || b.Packets < 0 || b.Packets < a.Packets || a.Text() != b.Text() {
+	if a == nil || b == nil || a.Packets < 0 || b.Packets < 0 || b.Packets < a.Packets || a.Handle != b.Handle || a.Handle == 0 && a.Text() != b.Text() {
 		return 0, false
 	}
 	return b.Packets - a.Packets, true
