@@ -6,6 +6,8 @@ func (c *Class) readPayload(f Field) reading {
 	unknown := isUnknown(fieldWhy[FieldPayload])
 	var h header
 	switch f.A {
+	case 0:
+		h = c.linkHeader()
 	case 1:
 		h = c.networkHeader()
 	case 2:
@@ -47,6 +49,22 @@ func (h header) field(at, n int, r reading) {
 	for i, b := range r.value.AppendBytes(nil, n) {
 		h.put(at+i, b, ^unsure[i])
 	}
+}
+
+// linkHeader is the Ethernet header of a packet that came in (IEEE 802.3), of
+// which only the type is known. What goes out has none yet.
+func (c *Class) linkHeader() header {
+	if in := c.State.In; in == nil || in.Type != 1 {
+		return header{}
+	}
+	h := newHeader(14)
+	typ := uint16(0x0800)
+	if c.State.Family == IPv6 {
+		typ = 0x86dd
+	}
+	h.put(12, byte(typ>>8), 0xff)
+	h.put(13, byte(typ), 0xff)
+	return h
 }
 
 // networkHeader is an IPv4 header without options (RFC 791), or the fixed IPv6

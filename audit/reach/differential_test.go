@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,15 +95,19 @@ func (b *bench) query(p lab.Probe, fromPort uint16) reach.Query {
 	return q
 }
 
-// load gives a ruleset to the server. What the kernel refuses is left out, and
-// the ruleset is what was loaded.
+// load gives a ruleset to the server. Rules that are refused are left out, and
+// tables whose fault is not found; the ruleset is what was loaded.
 func (b *bench) load(t testing.TB, rs *ruleset) *ruleset {
 	loaded := &ruleset{commands: rs.commands}
 	b.surround(t, rs.commands)
-	for _, tb := range rs.tables {
+	for _, tb := range rs.clone().tables {
 		loader := map[string]lab.Loader{"nft": lab.NFT, "iptables-nft": lab.IPTablesNFT, "ip6tables-nft": lab.IP6TablesNFT,
-			"iptables-legacy": lab.IPTablesLegacy, "ip6tables-legacy": lab.IP6TablesLegacy}[tb.loader]
-		if err := b.Server.TryLoad(t.Context(), loader, tb.text()); err != nil {
+			"iptables-legacy": lab.IPTablesLegacy, "ip6tables-legacy": lab.IP6TablesLegacy, "ipset": lab.IPSet}[tb.loader]
+		err := b.Server.TryLoad(t.Context(), loader, tb.text())
+		for tries := 0; err != nil && tries < 12 && tb.without(err.Error()); tries++ {
+			err = b.Server.TryLoad(t.Context(), loader, tb.text())
+		}
+		if err != nil {
 			if *verboseFlag {
 				t.Logf("refused by %s: %v\n%s", tb.loader, err, tb.text())
 			}
@@ -109,6 +116,40 @@ func (b *bench) load(t testing.TB, rs *ruleset) *ruleset {
 		loaded.tables = append(loaded.tables, tb)
 	}
 	return loaded
+}
+
+// refusedLine is where nft and iptables-nft-restore say the fault lies.
+var refusedLine = regexp.MustCompile(`(?:/dev/stdin:|line )(\d+)`)
+
+// without leaves out the rule or set that a loader complains about; false where
+// none is named.
+func (t *table) without(complaint string) bool {
+	m := refusedLine.FindStringSubmatch(complaint)
+	if m == nil || t.verbatim != "" {
+		return false
+	}
+	n, _ := strconv.Atoi(m[1])
+	lines := strings.Split(t.text(), "\n")
+	if n < 1 || n > len(lines) {
+		return false
+	}
+	bad, removed := strings.TrimSpace(lines[n-1]), false
+	drop := func(prefix string) func(string) bool {
+		return func(s string) bool {
+			is := strings.TrimSpace(prefix+s) == bad
+			removed = removed || is
+			return is
+		}
+	}
+	t.sets = slices.DeleteFunc(t.sets, drop(""))
+	for _, c := range t.chains {
+		prefix := ""
+		if t.loader != "nft" {
+			prefix = "-A " + c.name + " "
+		}
+		c.rules = slices.DeleteFunc(c.rules, drop(prefix))
+	}
+	return removed
 }
 
 var verboseFlag = flag.Bool("refused", false, "show rulesets that the kernel refuses")
@@ -228,7 +269,7 @@ func (rs *ruleset) clone() *ruleset {
 	out := &ruleset{commands: append([]command(nil), rs.commands...)}
 	for _, t := range rs.tables {
 		n := *t
-		n.chains = nil
+		n.chains, n.sets = nil, slices.Clone(t.sets)
 		for _, c := range t.chains {
 			m := *c
 			m.rules = append([]string(nil), c.rules...)
@@ -263,6 +304,7 @@ func TestDifferential(t *testing.T) {
 		if *forFlag > 0 && time.Since(start) > *forFlag || *forFlag == 0 && round >= *roundsFlag {
 			break
 		}
+		g.wide = round%2 == 1
 		rs := g.draw()
 		probes := b.draw(g, 100)
 		wrong, dep, n := b.judge(t, rs, probes)

@@ -11,6 +11,11 @@ func (g *generator) nftTable(name string) *table {
 	for i := range g.IntN(3) {
 		t.sets = append(t.sets, g.nftSet(t, i))
 	}
+	wideSix := t.family == "ip6" || t.family == "inet" && g.chance(50)
+	if g.wide {
+		t.wide = g.wideSet(wideSix)
+		t.sets = append(t.sets, t.wide)
+	}
 	users := g.IntN(3)
 	for i := range 1 + g.IntN(3) {
 		t.chains = append(t.chains, g.nftBase(t, fmt.Sprintf("base%d", i)))
@@ -91,6 +96,20 @@ func (g *generator) nftRule(t *table, c *chain, users int) string {
 	}
 	if g.chance(25) {
 		parts = append(parts, "counter")
+	}
+	if g.wide && g.chance(40) {
+		if g.chance(60) {
+			parts = append(parts, g.wideMatch(t, c, six))
+		}
+		if s := g.wideUse(c, t.wide, six); s != "" && g.chance(60) {
+			parts = append(parts, s)
+			if !strings.Contains(s, "@w0") || strings.Contains(s, "map @w0") {
+				return strings.Join(parts, " ")
+			}
+		}
+		if s := g.wideAction(t, c, six); g.chance(50) {
+			return strings.Join(append(parts, s), " ")
+		}
 	}
 	parts = append(parts, g.nftAction(t, c, six, users))
 	return strings.Join(parts, " ")

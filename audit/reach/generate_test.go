@@ -33,6 +33,7 @@ type table struct {
 	name   string
 	sets   []string
 	chains []*chain
+	wide   string // the set w0
 	// verbatim is the text of a table that was not drawn.
 	verbatim string
 }
@@ -97,6 +98,7 @@ type generator struct {
 	vocabulary
 	undecidable bool   // may draw what a reading cannot tell
 	routing     bool   // may draw routing and settings
+	wide        bool   // draws the rarer half of the languages, too
 	l4          string // what the rule being drawn speaks of
 }
 
@@ -149,6 +151,12 @@ func (g *generator) draw() *ruleset {
 		rs.commands = g.surroundings()
 	}
 	legacy := map[string]bool{}
+	if g.wide {
+		rs.tables = append(rs.tables, g.ipsetTable(false), g.ipsetTable(true))
+		if g.chance(20) {
+			rs.tables = append(rs.tables, g.netdevTable("d0"))
+		}
+	}
 	for i := range 1 + g.IntN(3) {
 		switch g.IntN(5) {
 		case 0, 1, 2:

@@ -87,6 +87,12 @@ func (g *generator) xtRule(t *table, c *chain, six bool, users int) string {
 	for range g.IntN(2) {
 		parts = append(parts, g.xtMatch(c, six, out, not))
 	}
+	if g.wide && g.chance(40) {
+		parts = append(parts, g.wideXTMatch(t, c, six, out, proto, not))
+	}
+	if g.wide && g.chance(20) {
+		return strings.Join(append(parts, g.wideXTTarget(t, c, six, proto)), " ")
+	}
 	return strings.Join(append(parts, g.xtTarget(t, c, six, proto, users)), " ")
 }
 
