@@ -114,7 +114,7 @@ func TestWatchRulesChange(t *testing.T) {
 	}
 	step("10.9.0.60", lab.Connected)
 	time.Sleep(time.Second)
-	l.Server.Load(t, lab.NFT, "table inet f { chain c { type filter hook input priority 0; tcp dport 8080 drop; }; }")
+	l.Server.Load(t, lab.NFT, "table inet f { chain c { type filter hook input priority 0; tcp dport 8080 counter drop; }; }")
 	time.Sleep(4 * time.Second) // a change of nf_tables is noticed by itself
 	step("10.9.0.61", lab.Timeout)
 	time.Sleep(4 * time.Second)
@@ -136,6 +136,11 @@ func TestWatchRulesChange(t *testing.T) {
 	if r.Attempts != 3 {
 		t.Errorf("%d attempts", r.Attempts)
 	}
+	// The change had been noticed before the attempt came: the rule's counter has a
+	// value from before.
+	if ev := fmt.Sprint(r.Sightings[1].Evidence); !strings.Contains(ev, "counter of the rule +1") || strings.Contains(ev, "meanwhile") {
+		t.Errorf("evidence %s", ev)
+	}
 }
 
 // TestWatchDisagrees: where packets contradict the model, it is said, and the
@@ -147,19 +152,28 @@ func TestWatchDisagrees(t *testing.T) {
 		name, rule, says string
 		sees             lab.Sight
 		end              Ending
+		deaf             bool // nothing listens
 	}{
-		{"reset", "tcp dport 8080 reject with tcp reset", "the RST is not the kernel's own", lab.Refused, EndRejected},
-		{"icmp", "tcp dport 8080 reject", "answered with an ICMP error", lab.Refused, EndRejected},
-		{"drop", "tcp dport 8080 drop", "no answer left", lab.Timeout, EndUnexplained},
+		{"reset", "tcp dport 8080 reject with tcp reset", "the RST is not the kernel's own", lab.Refused, EndRejected, false},
+		{"reset, closed port", "tcp dport 8080 reject with tcp reset", "the RST is not the kernel's own", lab.Refused, EndRejected, true},
+		{"datagram, closed port", "udp dport 8080 reject", "did not move", lab.Refused, EndRejected, true},
+		{"icmp", "tcp dport 8080 reject", "answered with an ICMP error", lab.Refused, EndRejected, false},
+		{"drop", "tcp dport 8080 drop", "no answer left", lab.Timeout, EndUnexplained, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			l := lab.New(t, lab.Topology{})
-			listen8080(t, l)
+			if !c.deaf {
+				listen8080(t, l)
+			}
 			blind := readServer(t, l)
 			l.Server.Load(t, lab.NFT, "table inet f { chain c { type filter hook input priority 0; "+c.rule+"; }; }")
-			w := watchWith(t, l.Server, WatchOptions{Port: 8080}, func(context.Context, []netip.Addr) (*audit.Snapshot, error) { return blind, nil })
-			if got := l.ProbeOnce(t, 600*time.Millisecond, tcpProbe(l, ""))[0]; got.ClientSees != c.sees {
+			p, o := tcpProbe(l, ""), WatchOptions{Port: 8080}
+			if strings.HasPrefix(c.name, "datagram") {
+				p.Proto, o.Proto = lab.UDP, unix.IPPROTO_UDP
+			}
+			w := watchWith(t, l.Server, o, func(context.Context, []netip.Addr) (*audit.Snapshot, error) { return blind, nil })
+			if got := l.ProbeOnce(t, 600*time.Millisecond, p)[0]; got.ClientSees != c.sees {
 				t.Fatal(got)
 			}
 			r := w.end(t)
@@ -167,7 +181,7 @@ func TestWatchDisagrees(t *testing.T) {
 				t.Fatal(r.Summary)
 			}
 			g := r.Sightings[0]
-			if g.Ended != c.end || !strings.Contains(g.Disagreement, c.says) || !strings.Contains(g.Disagreement, "connected") || g.Verdict == Confirmed {
+			if g.Ended != c.end || !strings.Contains(g.Disagreement, c.says) || !c.deaf && !strings.Contains(g.Disagreement, "connected") || g.Verdict == Confirmed {
 				t.Errorf("ended %s, %s, disagreement %q", g.Ended, g.Verdict, g.Disagreement)
 			}
 			if g.DecidedBy != nil && g.DecidedBy.Kind == "rule" {
@@ -226,10 +240,10 @@ func TestWatchPlaces(t *testing.T) {
 	r := w.end(t)
 	var got []string
 	for _, g := range r.Sightings {
-		got = append(got, fmt.Sprintf("%s %s %s", g.To, g.Interface, g.Ended))
+		got = append(got, fmt.Sprintf("%s %s %s %d", g.To, g.Interface, g.Ended, g.SYN))
 	}
 	slices.Sort(got)
-	want := []string{"10.77.0.2:8080 wide dropped", "10.9.0.2:8080 lo served", "127.0.0.1:8080 lo served"}
+	want := []string{"10.77.0.2:8080 wide dropped 2", "10.9.0.2:8080 lo served 1", "127.0.0.1:8080 lo served 1"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
@@ -309,6 +323,16 @@ func TestTapLost(t *testing.T) {
 		}
 	})
 	defer tap.Close()
+	if err := unix.SetsockoptInt(tap.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, tapBuffer); err == nil {
+		fresh, err := OpenTap(8080, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		if n, err := unix.GetsockoptInt(fresh.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil || n < tapBuffer {
+			t.Errorf("room for %d bytes, %v: net.core.rmem_max bounds it although the privilege is there", n, err)
+		}
+	}
 	if err := unix.SetsockoptInt(tap.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil { // the least there is
 		t.Fatal(err)
 	}
@@ -408,6 +432,49 @@ func TestWatchPrivilege(t *testing.T) {
 	}()
 	if err := <-done; !errors.Is(err, ErrNoTap) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestTracker: copies of a packet on several links (a VLAN, a bridge, a bond) are
+// one; the interface is the innermost, which is what rules see. Retransmissions
+// count, frames for other hosts and answers of others do not.
+func TestTracker(t *testing.T) {
+	tr := newTracker(tapFor{proto: unix.IPPROTO_TCP, port: 8080}, netip.Addr{}, netip.Addr{})
+	at := time.Unix(1000, 0)
+	client, server := netip.MustParseAddrPort("10.0.0.1:40000"), netip.MustParseAddrPort("10.0.0.2:8080")
+	send := func(after time.Duration, link int, change func(*Packet)) tally {
+		p := Packet{At: at.Add(after), Link: link, Proto: unix.IPPROTO_TCP, Src: client, Dst: server, SYN: true, Seq: 9}
+		if change != nil {
+			change(&p)
+		}
+		return tr.take(&p)
+	}
+	reply := func(p *Packet) { p.Outgoing, p.Src, p.Dst, p.ACK, p.Seq = true, server, client, true, 77 }
+	asked := 0
+	for _, link := range []int{2, 5, 6} {
+		asked += send(time.Duration(link)*time.Microsecond, link, nil).asked
+	}
+	for _, link := range []int{2, 5, 6} { // a second later
+		asked += send(time.Second+time.Duration(link)*time.Microsecond, link, nil).asked
+	}
+	for _, link := range []int{6, 5, 2} { // the answer passes the links the other way round
+		send(1100*time.Millisecond-time.Duration(link)*time.Microsecond, link, reply)
+	}
+	send(0, 3, func(p *Packet) { p.Strange, p.Src = true, netip.MustParseAddrPort("10.0.0.9:1") })
+	send(0, 3, func(p *Packet) { p.Src, p.Dst, p.ACK = server, client, true })       // an answer to this host
+	send(0, 3, func(p *Packet) { p.Dst = netip.MustParseAddrPort("10.0.0.2:8081") }) // another port
+	send(0, 3, func(p *Packet) { p.Outgoing = true })                                // this host is the client
+	if len(tr.order) != 1 || asked != 2 || tr.all != 1 {
+		t.Fatalf("%d attempts, %d SYNs, %d counted", len(tr.order), asked, tr.all)
+	}
+	f := tr.order[0]
+	if f.asked.count != 2 || f.answered.count != 1 || f.links[len(f.links)-1] != 6 || f.links[0] != 2 {
+		t.Errorf("%d SYNs, %d SYN-ACKs, links %v", f.asked.count, f.answered.count, f.links)
+	}
+	// The same port of the client with another sequence number is a new attempt.
+	send(10*time.Second, 2, func(p *Packet) { p.Seq = 4711 })
+	if len(tr.order) != 2 || tr.all != 2 {
+		t.Errorf("%d attempts", len(tr.order))
 	}
 }
 
