@@ -97,6 +97,7 @@ var (
 	testLibraries = []string{
 		"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/sys", "github.com/vishvananda/netlink",
 		"github.com/vishvananda/netns", "github.com/cilium/ebpf", "go.yaml.in/yaml/v3", "golang.org/x/net",
+		"github.com/xeipuuv/gojsonschema",
 	}
 
 	// pureStd has no package that reaches a file, a socket, a process or the log.

@@ -128,6 +128,9 @@ func TestDiagnoseKeys(t *testing.T) {
 		if code := run(args, nil, &out, &errs, nil); code != 0 {
 			t.Fatalf("%q: exit code %d: %s", args, code, errs.String())
 		}
+		if err := holdToSchema(args, out.String()); err != nil {
+			t.Error(err)
+		}
 		r := holds(t, "answer", json.RawMessage(out.String()), "schema", "target", "client_sees", "causes")
 		if string(r["schema"]) != `"hostaudit/diagnose/v1"` {
 			t.Errorf("schema %s", r["schema"])

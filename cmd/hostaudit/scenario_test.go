@@ -37,6 +37,9 @@ func audited(t *testing.T, n *lab.Namespace, want int, args ...string) (stdout, 
 	if code != want {
 		t.Fatalf("hostaudit %s: exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", strings.Join(args, " "), code, want, out.String(), errs.String())
 	}
+	if err := holdToSchema(args, out.String()); err != nil {
+		t.Error(err)
+	}
 	return out.String(), errs.String()
 }
 

@@ -38,6 +38,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	got := run(args[1:], &in, &out, &errs, environ)
 	ts.Check(writeFile(ts.MkAbs("out"), out.Bytes()))
 	ts.Check(writeFile(ts.MkAbs("err"), errs.Bytes()))
+	ts.Check(holdToSchema(args[1:], out.String()))
 	if got != want {
 		ts.Fatalf("exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", got, want, out.String(), errs.String())
 	}
