@@ -20,23 +20,33 @@ type root struct {
 	path string
 }
 
-// debian makes a Debian root: one is bootstrapped and cached below the user's
-// cache directory; each test gets a copy.
+// debian makes a Debian root: each test gets a copy.
 func debian(t *testing.T) root {
 	t.Helper()
+	need(t, "dpkg", "strace")
+	base := bootstrapped(t, "bookworm", "init-system-helpers")
+	r := root{t, filepath.Join(t.TempDir(), "root")}
+	output(t, nil, "cp", "-a", base, r.path)
+	return r
+}
+
+// bootstrapped is a Debian root with more packages in it, made once and kept below
+// the user's cache directory. Nobody writes to it.
+func bootstrapped(t *testing.T, name, include string) string {
+	t.Helper()
 	needRoot(t)
-	need(t, "debootstrap", "dpkg", "strace")
+	need(t, "debootstrap")
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := filepath.Join(cache, "hostaudit-test", "bookworm")
+	base := filepath.Join(cache, "hostaudit-test", name)
 	if _, err := os.Stat(base); errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		half := fmt.Sprintf("%s.%d", base, os.Getpid())
-		if out, err := try(nil, "debootstrap", "--variant=minbase", "--include=init-system-helpers", "bookworm", half); err != nil {
+		if out, err := try(nil, "debootstrap", "--variant=minbase", "--include="+include, "bookworm", half); err != nil {
 			os.RemoveAll(half)
 			missing(t, "debootstrap could not make a root: "+out[max(0, len(out)-500):])
 		}
@@ -44,9 +54,7 @@ func debian(t *testing.T) root {
 			t.Fatal(err)
 		}
 	}
-	r := root{t, filepath.Join(t.TempDir(), "root")}
-	output(t, nil, "cp", "-a", base, r.path)
-	return r
+	return base
 }
 
 // try runs a program in the root, in a network and mount namespace of its own:

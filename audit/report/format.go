@@ -27,7 +27,7 @@ func Scan(w io.Writer, format string, r *audit.Report, checks []*audit.Check, o 
 	case "junit":
 		return JUnit(w, r)
 	case "html":
-		return HTML(w, r)
+		return HTML(w, r, o)
 	case "prometheus":
 		return Prometheus(w, r)
 	case "nagios":

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -18,14 +19,14 @@ var htmlPage string
 // HTML writes the report of a scan as one file: no script, nothing loaded from
 // anywhere (the page's own policy forbids it), readable on a phone. Host text is
 // cleaned as everywhere and then escaped by html/template for its place.
-func HTML(w io.Writer, r *audit.Report) error {
+func HTML(w io.Writer, r *audit.Report, o Options) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
 		"clean": func(v any) string { return clean(fmt.Sprint(v), false) },
 	}).Parse(htmlPage)
 	if err != nil {
 		return fmt.Errorf("parse the page: %w", err)
 	}
-	if err := t.Execute(w, htmlOf(r)); err != nil {
+	if err := t.Execute(w, htmlOf(r, &artist{ask: o.Ask})); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil
@@ -44,16 +45,16 @@ type htmlView struct {
 type htmlPort struct {
 	Name, Process, Who, Tone string
 	Service                  string
-	Lanes                    []lane
-	More                     int // lanes that are not drawn
-	Height                   int
+	Ways                     []way
+	More                     int    // ways that are not drawn
+	LeftOut                  string // why there are none
 	Rows                     []htmlRow
 }
 
 // htmlRow is a row of the partition in words, in full.
 type htmlRow struct{ From, Iif, Sees, Decides, Text string }
 
-func htmlOf(r *audit.Report) htmlView {
+func htmlOf(r *audit.Report, a *artist) htmlView {
 	v := htmlView{Report: r, Headline: headline(r), Tone: "ok", Taken: r.Host.TakenAt.UTC().Format("2006-01-02 15:04:05 UTC")}
 	switch {
 	case r.Reaches(audit.Critical):
@@ -79,7 +80,17 @@ func htmlOf(r *audit.Report) htmlView {
 		} else {
 			p.Process = l.Unowned
 		}
-		p.ways(l.Exposure, l.Partition, l.Service)
+		p.LeftOut = l.PartitionLeftOut
+		p.say(l.Exposure, l.Partition, l.Service)
+		draw := a
+		if l.NetNS != "" {
+			draw = &artist{} // questions are about the audited namespace
+		}
+		q := query(l.Proto, l.Port)
+		if to, err := netip.ParseAddr(l.Address); err == nil && !to.IsUnspecified() {
+			q.To = to
+		}
+		p.Ways, p.More = draw.ways(l.Partition, q, string(p.Process))
 		v.Ports = append(v.Ports, p)
 	}
 	for i := range r.Published {
@@ -88,13 +99,23 @@ func htmlOf(r *audit.Report) htmlView {
 		if l.To.NetNS != "" {
 			p.Process += " in " + l.To.NetNS
 		}
-		p.ways(l.Exposure, l.Partition, l.Service)
+		p.say(l.Exposure, l.Partition, l.Service)
+		p.Ways, p.More = a.ways(l.Partition, query(l.Proto, l.Port), p.Process)
 		v.Ports = append(v.Ports, p)
 	}
 	return v
 }
 
-func (p *htmlPort) ways(who reach.Who, rows []reach.Row, s *audit.ServiceRow) {
+// query asks about a port as clients dial it.
+func query(proto string, port uint16) reach.Query {
+	q := reach.Query{Port: port}
+	if p, err := reach.ParseProto(proto); err == nil {
+		q.Proto = p
+	}
+	return q
+}
+
+func (p *htmlPort) say(who reach.Who, rows []reach.Row, s *audit.ServiceRow) {
 	p.Who = whoCan(reach.Exposure{Who: who, Rows: rows})
 	switch who {
 	case reach.Everyone:
@@ -107,8 +128,6 @@ func (p *htmlPort) ways(who reach.Who, rows []reach.Row, s *audit.ServiceRow) {
 	if s != nil {
 		p.Service = s.Name + ", meant for " + s.Audience
 	}
-	p.Lanes, p.More = lanes(rows)
-	p.Height = len(p.Lanes)*laneHeight + 24
 	for _, r := range rows {
 		head, text := deciding(r.DecidedBy)
 		row := htmlRow{From: prefixes(r), Iif: r.Iif, Sees: r.Words(), Decides: head, Text: text}

@@ -1,68 +1,216 @@
 package report
 
 import (
-	"github.com/mattn/go-runewidth"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
-// Sizes of the picture, in its own units.
+// Bounds of the pictures: ways drawn for one port, questions asked for a page.
 const (
-	laneHeight = 46
-	maxLanes   = 12
-	maxLabel   = 26 // characters that fit into a box
+	maxWays  = 12
+	maxAsked = 2000
 )
 
-// lane is one line of the picture of a port: from a part of the sources by an
-// interface through programs, rules and routes to the socket, as far as it goes.
-type lane struct {
-	Y                       int
-	From, Iif, By, End      string // By stands in the middle box, End in the last one
-	Tone                    string // ok, bad, unsure
-	Full                    string // everything, for those who hold the mouse over it
-	StopsBefore, StopsAtEnd bool   // ends at the middle box; ends at the last box
+// way is the picture of the way of one part of the sources: from the client by an
+// interface through the hooks to the socket, as far as it goes, and where the
+// answer decides also back.
+type way struct {
+	From, Iif, Tone string
+	Client          string // the one client whose way is drawn, "" for none
+	Stations        []station
+	End             string // what the client sees
+	// More are conditions that a "depends" turns on.
+	More []string
 }
 
-// lanes draws the rows of a partition. Parts that the kernel refuses on that
+// station is one box of the picture.
+type station struct {
+	Title, Tone string
+	Lines       []stationLine
+}
+
+// stationLine is one chain in a hook, or the socket.
+type stationLine struct {
+	Head, Text string
+	Decides    bool
+}
+
+// artist draws the ways of one page.
+type artist struct {
+	ask   func(reach.Query) (reach.Answer, error)
+	asked int
+}
+
+// ways draws the rows of a partition. Parts that the kernel refuses on that
 // interface by itself are nobody's clients and are not drawn; more says how many
 // others did not fit.
-func lanes(rows []reach.Row) (all []lane, more int) {
-	for _, r := range rows {
-		from := audit.Clients(r.From)
-		if r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter || len(from) == 0 {
-			continue
+func (a *artist) ways(rows []reach.Row, q reach.Query, socket string) (all []way, more int) {
+	drawn := slices.DeleteFunc(slices.Clone(rows), func(r reach.Row) bool {
+		return r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter || len(drawable(r)) == 0
+	})
+	for _, r := range drawn[:min(len(drawn), maxWays)] {
+		w := way{From: fromWords(rows, r), Iif: r.Iif, End: string(r.ClientSees), Tone: toneOf(r.ClientSees)}
+		for _, c := range r.Conditions {
+			w.More = append(w.More, condition(c))
 		}
-		if len(all) == maxLanes {
-			more++
-			continue
+		q.Iif = r.Iif
+		client, path := a.path(r, q)
+		if client.IsValid() {
+			w.Client = client.String()
 		}
-		head, text := deciding(r.DecidedBy)
-		l := lane{Y: len(all)*laneHeight + 30, From: label(networks(from)), Iif: label(r.Iif), By: "nothing in the way", End: r.Words()}
-		l.Full = networks(from) + " by " + r.Iif + ": " + r.Words() + "; " + head + " " + text
-		switch r.DecidedBy.Kind {
-		case reach.ByNoListener, reach.ByBindAddress, reach.ByBacklog:
-			l.StopsAtEnd = true
-			l.End = r.Words() + ": " + head
-		default:
-			if head != "" {
-				l.By = head
-			}
-		}
-		switch {
-		case r.Through():
-			l.Tone = "ok"
-		case r.Unsure():
-			l.Tone = "unsure"
-		default:
-			l.Tone = "bad"
-			l.StopsBefore = !l.StopsAtEnd
-		}
-		l.By, l.End = label(l.By), label(l.End)
-		all = append(all, l)
+		w.Stations = stations(r, path, socket)
+		all = append(all, w)
 	}
-	return all, more
+	return all, len(drawn) - len(all)
 }
 
-// label cuts a text to what fits into a box of the picture.
-func label(s string) string { return runewidth.Truncate(clean(s, false), maxLabel, "…") }
+// drawable are the clients of a row; by lo the host's own addresses come.
+func drawable(r reach.Row) []netip.Prefix {
+	if r.Iif == "lo" {
+		return r.From
+	}
+	return audit.Clients(r.From)
+}
+
+// fromWords says in a few words whose way it is.
+func fromWords(rows []reach.Row, r reach.Row) string {
+	if r.Iif == "lo" {
+		return "this host itself"
+	}
+	family := map[string]string{"ip": "IPv4", "ip6": "IPv6"}[r.Family]
+	return sources(rows, r) + " (" + family + ")"
+}
+
+func toneOf(s reach.Sees) string {
+	switch s {
+	case reach.Connected:
+		return "ok"
+	case reach.Depends:
+		return "unsure"
+	}
+	return "bad"
+}
+
+// publicClients stand for "anybody" where they are among the sources.
+var publicClients = []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8:ffff::5"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
+
+// path asks for the way of one client of a row. A client whose answer is another
+// than the row's is not drawn.
+func (a *artist) path(r reach.Row, q reach.Query) (netip.Addr, []reach.Hop) {
+	if a.ask == nil {
+		return netip.Addr{}, nil
+	}
+	var clients []netip.Addr
+	for _, c := range publicClients {
+		if slices.ContainsFunc(r.From, func(p netip.Prefix) bool { return p.Contains(c) }) {
+			clients = append(clients, c)
+		}
+	}
+	for _, p := range drawable(r)[:min(len(drawable(r)), 2)] {
+		c := p.Addr()
+		if p.Bits() < c.BitLen()-1 {
+			c = c.Next()
+		}
+		clients = append(clients, c)
+	}
+	for _, c := range clients {
+		if a.asked++; a.asked > maxAsked {
+			break
+		}
+		q.From = c
+		ans, err := a.ask(q)
+		if err == nil && ans.ClientSees == r.ClientSees && ans.DecidedBy != nil && ans.DecidedBy.Kind == r.DecidedBy.Kind {
+			return c, ans.Path
+		}
+	}
+	return netip.Addr{}, nil
+}
+
+// stations are the boxes between the interface and what the client sees.
+func stations(r reach.Row, path []reach.Hop, socket string) []station {
+	var all []station
+	decided := false
+	add := func(title string, l stationLine) {
+		decided = decided || l.Decides
+		if n := len(all); n > 0 && all[n-1].Title == title {
+			all[n-1].Lines = append(all[n-1].Lines, l)
+		} else {
+			all = append(all, station{Title: title, Lines: []stationLine{l}})
+		}
+		if l.Decides {
+			all[len(all)-1].Tone = toneOf(r.ClientSees)
+		}
+	}
+	there, back := split(path, r.Iif == "lo")
+	for _, h := range there {
+		add(hookWords(h, ""), hopLine(h, r.DecidedBy))
+	}
+	head, text := deciding(r.DecidedBy)
+	own := stationLine{Head: head, Text: text, Decides: true}
+	switch r.DecidedBy.Kind {
+	case reach.ByNoListener, reach.ByBindAddress, reach.ByBacklog:
+		add("socket", own)
+		return all
+	case reach.ByRule, reach.ByPolicy, reach.ByOpen:
+		if path == nil && head != "" {
+			add("rules", own)
+		}
+	default:
+		add(string(r.DecidedBy.Kind), own)
+	}
+	if r.ClientSees == reach.Connected || r.Delivered != nil {
+		add("socket", stationLine{Head: socket})
+		// Whether the answer gets out is shown where it is what decides.
+		for _, h := range back {
+			if l := hopLine(h, r.DecidedBy); l.Decides && !decided {
+				add(hookWords(h, "answer: "), l)
+			}
+		}
+	}
+	return all
+}
+
+// split parts the way there from the way back, which begins at the output hook; a
+// client on this host begins there itself.
+func split(path []reach.Hop, local bool) (there, back []reach.Hop) {
+	i := 0
+	for local && i < len(path) && path[i].Hook == "output" {
+		i++
+	}
+	for ; i < len(path); i++ {
+		if path[i].Hook == "output" {
+			return path[:i], path[i:]
+		}
+	}
+	return path, nil
+}
+
+func hookWords(h reach.Hop, prefix string) string {
+	if h.Namespace != "" {
+		return prefix + h.Hook + " in " + h.Namespace
+	}
+	return prefix + h.Hook
+}
+
+// hopLine is a chain that was passed, and whether the witness stands in it.
+func hopLine(h reach.Hop, d reach.DecidedBy) stationLine {
+	l := stationLine{Head: h.Chain + ": " + h.Verdict, Text: h.DecidedBy}
+	chain := strings.Join(strings.Fields(d.Table+" "+d.Chain), " ")
+	if d.Backend == "nftables" {
+		chain = d.Family + " " + chain
+	}
+	if h.Chain == chain {
+		switch d.Kind {
+		case reach.ByRule:
+			l.Decides = h.DecidedBy == fmt.Sprintf("#%d %s", d.Number, d.Text)
+		case reach.ByPolicy:
+			l.Decides = h.DecidedBy == "policy"
+		}
+	}
+	return l
+}

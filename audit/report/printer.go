@@ -3,6 +3,8 @@ package report
 import (
 	"io"
 	"strings"
+
+	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
 // Options say how text is laid out.
@@ -12,6 +14,9 @@ type Options struct {
 	ASCII bool // nothing beyond ASCII
 	// Exit is the exit code to name in the last line, below 0 for none.
 	Exit int
+	// Ask answers about one client from what the report was made of; pictures are
+	// drawn with it. nil: they show only what decides.
+	Ask func(reach.Query) (reach.Answer, error)
 }
 
 // style is a look of text on a terminal.

@@ -9,6 +9,7 @@ import (
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/checks"
 	"github.com/hostaudit/hostaudit/audit/collect"
+	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/audit/report"
 )
 
@@ -64,7 +65,12 @@ or configuration is wrong, 3 the host could not be read completely (outranks
 				return end // incomplete outranks findings
 			}
 			err = a.emit(c.output, 0o644, func(w io.Writer) error {
-				return report.Scan(w, s.Format, r, catalogue, a.layout(s, c.output != "", exitCode(end)))
+				layout := a.layout(s, c.output != "", exitCode(end))
+				if s.Format == "html" {
+					ev := reach.New(&snap.World)
+					layout.Ask = func(q reach.Query) (reach.Answer, error) { return audit.Answer(ev, q, reach.WithPath) }
+				}
+				return report.Scan(w, s.Format, r, catalogue, layout)
 			})
 			if err != nil {
 				return err
