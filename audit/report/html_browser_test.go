@@ -249,8 +249,8 @@ func (b *browser) shot(name string) (colours int) {
 	return len(seen)
 }
 
-// recorded is a page of a host that was recorded in the laboratory.
-func recorded(t *testing.T) []byte {
+// recordedHost is a host that was recorded in the laboratory.
+func recordedHost(t *testing.T) *audit.Snapshot {
 	t.Helper()
 	f, err := os.Open("../../cmd/hostaudit/testdata/snapshot/scenario.snapshot")
 	if err != nil {
@@ -261,9 +261,16 @@ func recorded(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// recorded is its page.
+func recorded(t *testing.T) []byte {
+	t.Helper()
+	s := recordedHost(t)
 	ev := reach.New(&s.World)
 	var b bytes.Buffer
-	err = HTML(&b, audit.Run(s, &audit.Config{}, checks.All()), Options{Ask: func(q reach.Query) (reach.Answer, error) { return audit.Answer(ev, q, reach.WithPath) }})
+	err := HTML(&b, audit.Run(s, &audit.Config{}, checks.All()), Options{Ask: func(q reach.Query) (reach.Answer, error) { return audit.Answer(ev, q, reach.WithPath) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ root=$top/root
 mkdir -p "$root/work" "$root/dev/shm"
 mount --bind "$PWD" "$root/work"
 mount -t proc -o ro proc "$root/proc"
-mount -t tmpfs tmpfs "$root/run"
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/dev/shm"
 
 ip link set lo up

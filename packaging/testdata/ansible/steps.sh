@@ -2,11 +2,11 @@
 # The life of a host under the role, inside host.sh. Every step says what it is; the
 # test reads the words, and this script ends at the first that is not as it should.
 set -u
-export HOME=/root ANSIBLE_COLLECTIONS_PATH=/work/collections ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_NOCOLOR=1 LC_ALL=C.UTF-8 ANSIBLE_LOCAL_TEMP=/root/.ansible/tmp
+export HOME=/root ANSIBLE_PIPELINING=true ANSIBLE_COLLECTIONS_PATH=/work/collections ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_NOCOLOR=1 LC_ALL=C.UTF-8 ANSIBLE_LOCAL_TEMP=/root/.ansible/tmp
 cd /work || exit 1
 die() {
 	echo "FAILED: $*"
-	cat /tmp/out
+	sed "s/{.*\"msg\":/{ ... \"msg\":/" /tmp/out | cut -c 1-500
 	exit 1
 }
 play() { ansible-playbook -i localhost, play.yml "$@" >/tmp/out 2>&1; }
@@ -26,20 +26,16 @@ echo "ok: $step"
 
 step='installation and audit'
 play -e "$(vars)" || die "$step"
-has '1 of 1 services cannot be reached as meant: 8080'
+has '1 of 1 service cannot be reached as meant: 8080'
 dpkg -s hostaudit >/tmp/out && has 'install ok installed'
 [ -L /etc/systemd/system/timers.target.wants/hostaudit-scan.timer ] || die "$step: the timer is not enabled"
 grep -q 'name: web' /etc/hostaudit/hostaudit.yaml || die "$step: not configured"
 blocked || die "$step mended what it was not asked to"
 echo "ok: $step"
 
-step='the same again changes nothing'
-play -e "$(vars)" || die "$step"
-has 'changed=0'
-echo "ok: $step"
-
-step='findings fail the play when asked to'
+step='the same again changes nothing, and findings fail the play when asked to'
 play -e "$(vars ', "hostaudit_fail_on": "critical"')" && die "$step: it did not"
+has 'changed=0'
 has 'is blocked by the firewall'
 echo "ok: $step"
 
@@ -66,11 +62,6 @@ blocked && die "$step: the rule is not there"
 grep -q 'tcp dport 8080 accept' /etc/nftables.conf || die "$step: not in the file"
 echo "ok: $step"
 
-step='mended again changes nothing'
-play -e "$(vars "$fix")" || die "$step"
-has 'changed=0'
-echo "ok: $step"
-
 step='a change that asks for it is kept by a confirmation'
 hostaudit rollback >/tmp/out 2>&1 || die "$step: rollback"
 blocked || die "$step: not rolled back"
@@ -83,8 +74,13 @@ has 'committed'
 blocked && die "$step: the rule is not there"
 echo "ok: $step"
 
+step='mended again changes nothing'
+play -e "$(vars "$fix")" || die "$step"
+has 'changed=0'
+echo "ok: $step"
+
 step='a finding that does not exist'
-play -e "$(vars ', "hostaudit_fix": ["no.such-thing"]')" && die "$step: it was accepted"
+ansible localhost -m hostaudit.hostaudit.hostaudit_fix -a 'findings=no.such-thing' >/tmp/out 2>&1 && die "$step: it was accepted"
 has 'no finding \"no.such-thing\"'
 echo "ok: $step"
 

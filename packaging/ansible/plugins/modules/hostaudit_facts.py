@@ -47,6 +47,10 @@ ansible_facts:
   description: The fact C(hostaudit) is the report of C(hostaudit scan --format json), in the form of scan.v1.json.
   returned: success
   type: dict
+exit_code:
+  description: The exit code of hostaudit; 1 for findings, 3 where the host could not be read completely.
+  returned: success
+  type: int
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -61,7 +65,7 @@ def main():
     rc, report, err = run(module, command(module, "scan"), accept=(0, 1, 3))
     if rc == 3 and module.params["incomplete"] == "fail":
         module.fail_json(msg="the host could not be read completely", incomplete=report["incomplete"], rc=rc)
-    module.exit_json(changed=False, rc=rc, ansible_facts=dict(hostaudit=report))
+    module.exit_json(changed=False, exit_code=rc, ansible_facts=dict(hostaudit=report))
 
 
 if __name__ == "__main__":

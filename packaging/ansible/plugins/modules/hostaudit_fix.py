@@ -86,6 +86,11 @@ manual:
   type: list
 """
 
+import json
+import subprocess
+import tempfile
+import time
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hostaudit.hostaudit.plugins.module_utils.hostaudit import MEANING, command, common_arguments, run
 
@@ -114,6 +119,36 @@ def confirm(module):
     if rc != 0:
         module.fail_json(msg="%s: %s" % (MEANING.get(rc, "hostaudit failed"), err.strip()), rc=rc, cmd=args)
     module.exit_json(changed=True, pending=False, msg=err.strip())
+
+
+def waiting(module):
+    """The id of the change that is live and waits to be confirmed, or None."""
+    args = command(module, "history")[:4]
+    if module.params["root"]:
+        args += ["--root", module.params["root"]]
+    rc, out, err = module.run_command(args)
+    if rc == 0:
+        for change in json.loads(out)["changes"]:
+            if change["state"] == "applied":
+                return change["id"]
+    return None
+
+
+def apply_and_leave(module, args):
+    """Starts a change that waits for its confirmation, and comes back once it is
+    live: hostaudit itself goes on waiting, in a session of its own, and rolls it
+    back when nobody confirms it."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open("/dev/null") as nothing:
+        process = subprocess.Popen(args, stdin=nothing, stdout=out, stderr=err, start_new_session=True)
+        while process.poll() is None:
+            if waiting(module):
+                return
+            time.sleep(0.2)
+        err.seek(0)
+        text = err.read().decode("utf-8", "replace").strip()
+    # It ended before it was live.
+    if process.returncode != 0:
+        module.fail_json(msg="%s: %s" % (MEANING.get(process.returncode, "hostaudit failed"), text), rc=process.returncode, cmd=args)
 
 
 def main():
@@ -153,11 +188,12 @@ def main():
         args += ["--deadline", module.params["deadline"]]
     if module.params["any_namespace"]:
         args.append("--any-namespace")
+    if plan["risky"] or module.params["require_confirm"]:
+        apply_and_leave(module, args + ids)
+        result["pending"] = waiting(module) is not None
+        module.exit_json(**result)
     rc, plan, err = run(module, args + ids, accept=(0,))
-    result.update(
-        changed=bool(plan["changes"]), plan=plan, manual=plan["manual"], diff=difference(plan), stderr=err,
-        pending=bool(plan["changes"]) and (plan["risky"] or module.params["require_confirm"]),
-    )
+    result.update(changed=bool(plan["changes"]), plan=plan, manual=plan["manual"], diff=difference(plan), stderr=err)
     module.exit_json(**result)
 
 
