@@ -60,7 +60,7 @@ type Gap struct {
 	Why  string `json:"why"`
 	// Minor gaps concern nothing that an answer was built on; they do not make
 	// the exit code 3.
-	Minor bool `json:"-"`
+	Minor bool `json:"minor,omitempty"`
 }
 
 // Sample is one reading of the kernel's counters.

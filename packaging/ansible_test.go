@@ -14,6 +14,7 @@ import (
 // and host are one: a throw-away copy of a bootstrapped root in namespaces of its
 // own (testdata/ansible).
 func TestAnsible(t *testing.T) {
+	t.Parallel()
 	base := bootstrapped(t, "bookworm-ansible-1", "init-system-helpers,python3-apt,python3-cffi-backend,ansible-core,nftables,iproute2,systemd")
 	need(t, "ip", "ss", "unshare")
 	dir, _, _ := packages(t)

@@ -175,6 +175,7 @@ func copyTo(t *testing.T, r root, pattern, name string) {
 }
 
 func TestDeb(t *testing.T) {
+	t.Parallel()
 	r := debian(t)
 	dir, _, _ := packages(t)
 	later := laterVersion(t)
@@ -228,6 +229,7 @@ func TestDeb(t *testing.T) {
 // TestDebKilled kills dpkg before its Kth rename while it unpacks; another
 // installation always mends it.
 func TestDebKilled(t *testing.T) {
+	t.Parallel()
 	r := debian(t)
 	dir, _, _ := packages(t)
 	copyTo(t, r, dir+"/*.deb", "/x.deb")
@@ -256,6 +258,7 @@ func TestDebKilled(t *testing.T) {
 }
 
 func TestRPM(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	need(t, "rpm", "busybox")
 	_, _, file := packages(t)

@@ -192,13 +192,18 @@ func TestLint(t *testing.T) {
 		}
 	})
 	t.Run("completion", func(t *testing.T) {
-		output(t, nil, "bash", "-n", dir+"/build/completion/hostaudit")
-		for _, c := range [][2]string{{"zsh", "_hostaudit"}, {"fish", "hostaudit.fish"}} {
-			if _, err := exec.LookPath(c[0]); err != nil {
-				t.Logf("no %s here, its completion was not parsed", c[0])
-				continue
-			}
+		for _, c := range [][2]string{{"bash", "hostaudit"}, {"zsh", "_hostaudit"}, {"fish", "hostaudit.fish"}} {
+			need(t, c[0])
 			output(t, nil, c[0], "-n", dir+"/build/completion/"+c[1])
+		}
+		// Not only the grammar: bash asks the program, and gets its commands.
+		binary := dir + "/build/" + runtime.GOARCH
+		out := output(t, []string{"PATH=" + binary + ":" + os.Getenv("PATH")}, "bash", "-c", `
+			_get_comp_words_by_ref() { cur=sn; prev=hostaudit; words=(hostaudit sn); cword=1; }
+			compopt() { :; }
+			. "$0" && COMP_LINE="hostaudit sn" COMP_POINT=12 __start_hostaudit && echo "${COMPREPLY[@]}"`, dir+"/build/completion/hostaudit")
+		if !strings.HasPrefix(out, "snapshot") {
+			t.Errorf("completing sn gives %q", out)
 		}
 	})
 }

@@ -5,15 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/sysctl"
 )
 
 // DiffSchema names the form of a Diff in JSON.
@@ -26,26 +26,35 @@ type Kept struct {
 		Name    string    `json:"name"`
 		TakenAt time.Time `json:"taken_at"`
 	} `json:"host"`
-	Listeners []struct {
-		Proto, Address, Device, NetNS string
-		Port                          uint16
-		Partition                     []struct {
-			From         []netip.Prefix
-			Iif          string
-			ClientSees   reach.Sees `json:"client_sees"`
-			AfterConnect reach.Sees `json:"after_connect"`
-		}
-	} `json:"listeners"`
-	Findings []struct {
+	Listeners []keptPort `json:"listeners"`
+	Published []keptPort `json:"published"`
+	Findings  []struct {
 		ID, Subject, Title string
 		Severity           audit.Severity
 		Accepted           *audit.Accepted
 	} `json:"findings"`
 	Sysctls []struct {
-		Key  string
-		Live *string
+		Key         string
+		Live        *string
+		AfterReboot *string `json:"after_reboot"`
 	} `json:"sysctls"`
 	Incomplete []audit.Gap `json:"incomplete"`
+}
+
+// keptPort is a listener or a published port of a report.
+type keptPort struct {
+	Proto, Address, Device, NetNS string
+	Port                          uint16
+	Exposure                      reach.Who
+	Process                       *struct{ Name string }
+	LeftOut                       string `json:"partition_left_out"`
+	Partition                     []struct {
+		From         []netip.Prefix
+		Iif          string
+		ClientSees   reach.Sees                `json:"client_sees"`
+		AfterConnect reach.Sees                `json:"after_connect"`
+		DecidedBy    struct{ Kind reach.Kind } `json:"decided_by"`
+	}
 }
 
 // ReadKept reads the JSON of a report of scan.
@@ -77,15 +86,30 @@ type Side struct {
 	Incomplete []audit.Gap `json:"incomplete"`
 }
 
-// ListenerDelta is a listener that is new, gone, or has another audience: sources
-// by interface, "eth0: 10.0.0.0/8", that got in and did not before, and the other
-// way round. Unsure are sources of which one of the reports cannot tell.
+// ListenerDelta is a listener or a published port that is new, gone, or has another
+// audience or another program.
 type ListenerDelta struct {
-	Change  string   `json:"change"` // new, gone, audience
-	Subject string   `json:"subject"`
-	Opened  []string `json:"opened"`
-	Closed  []string `json:"closed"`
-	Unsure  []string `json:"unsure"`
+	Change  string `json:"change"` // new, gone, audience, program
+	Subject string `json:"subject"`
+	// Program is the name of the process, where it is known.
+	ProgramBefore  string    `json:"program_before,omitempty"`
+	ProgramAfter   string    `json:"program_after,omitempty"`
+	ExposureBefore reach.Who `json:"exposure_before,omitempty"`
+	ExposureAfter  reach.Who `json:"exposure_after,omitempty"`
+	Opened         []Sources `json:"opened"`
+	Closed         []Sources `json:"closed"`
+	Unsure         []Sources `json:"unsure"`
+	// NotCompared says why the sources were not compared.
+	NotCompared string `json:"not_compared,omitempty"`
+}
+
+// Sources are client addresses that come in by one interface.
+type Sources struct {
+	Iif    string         `json:"iif"`
+	Family string         `json:"family"` // ip, ip6
+	From   []netip.Prefix `json:"from"`
+	// Everyone: these are all clients that there are on the interface.
+	Everyone bool `json:"everyone"`
 }
 
 // FindingDelta is a finding that is new, gone, or of another severity. One that
@@ -98,40 +122,24 @@ type FindingDelta struct {
 	Title    string         `json:"title"`
 }
 
-// SysctlDelta is a live value that changed; null: not there or not read.
+// SysctlDelta is a setting whose value changed, or what a reboot makes of it.
 type SysctlDelta struct {
-	Key    string  `json:"key"`
+	Key string `json:"key"`
+	// Before and After are values in force; null: not there or not read.
 	Before *string `json:"before"`
 	After  *string `json:"after"`
+	// Null: cannot be told.
+	RebootBefore *string `json:"reboot_before"`
+	RebootAfter  *string `json:"reboot_after"`
 }
 
 // Compare says what changed. It is pure, and sorted by what it names.
 func Compare(a, b *Kept) *Diff {
 	d := &Diff{Schema: DiffSchema, Before: a.side(), After: b.side(), Listeners: []ListenerDelta{}, Findings: []FindingDelta{}, Sysctls: []SysctlDelta{}}
-	was, is := a.audiences(), b.audiences()
+	was, is := a.ports(), b.ports()
 	for _, s := range names(was, is) {
-		w, before := was[s]
-		i, after := is[s]
-		delta := ListenerDelta{Change: "audience", Subject: s}
-		switch {
-		case !before:
-			delta.Change = "new"
-		case !after:
-			delta.Change = "gone"
-		}
-		var sides []string
-		for side := range names2(w, i) {
-			sides = append(sides, side)
-		}
-		slices.Sort(sides)
-		for _, side := range sides {
-			x, y := w[side], i[side]
-			delta.Opened = append(delta.Opened, part(side, y.in.Minus(x.in).Minus(x.unsure))...)
-			delta.Closed = append(delta.Closed, part(side, x.in.Minus(y.in).Minus(y.unsure))...)
-			delta.Unsure = append(delta.Unsure, part(side, x.unsure.Minus(y.unsure).Union(y.unsure.Minus(x.unsure)))...)
-		}
-		if delta.Change != "audience" || len(delta.Opened)+len(delta.Closed)+len(delta.Unsure) > 0 {
-			delta.Opened, delta.Closed, delta.Unsure = list(delta.Opened), list(delta.Closed), list(delta.Unsure)
+		if delta, changed := comparePorts(was[s], is[s]); changed {
+			delta.Subject = s
 			d.Listeners = append(d.Listeners, delta)
 		}
 	}
@@ -151,19 +159,35 @@ func Compare(a, b *Kept) *Diff {
 			d.Findings = append(d.Findings, y)
 		}
 	}
-	old, now := map[string]*string{}, map[string]*string{}
+	d.Sysctls = append(d.Sysctls, compareSysctls(a, b)...)
+	return d
+}
+
+// compareSysctls leaves out what moves by itself: keys that count something.
+func compareSysctls(a, b *Kept) []SysctlDelta {
+	counts := map[string]bool{}
+	for _, e := range sysctl.Catalogue() {
+		counts[string(e.Key)] = e.ReadOnly && e.Class == sysctl.ClassInfo
+	}
+	all := map[string]SysctlDelta{}
 	for _, s := range a.Sysctls {
-		old[s.Key] = s.Live
+		all[s.Key] = SysctlDelta{Key: s.Key, Before: s.Live, RebootBefore: s.AfterReboot}
 	}
 	for _, s := range b.Sysctls {
-		now[s.Key] = s.Live
+		d := all[s.Key]
+		d.Key, d.After, d.RebootAfter = s.Key, s.Live, s.AfterReboot
+		all[s.Key] = d
 	}
-	for _, k := range names(old, now) {
-		if x, y := old[k], now[k]; (x == nil) != (y == nil) || x != nil && *x != *y {
-			d.Sysctls = append(d.Sysctls, SysctlDelta{k, x, y})
+	var out []SysctlDelta
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		d := all[k]
+		live := (d.Before == nil) != (d.After == nil) || d.Before != nil && *d.Before != *d.After
+		boot := d.RebootBefore != nil && d.RebootAfter != nil && *d.RebootBefore != *d.RebootAfter
+		if (live || boot) && !counts[k] {
+			out = append(out, d)
 		}
 	}
-	return d
+	return out
 }
 
 // Empty says whether nothing changed.
@@ -178,28 +202,77 @@ func (k *Kept) side() Side {
 	return Side{Host: k.Host.Name, TakenAt: k.Host.TakenAt, Incomplete: append([]audit.Gap{}, k.Incomplete...)}
 }
 
-// audience is who gets in by one interface in one family.
-type audience struct {
-	in, unsure firewall.Ranges
+// side is one interface and family.
+type side struct{ iif, family string }
+
+// audience is who gets in by one side, and which clients there are.
+type audience struct{ in, unsure, clients firewall.Ranges }
+
+// port is a listener as it is compared; sockets that share an address and a port
+// are one.
+type port struct {
+	program string
+	who     reach.Who
+	leftOut string
+	sides   map[side]audience
 }
 
-func part(side string, r firewall.Ranges) []string {
-	if r.Empty() {
-		return nil
+// comparePorts compares a port before and after; nil is none.
+func comparePorts(a, b *port) (d ListenerDelta, changed bool) {
+	d = ListenerDelta{Change: "audience", Opened: []Sources{}, Closed: []Sources{}, Unsure: []Sources{}}
+	switch {
+	case a == nil:
+		a, d.Change = &port{}, "new"
+	case b == nil:
+		b, d.Change = &port{}, "gone"
 	}
-	iif, family, _ := strings.Cut(side, "\x00")
+	d.ProgramBefore, d.ProgramAfter, d.ExposureBefore, d.ExposureAfter = a.program, b.program, a.who, b.who
+	if d.NotCompared = a.leftOut; b.leftOut != "" {
+		d.NotCompared = b.leftOut
+	}
+	if d.NotCompared != "" {
+		d.NotCompared = "too many sources to list: " + d.NotCompared
+	} else {
+		sides := map[side]bool{}
+		for _, x := range []*port{a, b} {
+			for s := range x.sides {
+				sides[s] = true
+			}
+		}
+		for _, s := range slices.SortedFunc(maps.Keys(sides), func(x, y side) int { return cmp.Or(cmp.Compare(x.iif, y.iif), cmp.Compare(x.family, y.family)) }) {
+			x, y := a.sides[s], b.sides[s]
+			clients := x.clients.Union(y.clients)
+			d.Opened = s.add(d.Opened, y.in.Minus(x.in).Minus(x.unsure), clients)
+			d.Closed = s.add(d.Closed, x.in.Minus(y.in).Minus(y.unsure), clients)
+			d.Unsure = s.add(d.Unsure, x.unsure.Minus(y.unsure).Union(y.unsure.Minus(x.unsure)), clients)
+		}
+	}
+	switch {
+	case d.Change != "audience", len(d.Opened)+len(d.Closed)+len(d.Unsure) > 0, a.who != b.who:
+		return d, true
+	case a.program != b.program && a.program != "" && b.program != "":
+		d.Change = "program"
+		return d, true
+	}
+	return d, false
+}
+
+// add appends a part of the sources, if there is one.
+func (s side) add(all []Sources, part, clients firewall.Ranges) []Sources {
+	if part.Empty() {
+		return all
+	}
 	f := firewall.IPv4
-	if family == "6" {
+	if s.family == "ip6" {
 		f = firewall.IPv6
 	}
-	return []string{iif + ": " + networks(r.AddrPrefixes(f))}
+	return append(all, Sources{Iif: s.iif, Family: s.family, From: part.AddrPrefixes(f), Everyone: !clients.Empty() && clients.Minus(part).Empty()})
 }
 
-// audiences lists who reaches each listener, by interface and family. Sockets
-// that share an address and a port are one.
-func (k *Kept) audiences() map[string]map[string]audience {
-	all := map[string]map[string]audience{}
-	for _, l := range k.Listeners {
+func (k *Kept) ports() map[string]*port {
+	all := map[string]*port{}
+	for i := range k.Listeners {
+		l := &k.Listeners[i]
 		s := l.Proto + " " + hostPort(l.Address, l.Port)
 		if l.Device != "" {
 			s += " on " + l.Device
@@ -207,26 +280,40 @@ func (k *Kept) audiences() map[string]map[string]audience {
 		if l.NetNS != "" {
 			s += " in " + l.NetNS
 		}
-		sides := map[string]audience{}
-		for _, r := range l.Partition {
-			for _, p := range r.From {
-				side := r.Iif + "\x004"
-				if p.Addr().Is6() {
-					side = r.Iif + "\x006"
-				}
-				a := sides[side]
-				switch {
-				case r.ClientSees == reach.Connected && r.AfterConnect == "":
-					a.in = a.in.Union(ranges([]netip.Prefix{p}))
-				case r.ClientSees == reach.Depends || r.AfterConnect == reach.Depends:
-					a.unsure = a.unsure.Union(ranges([]netip.Prefix{p}))
-				}
-				sides[side] = a
-			}
-		}
-		all[s] = sides
+		all[s] = l.port()
+	}
+	for i := range k.Published {
+		l := &k.Published[i]
+		all[fmt.Sprintf("%s *:%d (published)", l.Proto, l.Port)] = l.port()
 	}
 	return all
+}
+
+func (l *keptPort) port() *port {
+	p := &port{who: l.Exposure, leftOut: l.LeftOut, sides: map[side]audience{}}
+	if l.Process != nil {
+		p.program = l.Process.Name
+	}
+	for _, r := range l.Partition {
+		for _, from := range r.From {
+			s := side{r.Iif, "ip"}
+			if from.Addr().Is6() {
+				s.family = "ip6"
+			}
+			a, of := p.sides[s], ranges([]netip.Prefix{from})
+			switch {
+			case r.ClientSees == reach.Connected && r.AfterConnect == "":
+				a.in = a.in.Union(of)
+			case r.ClientSees == reach.Depends || r.AfterConnect == reach.Depends:
+				a.unsure = a.unsure.Union(of)
+			}
+			if r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter && len(audit.Clients([]netip.Prefix{from})) > 0 {
+				a.clients = a.clients.Union(of)
+			}
+			p.sides[s] = a
+		}
+	}
+	return p
 }
 
 func (k *Kept) findings() map[string]FindingDelta {
@@ -258,58 +345,4 @@ func names2[V any](a, b map[string]V) map[string]bool {
 		all[k] = true
 	}
 	return all
-}
-
-func list(s []string) []string { return append([]string{}, s...) }
-
-// DiffText writes a Diff for people.
-func DiffText(w io.Writer, d *Diff, o Options) error {
-	p := newPrinter(o)
-	p.text(dim, "", "  ", fmt.Sprintf("%s · from %s to %s", d.After.Host, d.Before.TakenAt.UTC().Format(time.RFC3339), d.After.TakenAt.UTC().Format(time.RFC3339)))
-	if d.Before.Host != d.After.Host {
-		p.text(yellow, "", "  ", fmt.Sprintf("the earlier report is of another host: %s", d.Before.Host))
-	}
-	for _, f := range d.Findings {
-		s := red
-		if f.Change == "gone" {
-			s = green
-		}
-		p.text(s, "", "  ", fmt.Sprintf("finding %s: %s %s (%s, %s)", f.Change, f.Severity, f.Title, f.ID, f.Subject))
-	}
-	for _, l := range d.Listeners {
-		head := "listener " + l.Change + ": " + l.Subject
-		if l.Change == "audience" {
-			head = "audience of " + l.Subject
-		}
-		p.text(normal, "", "  ", head)
-		for _, part := range []struct {
-			style style
-			word  string
-			of    []string
-		}{{red, "now gets in", l.Opened}, {green, "no longer gets in", l.Closed}, {yellow, "cannot be told on one side", l.Unsure}} {
-			for _, s := range part.of {
-				p.text(part.style, "  ", "    ", part.word+" by "+s)
-			}
-		}
-	}
-	for _, s := range d.Sysctls {
-		p.text(normal, "", "  ", fmt.Sprintf("%s: %s, was %s", s.Key, valueWord(s.After), valueWord(s.Before)))
-	}
-	if d.Empty() {
-		p.text(green, "", "  ", "Nothing changed.")
-	}
-	for _, g := range d.After.Incomplete {
-		p.text(yellow, "", "  ", "could not be read now, so it may look gone: "+g.What+": "+g.Why)
-	}
-	for _, g := range d.Before.Incomplete {
-		p.text(yellow, "", "  ", "could not be read then, so it may look new: "+g.What+": "+g.Why)
-	}
-	return p.flush(w)
-}
-
-func valueWord(s *string) string {
-	if s == nil {
-		return "absent or not read"
-	}
-	return *s
 }

@@ -54,7 +54,7 @@ func (a *artist) ways(rows []reach.Row, q reach.Query, socket string) (all []way
 		return r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter || len(drawable(r)) == 0
 	})
 	for _, r := range drawn[:min(len(drawn), maxWays)] {
-		w := way{From: fromWords(rows, r), Iif: r.Iif, End: string(r.ClientSees), Tone: toneOf(r.ClientSees)}
+		w := way{From: fromWords(rows, r), Iif: r.Iif, End: r.Words(), Tone: toneOf(r)}
 		for _, c := range r.Conditions {
 			w.More = append(w.More, condition(c))
 		}
@@ -86,11 +86,11 @@ func fromWords(rows []reach.Row, r reach.Row) string {
 	return sources(rows, r) + " (" + family + ")"
 }
 
-func toneOf(s reach.Sees) string {
-	switch s {
-	case reach.Connected:
+func toneOf(r reach.Row) string {
+	switch {
+	case r.Through():
 		return "ok"
-	case reach.Depends:
+	case r.Unsure():
 		return "unsure"
 	}
 	return "bad"
@@ -124,7 +124,7 @@ func (a *artist) path(r reach.Row, q reach.Query) (netip.Addr, []reach.Hop) {
 		}
 		q.From = c
 		ans, err := a.ask(q)
-		if err == nil && ans.ClientSees == r.ClientSees && ans.DecidedBy != nil && ans.DecidedBy.Kind == r.DecidedBy.Kind {
+		if err == nil && ans.ClientSees == r.ClientSees && ans.AfterConnect == r.AfterConnect && ans.DecidedBy != nil && ans.DecidedBy.Kind == r.DecidedBy.Kind {
 			return c, ans.Path
 		}
 	}
@@ -143,7 +143,7 @@ func stations(r reach.Row, path []reach.Hop, socket string) []station {
 			all = append(all, station{Title: title, Lines: []stationLine{l}})
 		}
 		if l.Decides {
-			all[len(all)-1].Tone = toneOf(r.ClientSees)
+			all[len(all)-1].Tone = toneOf(r)
 		}
 	}
 	there, back := split(path, r.Iif == "lo")
@@ -165,6 +165,9 @@ func stations(r reach.Row, path []reach.Hop, socket string) []station {
 	}
 	if r.ClientSees == reach.Connected || r.Delivered != nil {
 		add("socket", stationLine{Head: socket})
+		if r.AfterConnect != "" && !decided && head != "" {
+			add("after the handshake", own)
+		}
 		// Whether the answer gets out is shown where it is what decides.
 		for _, h := range back {
 			if l := hopLine(h, r.DecidedBy); l.Decides && !decided {

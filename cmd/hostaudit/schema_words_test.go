@@ -53,6 +53,8 @@ var schemaWords = map[string]string{
 	"audit.Finding.fix":      "automatic: 'hostaudit fix' has a plan; manual: the remedy says what to do; none: nothing on this host mends it.",
 	"audit.Finding.causes":   "What a client sees of it.",
 
+	"audit.Gap.minor": "No answer turns on it.",
+
 	"reach.Row.from":         "Networks of source addresses.",
 	"reach.Row.iif":          "Interface that the packets come in by.",
 	"reach.Row.client_sees":  "refused: a reset, or ICMP port unreachable; unreachable: any other ICMP error; depends: see conditions.",
