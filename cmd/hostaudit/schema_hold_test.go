@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/xeipuuv/gojsonschema"
 
@@ -58,7 +60,7 @@ func holdToSchema(args []string, out string) error {
 		return nil
 	}
 	file := map[string]string{
-		"scan": "scan.v1.json", "ports": "ports.v1.json", "reach": "reach-answer.v1.json", "diagnose": "diagnose.v1.json", "fix": "plan.v1.json",
+		"scan": "scan.v1.json", "ports": "ports.v1.json", "reach": "reach-answer.v1.json", "diagnose": "diagnose.v1.json", "watch": "watch.v1.json", "fix": "plan.v1.json",
 		"history": "history.v1.json", "diff": "diff.v1.json", "checks": "checks.v1.json",
 	}[args[0]]
 	if args[0] == "scan" && strings.Contains(strings.Join(args, " "), "--since") {
@@ -137,6 +139,16 @@ func TestSchemasHold(t *testing.T) {
 			t.Errorf("%s printed nothing", c.args)
 		}
 	}
+	attempts := make(chan struct{})
+	go func() {
+		defer close(attempts)
+		time.Sleep(500 * time.Millisecond)
+		l.Probe(t, lab.Probe{Proto: lab.TCP, From: netip.MustParseAddr("203.0.113.5"), To: addr("10.9.0.2:8080")})
+	}()
+	if out, _ := audited(t, s, 0, "watch", "8080", "--for", "4s", "--format", "json"); !strings.Contains(out, "203.0.113.5") {
+		t.Errorf("watch saw nothing:\n%s", out)
+	}
+	<-attempts
 	kept, err := filepath.Glob(reports + "/*.json")
 	if err != nil || len(kept) != 1 {
 		t.Fatal(kept, err)

@@ -36,6 +36,7 @@ func published() map[string]form {
 		"reach-answer.v1.json": {"What 'hostaudit reach --format json' prints, and each line of 'hostaudit reach --batch'.", "", reflect.TypeFor[reach.Answer]()},
 		"reach-query.v1.json":  {"One line that 'hostaudit reach --batch' reads.", "", reflect.TypeFor[batchQuery]()},
 		"diagnose.v1.json":     {"What 'hostaudit diagnose --format json' prints.", diagnose.Schema, reflect.TypeFor[diagnose.Report]()},
+		"watch.v1.json":        {"What 'hostaudit watch --format json' prints.", diagnose.WatchSchema, reflect.TypeFor[diagnose.WatchReport]()},
 		"plan.v1.json":         {"What 'hostaudit fix --format json' prints.", remedy.PlanSchema, reflect.TypeFor[remedy.Plan]()},
 		"history.v1.json":      {"What 'hostaudit history --format json' prints.", "hostaudit/history/v1", reflect.TypeFor[changeList]()},
 		"diff.v1.json":         {"What 'hostaudit diff --format json' and 'hostaudit scan --since FILE --format json' print.", report.DiffSchema, reflect.TypeFor[report.Diff]()},
