@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -33,17 +32,6 @@ type HostFacts struct {
 	// Log is what the given log file says.
 	Log  []LogHit
 	Gaps []audit.Gap
-}
-
-// Panel is a hosting panel of the Baota / aaPanel family.
-type Panel struct {
-	Dir  string // where its signs were found
-	Port uint16 // of the panel itself, 0 for not known
-	// Ports are those that its database lists as opened; Known tells whether that
-	// could be read.
-	Ports map[string]bool
-	Known bool
-	Why   string // why not
 }
 
 // Cloud is the provider whose machine this is.
@@ -203,79 +191,6 @@ func cloudOf(dmi map[string]string) *Cloud {
 		return &Cloud{Name: "Oracle Cloud", Source: source("chassis_asset_tag"), Console: "the VCN's security lists and network security groups"}
 	}
 	return nil
-}
-
-// readPanel looks for the signs of Baota and aaPanel.
-func readPanel(root string) *Panel {
-	const dir = "www/server/panel"
-	if root == "" {
-		root = "/"
-	}
-	if st, err := os.Lstat(filepath.Join(root, dir)); err != nil || !st.IsDir() {
-		return nil
-	}
-	p := &Panel{Dir: "/" + dir}
-	if b, err := readSmall(root, dir+"/data/port.pl"); err == nil {
-		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16); err == nil {
-			p.Port = uint16(n)
-		}
-	}
-	b, err := readSmall(root, dir+"/data/default.db")
-	if err != nil {
-		p.Why = err.Error()
-		return p
-	}
-	p.Ports = map[string]bool{}
-	tables := 0
-	for _, table := range []string{"firewall", "firewall_new"} {
-		rows, err := sqliteRows(b, table)
-		if err != nil {
-			if !errors.Is(err, errNoTable) {
-				p.Why = err.Error()
-			}
-			continue
-		}
-		tables++
-		for _, row := range rows {
-			if v, ok := row["port"].(string); ok {
-				p.Ports[v] = true
-			}
-			if v, ok := row["ports"].(string); ok {
-				p.Ports[v] = true
-			}
-			if v, ok := row["port"].(int64); ok {
-				p.Ports[strconv.FormatInt(v, 10)] = true
-			}
-		}
-	}
-	p.Known = tables > 0 && p.Why == ""
-	if !p.Known && p.Why == "" {
-		p.Why = "default.db has no table of opened ports"
-	}
-	return p
-}
-
-// Opens tells whether the panel lists a port (80, 39000-40000, 39000:40000, a,b).
-func (p *Panel) Opens(port uint16) bool {
-	for spec := range p.Ports {
-		for part := range strings.SplitSeq(spec, ",") {
-			low, high, ranged := strings.Cut(strings.ReplaceAll(strings.TrimSpace(part), ":", "-"), "-")
-			a, err := strconv.ParseUint(low, 10, 16)
-			if err != nil {
-				continue
-			}
-			b := a
-			if ranged {
-				if b, err = strconv.ParseUint(high, 10, 16); err != nil {
-					continue
-				}
-			}
-			if uint64(port) >= a && uint64(port) <= b {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 var unitName = regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,200}$`)

@@ -1,0 +1,142 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// notListening weighs a port without a socket.
+func (j *judge) notListening(v Verdict, ev []audit.Evidence) {
+	port := j.e.Target.Port
+	for _, x := range j.elsewhere {
+		where := orWord(x.ns.Name, "without a name")
+		if !x.near { // a stranger's, as far as links tell
+			ev = append(ev, evidence("sockets", "%s in network namespace %s, to which no link leads from here", x.l.Subject(), where))
+			continue
+		}
+		j.say(BindAddress, min2(v, Likely), "publish the port of the container, or let the service listen in this namespace",
+			evidence("sockets", "%s in network namespace %s alone", x.l.Subject(), where))
+		v = min2(v, Likely) // which of them was meant is not known
+		j.out[NotListening].weight -= 150
+	}
+	if n := j.nearPort(); n != nil {
+		level := Likely
+		if n.sure {
+			level = min2(v, Confirmed)
+		}
+		if strength(v) >= strength(Likely) {
+			j.say(WrongPort, level, fmt.Sprintf("dial port %d", n.port), n.ev...)
+		}
+	} else {
+		j.unsure(WrongPort, "which port was meant: nothing says so (services: in the configuration would)")
+	}
+	remedy := "start the service, or find out why it does not start"
+	facts := j.e.serverFacts()
+	if u := facts.Unit; u != nil {
+		switch {
+		case u.Active:
+			ev = append(ev, evidence("unit "+u.Name, "runs, and does not listen on port %d", port))
+			remedy = "the unit runs: look at the port in its configuration and at its log"
+		case u.StalePID > 0:
+			ev = append(ev, evidence("unit "+u.Name, "does not run; %s names process %d, which does not exist", u.PIDFile, u.StalePID))
+			remedy = "start it: systemctl start " + u.Name
+		case u.File == "":
+			ev = append(ev, evidence("unit "+u.Name, "no unit file"))
+		default:
+			ev = append(ev, evidence("unit "+u.Name, "does not run (%s)", u.File))
+			remedy = "start it: systemctl start " + u.Name + "; systemctl status says how it ended"
+		}
+	}
+	for _, h := range facts.Log {
+		switch h.Kind {
+		case LogBindInUse:
+			ev = append(ev, evidence("log", "%s", h.Last))
+			remedy = "another socket holds the port, perhaps an outgoing connection: put the port into net.ipv4.ip_local_reserved_ports and start the service"
+		case LogBindDenied:
+			ev = append(ev, evidence("log", "%s", h.Last))
+			remedy = "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
+		case LogExit, LogOutOfMemory, LogDisabled, LogBindNoAddr:
+			ev = append(ev, evidence("log", "%s", h.Last))
+		}
+	}
+	if s := j.e.Symptom; s != nil && s.Bind && !s.Connect && s.Kind == KindAddrInUse {
+		ev = append(ev, evidence("the server's message", "%s", s.Text))
+	}
+	j.say(NotListening, v, remedy, ev...)
+}
+
+// near is a port that was probably meant.
+type near struct {
+	port uint16
+	sure bool
+	ev   []audit.Evidence
+}
+
+// nearPort looks for the listener that was meant.
+func (j *judge) nearPort() *near {
+	t := j.e.Target
+	if j.e.Server == nil || j.e.Server.World.Namespaces[0].Listeners == nil {
+		return nil
+	}
+	all := j.e.Server.World.Namespaces[0].Listeners.Listeners
+	listens := func(port uint16) *listeners.Listener {
+		for i := range all {
+			if all[i].Port() == port && (all[i].Proto == listeners.TCP || all[i].Proto == listeners.MPTCP) {
+				return &all[i]
+			}
+		}
+		return nil
+	}
+	if c := j.e.Config; c != nil {
+		var found *near
+		for _, s := range c.Services {
+			if s.Proto != "udp" && s.Port == t.Port {
+				return nil // the very port is declared: the service does not run
+			}
+			if s.Proto != "udp" && listens(s.Port) != nil && (t.wants() != "" && workerScheme(s.Protocol) == t.wants() || permuted(s.Port, t.Port)) {
+				if found != nil {
+					found.sure = false
+					continue
+				}
+				found = &near{s.Port, true, []audit.Evidence{evidence(s.Source, "service %s is on port %d, and listens", s.Name, s.Port)}}
+			}
+		}
+		if found != nil {
+			return found
+		}
+	}
+	for i := range all {
+		l := &all[i]
+		if l.Proto != listeners.TCP && l.Proto != listeners.MPTCP || l.Local.Addr().Unmap().IsLoopback() {
+			continue
+		}
+		d := declared(l)
+		fits := d != nil && !d.Internal && t.wants() != "" && d.Protocol == t.wants()
+		if fits || permuted(l.Port(), t.Port) {
+			n := &near{port: l.Port(), ev: []audit.Evidence{evidence("sockets", "%s listens%s", l.Subject(), processName(l))}}
+			if d != nil {
+				n.ev = append(n.ev, evidence(d.Source, "%s", d.Text))
+			}
+			return n
+		}
+	}
+	return nil
+}
+
+func processName(l *listeners.Listener) string {
+	if len(l.Owners) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%s, pid %d)", l.Owners[0].Comm, l.Owners[0].PID)
+}
+
+// permuted tells two numbers of the same digits in another order.
+func permuted(a, b uint16) bool {
+	x, y := []byte(itoa(int(a))), []byte(itoa(int(b)))
+	slices.Sort(x)
+	slices.Sort(y)
+	return a != b && len(x) > 2 && string(x) == string(y)
+}
