@@ -36,7 +36,7 @@ func (f *face) place() string {
 func (j *judge) level(f *face) Verdict {
 	switch {
 	case f.sees == NotKnown:
-		if j.observed != "" && j.observed != Connected {
+		if id, _ := j.turnsOn(f); shows(id, j.observed) {
 			return Likely
 		}
 		return CannotTell
@@ -46,10 +46,13 @@ func (j *judge) level(f *face) Verdict {
 		}
 		return CannotTell
 	case f.share > 0.999 || j.single:
-		if j.observed != "" && j.observed != f.sees {
-			return Likely
+		switch {
+		case j.observed == "" || j.observed == f.sees:
+			return Confirmed
+		case j.observed == CannotAssign || j.observed == NoName || j.observed == ProtocolError:
+			return CannotTell // it does not explain what the client sees
 		}
-		return Confirmed
+		return Likely
 	case j.observed == f.sees:
 		return Likely
 	case j.observed == "" && f.sees == j.model && f.sees != Connected:
@@ -78,7 +81,8 @@ func (j *judge) witnesses() {
 				}
 				ev = append(ev, evidence("condition", "%s turns on %s", strings.TrimSpace(fmt.Sprintf("%s %s %s", c.Table, c.Chain, what)), c.TurnsOn))
 			}
-			j.say(j.firewallID(f), v, ownerOf(f.by).remedy(j, f), ev...)
+			id, remedy := j.turnsOn(f)
+			j.say(id, v, remedy, ev...)
 			continue
 		}
 		if f.sees == Connected {
@@ -129,6 +133,26 @@ func (j *judge) witnesses() {
 			j.clear(PanelFirewall, "model of the server", "no rule of a panel decides")
 		}
 	}
+}
+
+// turnsOn is the cause behind an answer that turns on something unknown.
+func (j *judge) turnsOn(f *face) (id ID, remedy string) {
+	switch f.by.Kind {
+	case reach.ByBindAddress:
+		return BindAddress, j.bindRemedy()
+	case reach.ByNoListener:
+		return NotListening, "start the service"
+	case reach.ByBacklog:
+		return QueueFull, queueRemedy
+	case reach.ByRPFilter, reach.ByRoute, reach.BySysctl:
+		return ReplyPath, replyRemedy(f)
+	}
+	return j.firewallID(f), ownerOf(f.by).remedy(j, f)
+}
+
+// shows tells that a client sees a cause so.
+func shows(id ID, sees Sees) bool {
+	return slices.ContainsFunc(catalogue, func(e entry) bool { return e.id == id && slices.Contains(e.sees, sees) })
 }
 
 // named tells that evidence has been noted about a cause.
