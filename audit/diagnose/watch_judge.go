@@ -58,10 +58,13 @@ func judgeFlow(s *seen) verdict {
 	default:
 		v = s.silent()
 	}
-	if !s.x.same(&s.y) {
+	if !s.x.same(&s.y) && s.x.f.by.Kind != reach.ByBacklog && s.y.f.by.Kind != reach.ByBacklog { // a queue fills and empties all the time
 		v.add("model", "the host changed meanwhile: before, it said %s; after, %s", s.x.words(), s.y.words())
-		if v.sure == Confirmed && v.by != nil && v.end != EndServed {
-			v.sure = Likely
+		switch v.end {
+		case EndDropped, EndRejected, EndClosed, EndAnswerDrop, EndNoWayBack, EndRPFilter:
+			if v.sure == Confirmed && v.by != nil {
+				v.sure = Likely
+			}
 		}
 	}
 	return v

@@ -312,6 +312,74 @@ func TestWatchFlood(t *testing.T) {
 	t.Logf("%d sent, %d counted, %d lost; %d MB in use; %s", sent, r.Attempts, r.LostPackets, m.HeapAlloc>>20, r.Summary)
 }
 
+// TestWatchBusy: on a busy port where everybody is served nobody is accused, and
+// nobody is forgotten.
+func TestWatchBusy(t *testing.T) {
+	l := lab.New(t, lab.Topology{})
+	listen8080(t, l)
+	w := watchIn(t, l.Server, WatchOptions{Port: 8080})
+	var ps []lab.Probe
+	for range 500 {
+		ps = append(ps, tcpProbe(l, ""))
+	}
+	n := 0
+	for range 12 {
+		for _, o := range l.ProbeOnce(t, 2*time.Second, ps...) {
+			if o.ClientSees != lab.Connected {
+				t.Fatal(o)
+			}
+			n++
+		}
+	}
+	r := w.end(t)
+	if r.Attempts+int(r.LostPackets) < n || r.Attempts > n || r.Failed() > 0 || r.Remedy != "" || r.Cause != "" {
+		t.Errorf("%d connections, %d attempts, %d lost, %d failed: %s", n, r.Attempts, r.LostPackets, r.Failed(), r.Summary)
+	}
+	if g := r.Groups[0]; g.Ended != EndServed || g.Attempts+r.NotFollowed < r.Attempts*9/10 {
+		t.Errorf("%+v", g)
+	}
+	t.Logf("%d connections, %d lost: %s", n, r.LostPackets, r.Summary)
+}
+
+// TestWatchBusyNeighbour: resets of another port move the same counter; a reject
+// with a reset is not taken for a closed port because of them, nor the other way
+// round.
+func TestWatchBusyNeighbour(t *testing.T) {
+	lab.Need(t, "nft")
+	l := lab.New(t, lab.Topology{})
+	l.Server.Load(t, lab.NFT, "table inet f { chain c { type filter hook input priority 0; tcp dport 8080 reject with tcp reset; }; }")
+	for _, c := range []struct {
+		port uint16
+		end  Ending
+	}{{8080, EndRejected}, {8090, EndClosed}} {
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(5 * time.Millisecond):
+					unix.Close(dial(t, l.Client, netip.AddrPortFrom(l.ServerAddr(0), 9999)))
+				}
+			}
+		}()
+		w := watchIn(t, l.Server, WatchOptions{Port: c.port})
+		time.Sleep(time.Second)
+		p := tcpProbe(l, "")
+		p.To = netip.AddrPortFrom(l.ServerAddr(0), c.port)
+		if got := l.ProbeOnce(t, 400*time.Millisecond, p)[0]; got.ClientSees != lab.Refused {
+			t.Error(got)
+		}
+		r := w.end(t)
+		close(stop)
+		<-done
+		if len(r.Sightings) != 1 || r.Sightings[0].Ended != c.end || r.Sightings[0].Disagreement != "" {
+			t.Errorf("port %d: %s %+v", c.port, r.Summary, r.Sightings)
+		}
+	}
+}
+
 // TestTapLost: the packets that found no room are counted.
 func TestTapLost(t *testing.T) {
 	l := lab.New(t, lab.Topology{})

@@ -393,7 +393,7 @@ func (w *watcher) nothingCame() string {
 	if c := w.cloud(); c != nil {
 		before = "on " + c.Name + " a security group or network ACL"
 	}
-	return s + " If a client tried meanwhile, something before this host drops its packets (" + before + "), or it dials another address or port. Its rules cannot be read from here."
+	return s + " If a client tried meanwhile, something before this host drops its packets (" + before + "), or it dials another address or port. What is before this host cannot be read from here."
 }
 
 func (w *watcher) cloud() *Cloud {
@@ -404,7 +404,11 @@ func (w *watcher) cloud() *Cloud {
 }
 
 func (w *watcher) beforeRemedy() string {
-	do := fmt.Sprintf("run this again while the client tries, and compare the address it dials with this host's; then let %s %d in", w.proto(), w.o.Port)
+	first := ""
+	if w.world.home().Listeners != nil && len(w.world.onPort(w.o.Proto, w.o.Port)) == 0 {
+		first = "start the service first (unless the port is led elsewhere); "
+	}
+	do := first + fmt.Sprintf("run this again while the client tries, and compare the address it dials with this host's; then let %s %d in", w.proto(), w.o.Port)
 	if c := w.cloud(); c != nil {
 		return do + ": " + c.Console
 	}

@@ -206,10 +206,13 @@ func (t *tracker) answer(p *Packet) (n tally) {
 	return n
 }
 
-// sweep forgets attempts that were told and have been quiet for a while.
+// sweep forgets attempts that were told and have been quiet for a while; where
+// there are many, first those that were answered, since the others send again.
 func (t *tracker) sweep(now time.Time) {
+	many, full := len(t.flows) >= maxFlows/2, len(t.flows) >= maxFlows*3/4
 	t.order = slices.DeleteFunc(t.order, func(f *flow) bool {
-		if !f.told || now.Sub(f.asked.last) < forget && len(t.flows) < maxFlows/2 {
+		answered := f.answered.count+f.reset.count+f.refused.count > 0
+		if !f.told || now.Sub(f.asked.last) < forget && !full && (!many || !answered) {
 			return false
 		}
 		key := [2]netip.AddrPort{f.from, f.to}

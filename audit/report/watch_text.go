@@ -54,9 +54,12 @@ func WatchLine(w io.Writer, g *diagnose.Sighting, o Options) error {
 	if a, err := netip.ParseAddrPort(g.From); err == nil && a.Addr().Is6() {
 		room = 34
 	}
+	from, wire := g.From, packets(g)
+	if p.Width >= 72 { // the lines of a stream stand in columns all the same
+		from, wire = pad(from, room), pad(wire, 18)
+	}
 	p.table(" ", []int{8, 47, 22, 0}, [][]cell{{
-		{dim, []string{g.At.Local().Format(time.TimeOnly)}}, {normal, []string{pad(g.From, room)}},
-		{normal, []string{pad(packets(g), 18)}}, {s, []string{string(g.Sentence)}},
+		{dim, []string{g.At.Local().Format(time.TimeOnly)}}, {normal, []string{from}}, {normal, []string{wire}}, {s, []string{string(g.Sentence)}},
 	}})
 	if g.Disagreement != "" {
 		p.text(yellow, "           ", "             ", "but "+g.Disagreement)
@@ -96,7 +99,7 @@ func packets(g *diagnose.Sighting) string {
 // could not be seen, what to do, and last the answer in one sentence.
 func WatchEnd(w io.Writer, r *diagnose.WatchReport, o Options) error {
 	p := newPrinter(o)
-	said := 0
+	said, last := 0, ""
 	for i := range r.Groups {
 		g := &r.Groups[i]
 		if g.Ended == diagnose.EndServed || g.Ended == diagnose.EndUnderWay || said == 8 {
@@ -126,8 +129,9 @@ func WatchEnd(w io.Writer, r *diagnose.WatchReport, o Options) error {
 		if ex.Disagreement != "" {
 			p.text(yellow, "  but   ", hang, ex.Disagreement)
 		}
-		if g.Remedy != "" {
+		if g.Remedy != "" && g.Remedy != last {
 			p.text(green, "  do    ", hang, g.Remedy)
+			last = g.Remedy
 		}
 	}
 	if r.Attempts == 0 && r.Remedy != "" {
