@@ -565,3 +565,26 @@ func TestWatchNoise(t *testing.T) {
 		t.Error("what came after the last reading has not been counted")
 	}
 }
+
+// TestWatchConntrackFull: the drop counter of connection tracking explains a
+// silence; without it the same silence stays unexplained. (The limit itself is the
+// machine's and is not touched by a test.)
+func TestWatchConntrackFull(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, dropped := range []uint64{0, 1} {
+		f := &flow{proto: ipTCP, from: netip.MustParseAddrPort("10.0.0.1:4000"), to: netip.MustParseAddrPort("10.0.0.2:80"), links: []int{2}}
+		f.asked.note(&Packet{At: at.Add(50 * time.Millisecond)})
+		l := &ledger{lastAt: at.Add(time.Second), idle: listeners.Counters{}, idleTime: time.Second}
+		l.intervals = []*interval{{from: at, to: at.Add(100 * time.Millisecond), delta: listeners.Counters{"Ip.InReceives": 1, "Ip.InDelivers": 0}, dropped: listeners.Counters{"drop": dropped}, asked: 1}}
+		world := emptyWorld()
+		s := &seen{f: f, before: world, after: world, now: at.Add(4 * time.Second)}
+		s.w, s.counted = l.around(f.asked.times)
+		v := judgeFlow(s)
+		switch {
+		case dropped == 1 && (v.end != EndConntrack || v.id != ConntrackFull):
+			t.Errorf("%+v", v)
+		case dropped == 0 && v.end != EndUnexplained:
+			t.Errorf("%+v", v)
+		}
+	}
+}

@@ -110,7 +110,8 @@ func WatchEnd(w io.Writer, r *diagnose.WatchReport, o Options) error {
 			continue
 		}
 		said++
-		p.heading(fmt.Sprintf("%d %s", g.Attempts, p.clean(g.What)))
+		p.blank()
+		p.text(bold, "", "  ", fmt.Sprintf("%d %s", g.Attempts, g.What))
 		const hang = "        "
 		if d := g.DecidedBy; d != nil && d.Kind == reach.ByRule {
 			p.text(normal, "  rule  ", hang, d.Text)
