@@ -15,7 +15,7 @@ import (
 // own (testdata/ansible).
 func TestAnsible(t *testing.T) {
 	t.Parallel()
-	base := bootstrapped(t, "bookworm-ansible-1", "init-system-helpers,python3-apt,python3-cffi-backend,ansible-core,nftables,iproute2,systemd")
+	base := withSystemd(t)
 	need(t, "ip", "ss", "unshare")
 	dir, _, _ := packages(t)
 	work := t.TempDir()
