@@ -4,6 +4,7 @@ package packaging
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -171,13 +172,17 @@ func TestLint(t *testing.T) {
 	})
 	t.Run("shellcheck", func(t *testing.T) {
 		need(t, "shellcheck")
-		for _, pattern := range []string{"scripts/deb-*", "scripts/rpm-*"} {
+		for pattern, least := range map[string]int{"scripts/deb-*": 3, "scripts/rpm-*": 3, "nagios/*": 1, "testdata/*/*.sh": 4} {
 			files, _ := filepath.Glob(pattern)
-			if len(files) < 3 {
+			if len(files) < least {
 				t.Fatalf("%s: %v", pattern, files)
 			}
 			for _, f := range files {
-				output(t, nil, "shellcheck", "-s", "sh", "packaging/"+f)
+				shell := "sh"
+				if strings.HasPrefix(f, "testdata/") {
+					shell = "bash"
+				}
+				output(t, nil, "shellcheck", "-s", shell, "--severity=warning", "packaging/"+f)
 			}
 		}
 	})
@@ -234,6 +239,29 @@ func TestUnits(t *testing.T) {
 	// Control: the recovery unit is not hardened, and fails the same threshold.
 	if _, err := try(nil, "systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=25", "packaging/systemd/hostaudit-recover.service"); err == nil {
 		t.Error("the unit without hardening passes: this test compares nothing")
+	}
+}
+
+// TestNagiosPlugin: the plugin's exit code is the state that its line names.
+func TestNagiosPlugin(t *testing.T) {
+	dir, _, _ := packages(t)
+	environ := []string{"PATH=" + dir + "/build/" + runtime.GOARCH + ":" + os.Getenv("PATH")}
+	const services = "HOSTAUDIT_SERVICES=[{name: api, port: 8080, audience: everyone}]"
+	for _, c := range []struct {
+		environ, arg string
+		code         int
+		line         string
+	}{
+		{"", "--snapshot=cmd/hostaudit/testdata/snapshot/scenario.snapshot", 1, "HOSTAUDIT WARNING - "},
+		{services, "--snapshot=cmd/hostaudit/testdata/snapshot/scenario.snapshot", 2, "HOSTAUDIT CRITICAL - "},
+		{"", "--snapshot=/dev/null", 3, "HOSTAUDIT UNKNOWN - hostaudit: "},
+		{"", "--no-such-flag", 3, "HOSTAUDIT UNKNOWN - hostaudit: "},
+	} {
+		out, err := try(append(environ, c.environ), "packaging/nagios/check_hostaudit", c.arg)
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != c.code || !strings.HasPrefix(out, c.line) || strings.Count(out, "\n") != 1 {
+			t.Errorf("%v: %v, want %d: %q", c, err, c.code, out)
+		}
 	}
 }
 
