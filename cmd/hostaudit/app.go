@@ -73,7 +73,7 @@ func (a *app) command(args []string) *cobra.Command {
 		Long: `hostaudit reads the listeners, the rules of nftables and iptables,
 addresses, routes and kernel settings of this host, and says who can reach
 each port, and which rule, address, route or setting keeps the others out.
-It changes nothing.
+Only 'fix --apply' changes the host.
 
 Start with:  sudo hostaudit scan`,
 		SilenceUsage: true, SilenceErrors: true,
