@@ -3,6 +3,7 @@ package firewall
 import (
 	"cmp"
 	"container/heap"
+	"math"
 	"slices"
 )
 
@@ -24,6 +25,8 @@ type Painting struct {
 	ranges []painted // sorted by address; gaps: no rule matches
 	// end is the index behind the last rule that was painted.
 	end int
+	// last is the index of the last rule that any source comes to.
+	last int32
 	// accept, drop and back are the sources whose rule has that verdict; none
 	// those that no rule matches.
 	accept, drop, back, none Ranges
@@ -253,6 +256,9 @@ func (ch *Chain) paint(rules []int32, c *Class, env *Env) *Painting {
 	}
 	p.accept, p.drop, p.back = NewRanges(accept), NewRanges(drop), NewRanges(back)
 	p.none = All(c.State.Family.AddrLen()).Minus(NewRanges(some))
+	if p.last = math.MaxInt32; p.none.Empty() {
+		p.last = slices.MaxFunc(p.ranges, func(a, b painted) int { return cmp.Compare(a.rule, b.rule) }).rule
+	}
 	return p
 }
 
@@ -328,7 +334,10 @@ func (w *walker) byPainting(ch *Chain, c Class, order *ruleOrder, depth int) (re
 		n++
 	}
 	own := order.b[:n]
-	sets := make([]Ranges, n)
+	for len(own) > 0 && own[len(own)-1] > p.last {
+		own = own[:len(own)-1] // nothing comes so far
+	}
+	sets := make([]Ranges, len(own))
 	for i, g := range own {
 		r := ch.Rules[g]
 		if !r.simple(true) {

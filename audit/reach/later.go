@@ -49,6 +49,10 @@ func (w *walk) follow(p *path, c firewall.Class) {
 		return
 	}
 	l.trace = w.trail(p, c)
+	if w.unhindered(l, c) {
+		w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")
+		return
+	}
 	w.note(&c, "the ACK follows")
 	c.State, _ = l.state(l.home, w.origin.in)
 	q := &path{ns: l.home, trail: p.trail}
@@ -61,6 +65,33 @@ func (w *walk) follow(p *path, c firewall.Class) {
 		w.arrive(q, w.origin.in, []firewall.Class{c})
 	}
 	w.later, w.answering, w.hops = nil, answering, hops
+}
+
+// unhindered reports that the ACK surely takes the way of the SYN to a socket of
+// the namespace that the client talks to: no rule ends it, and nothing that the
+// routing looks at is another. It spares the routing of many sources; false
+// means only that the way has to be walked.
+func (w *walk) unhindered(l *later, c firewall.Class) bool {
+	first := &l.reply.first
+	if w.origin.local || w.reply.path.from != nil || w.record != firewall.RecordNothing || l.home.Ruleset == nil {
+		return false
+	}
+	d := c
+	d.State, _ = l.state(l.home, w.origin.in)
+	w.later = l
+	defer func() { w.later = nil }()
+	for _, h := range []firewall.Hook{firewall.Ingress, firewall.Prerouting, firewall.Input} {
+		pass, ends := l.home.Ruleset.Walk(h, []firewall.Class{d}, w.env(l.home))
+		if len(ends) > 0 || len(pass) != 1 || pass[0].Forks != c.Forks {
+			return false
+		}
+		d = pass[0]
+		st := &d.State
+		if h == firewall.Prerouting && (st.Mark != (firewall.Known{}) || w.reply.path.marked || st.Local != first.Local || st.LocalPort != first.LocalPort || st.TProxied) {
+			return false
+		}
+	}
+	return true
 }
 
 // met: the ACK came to a socket.

@@ -42,6 +42,8 @@ type path struct {
 	from *frame
 	// local: the client is on this very namespace.
 	local bool
+	// marked: a packet had a mark when it was routed.
+	marked bool
 	// trail is the trace of the hooks behind.
 	trail *trail
 }
@@ -69,6 +71,9 @@ func (w *walk) arrive(p *path, in *firewall.Link, cs []firewall.Class) {
 		cs = w.receive(p, cs, in)
 	}
 	cs = w.hook(p, firewall.Prerouting, cs)
+	for i := range cs {
+		p.marked = p.marked || cs[i].State.Mark != firewall.Known{}
+	}
 	if in.Name == "lo" || p.local {
 		// The route of a packet that this host made is kept over lo
 		// (skb_valid_dst), so that there is no reverse-path filter.
