@@ -171,8 +171,8 @@ func (s *seen) silentEnding() (Ending, ID) {
 	switch f.by.Kind {
 	case reach.ByRule, reach.ByPolicy:
 		id := new(judge).firewallID(f)
-		if id == ReplyPath {
-			return EndAnswerDrop, id
+		if id == ReplyPath || s.y.answered {
+			return EndAnswerDrop, ReplyPath
 		}
 		return EndDropped, id
 	case reach.ByProgram:

@@ -78,6 +78,9 @@ type expectation struct {
 	why   string // where it is not
 	a     reach.Answer
 	f     face
+	// answered: what was forwarded had been answered, and the answer is what is
+	// stopped.
+	answered bool
 }
 
 // expect asks the model about the very client, port and interface.
@@ -96,7 +99,27 @@ func (v *worldView) expect(f *flow) (x expectation) {
 		return x
 	}
 	x.known, x.a, x.f = true, a, faceOf(a, f.to.Addr(), 1)
+	if x.f.sees == Timeout && x.forwarded() {
+		x.answered = v.answered(q)
+	}
 	return x
+}
+
+// answered tells whether the answer had begun its way before the packets were
+// stopped: a chain of the forward hook sees both.
+func (v *worldView) answered(q reach.Query) bool {
+	a, err := v.ev.Ask(q, reach.WithRules)
+	if err != nil {
+		return false
+	}
+	began := false
+	for _, l := range a.Lines {
+		if l.Decides {
+			return began
+		}
+		began = began || l.Stage == "" && strings.HasSuffix(l.Text, " leaves")
+	}
+	return false
 }
 
 // same tells that two answers name the same thing.
@@ -119,11 +142,6 @@ func (x *expectation) forwarded() bool {
 		}
 	}
 	return x.f.by.Namespace != "" || x.a.DeliveredTo != nil && x.a.DeliveredTo.NetNS != ""
-}
-
-// onTheWayBack tells that the witness stands in the way of the answer.
-func (x *expectation) onTheWayBack() bool {
-	return x.f.by.Kind == reach.ByRule || x.f.by.Kind == reach.ByPolicy
 }
 
 // movedOf is by how much a rule's own counter rose between two readings; known is

@@ -107,7 +107,8 @@ func (c *watchFlags) options(target string) (o diagnose.WatchOptions, err error)
 			return o, fmt.Errorf("--from %s and target %s are of different address families", o.From, o.To)
 		}
 	}
-	o.For = c.span
+	// Packets have no zone.
+	o.To, o.From, o.For = o.To.WithZone(""), o.From.WithZone(""), c.span
 	return o, nil
 }
 
