@@ -69,12 +69,14 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 	case Egress:
 		dev = c.State.Out
 	}
+	translates := false // the first nat chain of a family brings the NAT core to all its hooks (nf_nat_register_fn)
 	for _, t := range rs.Tables {
 		if t.Dormant || !t.Family.Sees(c.State.Family) {
 			continue
 		}
 		for _, ch := range t.Chains {
 			b := ch.Base
+			translates = translates || b != nil && b.Type == ChainNAT
 			if b == nil || b.Hook != h {
 				continue
 			}
@@ -90,9 +92,14 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 	}
 	switch h {
 	case Prerouting, Output:
-		slots = append(slots, slot{kind: slotConntrack, priority: PriorityConntrack}, slot{kind: slotDstNAT, priority: PriorityDstNAT})
+		slots = append(slots, slot{kind: slotConntrack, priority: PriorityConntrack})
+		if translates {
+			slots = append(slots, slot{kind: slotDstNAT, priority: PriorityDstNAT})
+		}
 	case Input, Postrouting:
-		slots = append(slots, slot{kind: slotSrcNAT, priority: PrioritySrcNAT})
+		if translates {
+			slots = append(slots, slot{kind: slotSrcNAT, priority: PrioritySrcNAT})
+		}
 	}
 	slices.SortStableFunc(slots, func(a, b slot) int { return cmp.Compare(a.priority, b.priority) })
 	slices.SortStableFunc(nat, func(a, b *Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })

@@ -32,10 +32,13 @@ func (w *walker) translateAt(chains []*Chain, c Class, src bool) []Class {
 	w.ends = append(w.ends, n.ends...)
 	out := append(n.mapped, cur...)
 	for i := range out {
+		// Also where nothing is translated (nf_nat_alloc_null_binding).
 		if src {
 			out[i].State.SrcNATInit = true
+			out[i].State.CTStatus |= CTStatusSrcNATDone
 		} else {
 			out[i].State.DstNATInit = true
+			out[i].State.CTStatus |= CTStatusDstNATDone
 		}
 	}
 	return merge(out)

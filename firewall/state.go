@@ -139,7 +139,7 @@ func (s State) Later(in *Link, answerTracked bool) State {
 		a.Expect = CTInvalid
 	default:
 		a.Expect = CTEstablished
-		a.CTStatus = s.CTStatus | CTStatusSeenReply | CTStatusConfirmed
+		a.CTStatus = s.CTStatus | CTStatusSeenReply | CTStatusConfirmed | CTStatusAssured // nf_conntrack_tcp_packet
 		a.CTMark, a.CTHelper, a.CTLabelled = s.CTMark, s.CTHelper, s.CTLabelled
 		a.DstNATInit, a.SrcNATInit = true, true
 		if s.CTStatus&(CTStatusDstNAT|CTStatusSrcNAT) != 0 {
@@ -147,6 +147,13 @@ func (s State) Later(in *Link, answerTracked bool) State {
 		}
 	}
 	return a
+}
+
+// Confirm is nf_conntrack_confirm, at the end of input and postrouting.
+func (s *State) Confirm() {
+	if s.tracked() {
+		s.CTStatus |= CTStatusConfirmed
+	}
 }
 
 // Tracked reports whether conntrack knows the packet's connection.

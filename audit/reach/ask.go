@@ -224,6 +224,7 @@ func (w *walk) sent(p *path, c firewall.Class, gateway netip.Addr) {
 		cs := w.hook(p, firewall.Egress, []firewall.Class{c})
 		for i := range cs {
 			cs[i].State.OwnerUnknown = false
+			cs[i].State.Confirm()
 		}
 		w.arrive(p, out, cs)
 	}

@@ -98,7 +98,9 @@ func (g *generator) wideMatch(t *table, c *chain, six bool) string {
 	if out {
 		at = 0
 	}
-	switch g.IntN(22) {
+	switch g.IntN(23) {
+	case 22:
+		return "ct status " + pick(g, "snat", "seen-reply", "confirmed", "!= confirmed", "assured", "!= assured", "!= snat", "0x100", "& 0x100 == 0x100", "& 0x20 == 0x20", "!= 0x0")
 	case 0:
 		return fmt.Sprintf("%sname . %s %s %s{ %q . %s, %q . %s }", dev, ip, src, not, pick(g, g.links...), g.client(six), "eth1", g.client(six))
 	case 1:
