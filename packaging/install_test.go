@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // root is a file system that packages are installed into.
@@ -264,22 +265,7 @@ func TestRPM(t *testing.T) {
 	_, _, file := packages(t)
 	later, _ := filepath.Glob(laterVersion(t) + "/*.rpm")
 	r := root{t, t.TempDir()}
-	for _, d := range []string{"/bin", "/dev", "/usr/bin", "/etc/systemd/system", "/usr/lib/systemd/system/sysinit.target.wants"} {
-		if err := os.MkdirAll(r.path+d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	output(t, nil, "cp", busybox, r.path+"/bin/sh")
-	r.add("/dev/null", "")
-	// In place of systemctl: says what it was asked.
-	r.add("/usr/bin/systemctl", "#!/bin/sh\necho \"$*\" >>/systemctl.log\n")
-	if err := os.Chmod(r.path+"/usr/bin/systemctl", 0o755); err != nil {
-		t.Fatal(err)
-	}
+	r.forRPM()
 	asked := func() string {
 		b, _ := os.ReadFile(r.path + "/systemctl.log")
 		os.Remove(r.path + "/systemctl.log")
@@ -289,7 +275,6 @@ func TestRPM(t *testing.T) {
 		t.Helper()
 		return output(t, nil, "unshare", append([]string{"-nm", "rpm", "--root", r.path, "--nosignature", "--nodeps"}, args...)...)
 	}
-	output(t, nil, "rpm", "--root", r.path, "--initdb")
 	rpm("-i", file)
 	if out := rpm("-V", "hostaudit"); out != "" {
 		t.Errorf("verify: %s", out)
@@ -328,4 +313,79 @@ func TestRPM(t *testing.T) {
 			t.Errorf("left after removal: %s", f)
 		}
 	}
+}
+
+// TestRPMKilled kills rpm before its Kth rename while it unpacks; another
+// installation always mends it.
+func TestRPMKilled(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	need(t, "rpm", "busybox", "strace")
+	_, _, file := packages(t)
+	const renames = "rename,renameat,renameat2"
+	killed, half := 0, false
+	for k := 1; ; k += 7 {
+		r := root{t, t.TempDir()}
+		r.forRPM()
+		_, err := try(nil, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+renames, "-e", "inject="+renames+":signal=KILL:when="+strconv.Itoa(k),
+			"unshare", "-nm", "rpm", "--root", r.path, "--nosignature", "--nodeps", "-i", file)
+		if err == nil {
+			break
+		}
+		killed++
+		half = half || r.has("/usr/sbin/hostaudit") != r.has("/usr/share/man/man8/hostaudit.8.gz")
+		rpm := func(args ...string) string {
+			t.Helper()
+			return output(t, nil, "unshare", append([]string{"-nm", "rpm", "--root", r.path, "--nosignature", "--nodeps"}, args...)...)
+		}
+		// rpm names its half-written files by the second of the installation, and
+		// stumbles over its own of the same second.
+		time.Sleep(1100 * time.Millisecond)
+		rpm("-i", "--replacepkgs", "--replacefiles", file)
+		if out := rpm("-V", "hostaudit"); out != "" {
+			t.Errorf("killed before rename %d, installed again: %s", k, out)
+		}
+		if out := output(t, nil, "rpm", "--root", r.path, "-q", "hostaudit"); strings.Count(out, "hostaudit-") != 1 {
+			t.Errorf("killed before rename %d, installed again: %s", k, out)
+		}
+		rpm("-e", "hostaudit")
+		for _, f := range r.files() {
+			// What rpm had begun to write when it was killed it leaves for good.
+			if strings.Contains(f, "hostaudit") && !strings.Contains(f, ";") && !r.holdsLeftover(f) {
+				t.Errorf("killed before rename %d, installed again, removed: left %s", k, f)
+			}
+		}
+	}
+	if killed < 3 || !half {
+		t.Errorf("killed %d times, half installed %v: this test has not tested much", killed, half)
+	}
+	t.Logf("killed at %d points", killed)
+}
+
+// holdsLeftover says whether a directory still holds what rpm was killed over.
+func (r root) holdsLeftover(dir string) bool {
+	return slices.ContainsFunc(r.files(), func(f string) bool { return strings.HasPrefix(f, dir+"/") && strings.Contains(f, ";") })
+}
+
+// forRPM makes a root of its own for rpm: a shell, and in place of systemctl
+// something that says what it was asked.
+func (r root) forRPM() {
+	r.t.Helper()
+	for _, d := range []string{"/bin", "/dev", "/usr/bin", "/etc/systemd/system", "/usr/lib/systemd/system/sysinit.target.wants"} {
+		if err := os.MkdirAll(r.path+d, 0o755); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	output(r.t, nil, "cp", busybox, r.path+"/bin/sh")
+	r.add("/dev/null", "")
+	// In place of systemctl: says what it was asked.
+	r.add("/usr/bin/systemctl", "#!/bin/sh\necho \"$*\" >>/systemctl.log\n")
+	if err := os.Chmod(r.path+"/usr/bin/systemctl", 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	output(r.t, nil, "rpm", "--root", r.path, "--initdb")
 }

@@ -96,6 +96,7 @@ Start with:  sudo hostaudit scan`,
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(a.scan(), a.reach(), a.ports(), a.fix(), a.confirm(), a.rollback(), a.history(), a.recover(), a.snapshot(), a.checks(), a.version(), a.diff(), a.man(), a.diagnose(), a.watch())
 	root.InitDefaultCompletionCmd(args...)
+	complete(root)
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}
