@@ -99,15 +99,20 @@ func (b Book) command(c *cobra.Command) []byte {
 		}
 		r.section("environment")
 		for _, s := range b.Settings {
-			r.item(bold(Variable(s.Name)), s.Usage+".")
+			r.item(bold(Variable(s.Name)), sentence(s.Usage))
 		}
 		r.item(bold("HOSTAUDIT_SERVICES")+", "+bold("HOSTAUDIT_ACCEPT"), "The lists of hostaudit.yaml(5), as YAML.")
 		r.item(bold("NO_COLOR"), "Where it is set, no colours unless --color always.")
 		r.section("files")
 		for _, f := range [][2]string{
 			{"/etc/hostaudit/hostaudit.yaml", "Configuration, see hostaudit.yaml(5)."},
-			{"/var/lib/hostaudit", "Journal and history of changes, the last reports; root's alone."},
+			{"/var/lib/hostaudit", "Journal and history of changes; root's alone."},
+			{"/var/lib/hostaudit/reports", "The last reports, as the daily scan keeps them."},
 			{"/run/hostaudit/lock", "Held by whoever changes the host."},
+			{"hostaudit-scan.timer, hostaudit-scan.service", "The daily scan of the packages. It never changes the host."},
+			{"hostaudit-recover.service", "Undoes at boot what was not confirmed before it, see hostaudit-recover(8)."},
+			{"/usr/share/hostaudit/schema", "JSON Schema of everything that is printed as JSON."},
+			{"/usr/share/hostaudit/prometheus", "Alert rules and a dashboard for --format prometheus."},
 		} {
 			r.item(italic(f[0]), f[1])
 		}
