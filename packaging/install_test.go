@@ -236,7 +236,7 @@ func TestDebKilled(t *testing.T) {
 	copyTo(t, r, dir+"/*.deb", "/x.deb")
 	const renames = "rename,renameat,renameat2"
 	killed, half := 0, false
-	for k := 1; ; k += 5 {
+	for k := 1; ; k += 7 {
 		_, err := try([]string{"LC_ALL=C.UTF-8"}, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+renames,
 			"-e", "inject="+renames+":signal=KILL:when="+strconv.Itoa(k), "unshare", "-nm", "chroot", r.path, "dpkg", "-i", "/x.deb")
 		if err == nil {
