@@ -135,10 +135,7 @@ func (g *generator) wideMatch(t *table, c *chain, six bool) string {
 	case 11:
 		return fmt.Sprintf("%s %s %s{ %d-%d, %d }", l4, dport, not, g.ports[0], g.ports[0]+pick(g, 0, 1, 7), g.port())
 	case 12:
-		a, b := g.client(six), g.client(six)
-		if a > b {
-			a, b = b, a
-		}
+		a := g.client(six)
 		return fmt.Sprintf("%s %s %s%s-%s", ip, src, not, a, a)
 	case 13:
 		return fmt.Sprintf("%s %s . %s %s . %s %s %s{ %s . %s . %d, %s . %s . %d }", ip, src, ip, dst, l4, dport, not, g.client(six), g.server(six), g.port(), g.client(six), g.server(six), g.port())
