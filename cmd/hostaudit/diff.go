@@ -23,21 +23,34 @@ const maxKept = 256 << 20
 
 func (a *app) diff() *cobra.Command {
 	var c common
+	var k kept
 	cmd := &cobra.Command{
-		Use:   "diff BEFORE AFTER",
+		Use:   "diff [BEFORE AFTER]",
 		Short: "Say what changed between two reports",
-		Long: `diff compares two reports that 'hostaudit scan --format json' wrote: new and
-gone listeners, sources that get in now and did not before, new and gone
-findings, changed kernel settings.
+		Long: `diff compares two reports that 'hostaudit scan --format json' wrote, without
+files the last two that the daily scan kept: new and gone findings, new and
+gone listeners, sources that get in now and did not before, other programs,
+changed kernel settings and what a reboot makes of them.
 
 Exit codes: 0 no new finding at or above --fail-on, 1 there is one, 2 the
 command line is wrong or a file is no report.`,
-		Example: `  hostaudit diff monday.json tuesday.json`,
-		Args:    cobra.ExactArgs(2),
+		Example: `  sudo hostaudit diff
+  hostaudit diff monday.json tuesday.json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 0 && len(args) != 2 {
+				return errors.New("two reports, or none for the last two that were kept")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.settings(cmd, &c, "text", "json")
 			if err != nil {
 				return err
+			}
+			if len(args) == 0 {
+				if args, err = k.lastTwo(); err != nil {
+					return err
+				}
 			}
 			var two [2]*report.Kept
 			for i, name := range args {
@@ -50,6 +63,7 @@ command line is wrong or a file is no report.`,
 	}
 	c.configFlag(cmd)
 	c.outputFlag(cmd)
+	k.dirFlag(cmd)
 	setting(cmd, "format", "fail-on", "color", "ascii", "width")
 	return cmd
 }
@@ -99,7 +113,23 @@ var keptName = regexp.MustCompile(`^\d{8}T\d{6}\.\d{9}Z\.json$`)
 func (k *kept) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&k.since, "since", "", "say only what changed since the report `FILE`; last: since the last one kept")
 	cmd.Flags().IntVar(&k.keep, "keep", 0, "keep this report as JSON, and the last `N` of them")
+	k.dirFlag(cmd)
+}
+
+func (k *kept) dirFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&k.dir, "reports", "/var/lib/hostaudit/reports", "where reports are kept, `DIR`")
+}
+
+// lastTwo are the files of the last two reports that were kept.
+func (k *kept) lastTwo() ([]string, error) {
+	names, err := k.names()
+	if err != nil {
+		return nil, err
+	}
+	if len(names) < 2 {
+		return nil, usagef("%d reports are kept in %s, and it takes two; scan --keep 30 keeps one", len(names), k.dir)
+	}
+	return []string{filepath.Join(k.dir, names[len(names)-2]), filepath.Join(k.dir, names[len(names)-1])}, nil
 }
 
 // check holds the flags to each other.

@@ -63,6 +63,18 @@ func TestDiff(t *testing.T) {
 	}
 	start(0, "diff", changed, kept[0]) // the other way round a finding is gone
 	start(2, "diff", kept[0], dir+"/missing")
+	start(2, "diff", kept[0])
+	start(2, "diff", "--reports", dir) // only one is kept
+	later := dir + "/29990101T000000.000000000Z.json"
+	if err := os.WriteFile(later, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := start(1, "diff", "--reports", dir); !strings.Contains(out, "1 listener gone") {
+		t.Error(out)
+	}
+	if err := os.Remove(later); err != nil {
+		t.Fatal(err)
+	}
 	start(2, "diff", kept[0], snapshot)
 	start(2, "scan", "--snapshot", snapshot, "--since", "last", "--reports", dir+"/none")
 }
