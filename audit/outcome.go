@@ -2,7 +2,6 @@ package audit
 
 import (
 	"encoding/json"
-	"net/netip"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -157,26 +156,6 @@ type Persisted struct {
 	Value  string        `json:"value"`
 	File   string        `json:"file"`
 	Line   int           `json:"line"`
-}
-
-// Ephemeral says how the local ports are used.
-type Ephemeral struct {
-	Range        []int         `json:"range"`
-	Usable       int           `json:"usable"`
-	Destinations []Destination `json:"destinations"`
-	Total        int           `json:"total"`
-}
-
-// Destination is the use of local ports towards one address and port.
-type Destination struct {
-	Proto    string      `json:"proto"`
-	From     netip.Addr  `json:"from"`
-	To       netip.Addr  `json:"to"`
-	Port     uint16      `json:"port"`
-	InUse    uint32      `json:"in_use"`
-	TimeWait uint32      `json:"time_wait"`
-	Share    float64     `json:"share"`
-	Process  *ProcessRow `json:"process"` // the one with most of the sockets
 }
 
 // IdleAccept is an `accept:` entry that no finding answers to.

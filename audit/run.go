@@ -155,22 +155,3 @@ func serviceRow(s *Service) *ServiceRow {
 	}
 	return &ServiceRow{s.Name, s.Audience.String(), s.Source}
 }
-
-func ephemeral(s *Snapshot) *Ephemeral {
-	c := s.Census
-	if c == nil {
-		return nil
-	}
-	room := c.HeadRoom[listeners.TCP]
-	e := &Ephemeral{Range: []int{int(c.Settings.Low), int(c.Settings.High)}, Usable: room.Usable, Destinations: []Destination{}}
-	for i := range c.Destinations {
-		d := &c.Destinations[i]
-		row := Destination{Proto: string(d.Proto), From: d.From, To: d.To, Port: d.Port, InUse: d.InUse, TimeWait: d.TimeWait, Share: d.Share}
-		if len(d.Owners) > 0 {
-			row.Process = processRow(&d.Owners[0].Process)
-		}
-		e.Destinations = append(e.Destinations, row)
-		e.Total += int(d.InUse)
-	}
-	return e
-}

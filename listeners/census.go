@@ -92,6 +92,10 @@ type SourceUse struct {
 	From  netip.Addr `json:"from"`
 	Ports int        `json:"ports"`
 	Share float64    `json:"share"`
+	// LastHalf are those of Ports that connect(2) tries last and bind(2) to port 0
+	// first. Together with Destination.LastHalf it tells the two apart where no
+	// destination has used up the first half by itself.
+	LastHalf int `json:"last_half"`
 }
 
 // InboundUse counts the accepted connections of a listening port. TIME_WAIT
@@ -108,8 +112,11 @@ type CensusOptions struct {
 	Settings PortSettings
 	// Table holds the listeners of the same namespace.
 	Table *Table
-	// Bound looks for ports bound by number as well, at the price of a second walk.
-	Bound bool
+	// Bound looks for ports bound by number as well, at the price of a second walk
+	// of all sockets but TIME_WAIT. It is made only where a source address uses
+	// more than BoundFrom of the ports.
+	Bound     bool
+	BoundFrom float64
 	// Top is how many destinations are listed, 0 means 100; sources and inbound
 	// ports likewise.
 	Top int
@@ -137,7 +144,7 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		c.Gaps = append(c.Gaps, Gap{What: "ports: tcp", Why: err.Error()})
 	}
 	var bound *PortSet
-	if opt.Bound {
+	if opt.Bound && tcp.busiest() >= opt.BoundFrom {
 		var err error
 		if bound, err = tcp.readBound(ctx, src); err != nil {
 			c.Gaps = append(c.Gaps, Gap{What: "ports: bound by number", Why: err.Error()})
@@ -242,4 +249,10 @@ func (c *Census) AssignOwners(o *Owners, n int) {
 			}
 		}
 	}
+}
+
+// Unowned tells that a destination lacks its process because this user may not
+// look into all of them.
+func (c *Census) Unowned() bool {
+	return slices.ContainsFunc(c.Destinations, func(d Destination) bool { return d.Unowned == NoPrivilege })
 }

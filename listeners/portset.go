@@ -30,6 +30,17 @@ func (s *PortSet) Count() int {
 	return n
 }
 
+// countFrom gives the number of ports of the same parity as port.
+func (s *PortSet) countFrom(port uint16) int {
+	const even = 0x5555555555555555
+	mask := uint64(even) << (port % 2)
+	n := 0
+	for _, w := range s {
+		n += bits.OnesCount64(w & mask)
+	}
+	return n
+}
+
 // PortSettings are the settings that decide which local ports connect(2) may
 // choose (Documentation/networking/ip-sysctl.rst). IPv4 and IPv6 share them.
 type PortSettings struct {

@@ -386,6 +386,15 @@ func (t *tally) readBound(ctx context.Context, src Source) (*PortSet, error) {
 	return &ports, err
 }
 
+// busiest is the largest share of the range that one source address uses.
+func (t *tally) busiest() float64 {
+	most := 0
+	for _, ports := range t.sources {
+		most = max(most, ports.Count())
+	}
+	return float64(most) / float64(int(t.high)-int(t.low)+1)
+}
+
 // result adds the counts to the census. Until the list is cut only what can
 // get into it is copied: the order is by share, so by count.
 func (t *tally) result(c *Census, room HeadRoom) {
@@ -414,7 +423,7 @@ func (t *tally) result(c *Census, room HeadRoom) {
 	}
 	for from, ports := range t.sources {
 		if n := ports.Count(); n > 0 {
-			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: from.netip(), Ports: n, Share: share(n)})
+			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: from.netip(), Ports: n, Share: share(n), LastHalf: ports.countFrom(t.low + 1)})
 		}
 	}
 	c.MoreSources += len(t.moreSources)

@@ -175,7 +175,7 @@ func judgePortRange(_ Key, f *Facts) []Judgement {
 				{string(keyPortRange), r.spaced()},
 			}, f.timeWaitEvidence(d, usable)...),
 			Recommend: widerRange(f, r),
-			Remedy:    "keep connections open and reuse them (a pool, HTTP keep-alive); then widen the range, reserving the ports of services inside it; more destination or source addresses multiply the ports",
+			Remedy:    "keep connections open and reuse them (a pool, HTTP keep-alive); then more destination or source addresses, each of which has all ports again (on this host: a unix socket); then a wider range, with the ports of services inside it reserved; `hostaudit ports` shows what fits",
 		}
 		held := ratio(int64(d.InUse-d.TimeWait), int64(usable))
 		switch {

@@ -19,6 +19,10 @@ type Options struct {
 	// NoCensus leaves out the count of local ports in use, which walks all
 	// sockets of the host.
 	NoCensus bool
+	// BoundFrom is the share of the local ports in use by one source address from
+	// which sockets bound by number are looked for, which takes a second walk; 0
+	// means a quarter.
+	BoundFrom float64
 	// Ask are addresses that a query will be about: they are looked up in sets
 	// that are too large to be read whole.
 	Ask []netip.Addr
@@ -42,6 +46,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Sample <= 0 {
 		o.Sample = time.Second
+	}
+	if o.BoundFrom <= 0 {
+		o.BoundFrom = 0.25
 	}
 	if o.Limit <= 0 {
 		o.Limit = 30 * time.Second

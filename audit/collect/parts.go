@@ -325,7 +325,7 @@ func (c *collection) census(ctx context.Context) {
 			return nil, err
 		}
 		defer live.Close()
-		return listeners.ReadCensus(ctx, live, listeners.CensusOptions{Settings: settings, Table: c.home.table})
+		return listeners.ReadCensus(ctx, live, listeners.CensusOptions{Settings: settings, Table: c.home.table, Bound: true, BoundFrom: c.o.BoundFrom})
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "census of local ports", Why: c.uid.explain(err, needNothing)})

@@ -6,7 +6,11 @@ import (
 	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/listeners"
 )
+
+// maxDestinations is how many destinations a screen shows; JSON has them all.
+const maxDestinations = 20
 
 // PortsText writes how the local ports are used, for people.
 func PortsText(w io.Writer, u *audit.PortUse, o Options) error {
@@ -19,37 +23,136 @@ func PortsText(w io.Writer, u *audit.PortUse, o Options) error {
 		}
 		return p.flush(w)
 	}
-	p.text(bold, "", "  ", fmt.Sprintf("%s local ports (%d-%d) for connections to each destination; %s in use towards all", number(e.Usable), e.Range[0], e.Range[1], number(e.Total)))
+	p.portsVerdict(u)
+	room := fmt.Sprintf("%d-%d", e.Range[0], e.Range[1])
+	if e.Reserved > 0 {
+		room += fmt.Sprintf(" less %s reserved", number(e.Reserved))
+	}
+	if e.Taken > 0 {
+		room += fmt.Sprintf(" less %s that something is bound to", number(e.Taken))
+	}
+	p.text(normal, "", "  ", fmt.Sprintf("%s local ports for connections to each destination (%s); connect() tries one half of them first, %s. In use towards all: %s",
+		number(e.Usable), room, number(e.FirstHalf), number(e.Total)))
 	p.blank()
 	if len(e.Destinations) == 0 {
 		p.text(normal, "", "", "No outgoing connection uses one.")
 	} else {
-		rows := [][]cell{{{dim, []string{"share"}}, {dim, []string{"in use"}}, {dim, []string{"TIME_WAIT"}}, {dim, []string{"from → to"}}, {dim, []string{"process"}}}}
-		for _, d := range e.Destinations {
-			s := normal
-			switch {
-			case d.Share >= 0.85:
-				s = red
-			case d.Share >= 0.5:
-				s = yellow
-			}
-			process := "not known (TIME_WAIT has no owner)"
-			if d.Process != nil {
-				process = strings.TrimSpace(string(d.Process.Name) + " " + string(d.Process.Unit))
-			} else if d.TimeWait < d.InUse {
-				process = "not known"
-			}
-			rows = append(rows, []cell{{s, []string{percent(d.Share)}}, plainCell(number(int(d.InUse))), plainCell(number(int(d.TimeWait))),
-				plainCell(fmt.Sprintf("%s %s → %s", d.Proto, d.From, hostPort(d.To.String(), d.Port))), plainCell(process)})
-		}
-		p.table("  ", []int{6, 8, 9, 36 + max(0, p.Width-80)/2, 0}, rows)
+		p.destinations(e)
 	}
-	for i, s := range u.Sources {
-		if i == 0 {
-			p.blank()
-			p.text(dim, "", "", "By source address, over all destinations (sockets bound before they connect, and UDP):")
+	p.sources(u)
+	for _, a := range u.Advice {
+		p.blank()
+		p.text(levelStyle(a.Level), "", "  ", "What to do about "+a.Subject+", in this order")
+		p.text(normal, "  ", "  ", a.Why)
+		for i, step := range a.Steps {
+			p.text(normal, fmt.Sprintf("  %d ", i+1), "    ", step)
 		}
-		p.raw("  " + p.clean(fmt.Sprintf("%-6s %s %s: %s ports", percent(s.Share), s.Proto, s.From, number(s.Ports))))
+	}
+	for i, g := range u.Incomplete {
+		if i == 0 {
+			p.heading("COULD NOT READ")
+		}
+		p.text(normal, "    ", "      ", g.What+": "+g.Why)
 	}
 	return p.flush(w)
+}
+
+// portsVerdict is the answer in one line.
+func (p *printer) portsVerdict(u *audit.PortUse) {
+	worst := audit.PortLevel("")
+	var about []string
+	for _, a := range u.Advice {
+		if a.Level == audit.PortsScarce && worst != audit.PortsScarce {
+			worst, about = a.Level, nil
+		} else if worst == "" {
+			worst = a.Level
+		}
+		if a.Level == worst {
+			about = append(about, a.Subject)
+		}
+	}
+	text := "Local ports are not short."
+	switch worst {
+	case audit.PortsScarce:
+		text = `Local ports are nearly used up; connect() is about to fail with "Cannot assign requested address": `
+	case audit.PortsHalf:
+		text = "Half of the local ports are used up; every connect() takes longer: "
+	}
+	if n := len(about); n > 0 {
+		text += about[0]
+		if n > 1 {
+			text += fmt.Sprintf(" and %d more", n-1)
+		}
+	}
+	s := levelStyle(worst)
+	if worst == "" {
+		s = green
+	}
+	p.text(s, "", "  ", text)
+}
+
+func levelStyle(l audit.PortLevel) style {
+	switch l {
+	case audit.PortsScarce:
+		return red
+	case audit.PortsHalf:
+		return yellow
+	}
+	return normal
+}
+
+func (p *printer) destinations(e *audit.Ephemeral) {
+	rows := [][]cell{{{dim, []string{"share"}}, {dim, []string{"in use"}}, {dim, []string{"TIME_WAIT"}}, {dim, []string{"from → to"}}, {dim, []string{"process"}}}}
+	for i := range e.Destinations[:min(len(e.Destinations), maxDestinations)] {
+		d := &e.Destinations[i]
+		rows = append(rows, []cell{{levelStyle(d.Level), []string{percent(d.Share)}}, plainCell(number(int(d.InUse))), plainCell(number(int(d.TimeWait))),
+			plainCell(fmt.Sprintf("%s %s → %s", d.Proto, d.From, hostPort(d.To.String(), d.Port))), plainCell(holder(d))})
+	}
+	p.table("  ", []int{6, 8, 9, 36 + max(0, p.Width-80)/2, 0}, rows)
+	if n := len(e.Destinations) - maxDestinations + e.More; n > 0 && len(e.Destinations) >= maxDestinations {
+		p.text(dim, "  ", "  ", fmt.Sprintf("and %s quieter destinations (--format json lists %s)", number(n), number(len(e.Destinations))))
+	}
+}
+
+// holder names who has the sockets, or why nobody can be named.
+func holder(d *audit.Destination) string {
+	name := ""
+	switch {
+	case d.Process != nil:
+		name = strings.TrimSpace(string(d.Process.Name) + " " + string(d.Process.Unit))
+		if d.Process.Container != "" {
+			name = string(d.Process.Name) + " in container " + string(d.Process.Container)
+		}
+	case d.Unowned == string(listeners.NoPrivilege):
+		name = "not visible without more privilege"
+	case d.Unowned == string(listeners.OtherPIDNamespace):
+		name = "in another pid namespace"
+	case d.TimeWait == d.InUse:
+		name = "closed: no owner"
+	default:
+		name = "not known"
+	}
+	if d.Bound != nil && *d.Bound > 0 {
+		name += fmt.Sprintf(" (%s bound by number)", number(int(*d.Bound)))
+	}
+	return name
+}
+
+// sources shows the use that counts for sockets bound before they connect.
+func (p *printer) sources(u *audit.PortUse) {
+	for i, s := range u.Sources[:min(len(u.Sources), 10)] {
+		if i == 0 {
+			p.blank()
+			p.text(dim, "", "", "By source address, over all destinations (what counts for sockets bound before they connect, and for UDP):")
+		}
+		line := fmt.Sprintf("%-6s %s %s: %s ports", percent(s.Share), s.Proto, s.From, number(s.Ports))
+		if s.Bound {
+			line += ", bound before they connect"
+		}
+		style := normal
+		if s.Bound || s.Proto == string(listeners.UDP) {
+			style = levelStyle(audit.LevelOf(s.Share))
+		}
+		p.text(style, "  ", "    ", line)
+	}
 }
