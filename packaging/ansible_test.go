@@ -2,7 +2,6 @@ package packaging
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,22 +27,7 @@ func TestAnsible(t *testing.T) {
 		t.Fatal(err)
 	}
 	output(t, nil, "cp", "-a", "packaging/ansible/.", work+"/source/")
-	inside := func(args ...string) string {
-		t.Helper()
-		here, err := filepath.Abs("testdata/ansible/host.sh")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := exec.Command(here, append([]string{base}, args...)...)
-		c.Dir = work
-		c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"}
-		out, err := c.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
-		return string(out)
-	}
-	out := inside("bash", "-ec", `cd /work
+	out := onHost(t, base, work, "bash", "-ec", `cd /work
 		ansible-galaxy collection build --output-path . source
 		ansible-galaxy collection install --collections-path collections ./hostaudit-hostaudit-*.tar.gz
 		exec ./steps.sh`)
