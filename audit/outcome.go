@@ -85,6 +85,7 @@ type ListenerRow struct {
 	Port      uint16      `json:"port"`
 	Device    Text        `json:"device"`
 	V6Only    *bool       `json:"v6only"` // null: the kernel did not tell
+	Scope     ScopeRow    `json:"scope"`
 	NetNS     Text        `json:"netns"`
 	Process   *ProcessRow `json:"process"` // null: not known, Unowned says why
 	Unowned   string      `json:"unowned,omitempty"`

@@ -26,12 +26,15 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 	for _, t := range s.Timings {
 		r.Timings[t.What] += t.Took.Seconds()
 	}
+	where := scopes(base.Ports)
 	for _, p := range base.Ports {
 		if p.Listener == nil {
 			r.Published = append(r.Published, publishedRow(p))
 			continue
 		}
-		r.Listeners = append(r.Listeners, listenerRow(p))
+		row := listenerRow(p)
+		row.Scope = where[p]
+		r.Listeners = append(r.Listeners, row)
 	}
 	r.Sysctls = sysctlRows(s, host, base.Facts)
 	r.Ephemeral = ephemeral(s)

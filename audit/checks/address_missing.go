@@ -2,11 +2,8 @@ package checks
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
@@ -37,7 +34,7 @@ Sockets with IP_TRANSPARENT serve addresses of others by design and are left out
 			if port.Listener == nil || !port.Home() || port.Listener.Transparent || port.Proto() == listeners.Raw {
 				continue
 			}
-			if port.Listener.Scope(locals(port.Namespace)).Kind != listeners.ScopeAbsent {
+			if port.Listener.Scope(audit.Locals(port.Namespace)).Kind != listeners.ScopeAbsent {
 				continue
 			}
 			addr := port.Listener.Local.Addr()
@@ -57,25 +54,6 @@ Sockets with IP_TRANSPARENT serve addresses of others by design and are left out
 		}
 		return nil
 	},
-}
-
-// locals are the host's addresses as the listeners package wants them. A route
-// of type local makes a whole prefix the host's own.
-func locals(ns *reach.Namespace) []listeners.Local {
-	out := []listeners.Local{}
-	for _, a := range ns.Route.Addrs {
-		l := listeners.Local{Prefix: netip.PrefixFrom(a.Local, a.Local.BitLen()), Broadcast: a.Broadcast}
-		if a.Link != nil {
-			l.Device = a.Link.Index
-		}
-		out = append(out, l)
-	}
-	for _, r := range ns.Route.Routes {
-		if r.Type == unix.RTN_LOCAL {
-			out = append(out, listeners.Local{Prefix: r.Dst})
-		}
-	}
-	return out
 }
 
 // addresses lists what a client could dial.

@@ -69,7 +69,7 @@ decides; 'hostaudit reach PORT --from ADDRESS --explain' shows its whole way.`,
 }
 
 func absent(port *audit.Port) bool {
-	return port.Listener != nil && port.Namespace.Route != nil && port.Listener.Scope(locals(port.Namespace)).Kind == "absent-address"
+	return port.Listener != nil && port.Namespace.Route != nil && port.Listener.Scope(audit.Locals(port.Namespace)).Kind == "absent-address"
 }
 
 // reached says whether another listener of the same port answers the client.

@@ -127,6 +127,13 @@ func tableLines(r *audit.Report) []line {
 		if l.Proto != string(listeners.TCP) && l.Proto != string(listeners.MPTCP) {
 			n.order[0] = 1
 		}
+		switch note := l.Scope.Note; {
+		case note == "":
+		case l.Scope.Kind == listeners.ScopeAbsent:
+			n.decides = []string{note} // that no packet arrives decides before any rule
+		case x.Who != reach.Nobody && x.Who != reach.HostOnly || l.Device != "":
+			n.decides = append(n.decides, note)
+		}
 		if len(n.decides) == 0 && l.Of.Listener.Local.Addr().Unmap().IsLoopback() {
 			n.decides = []string{"listens on " + l.Address}
 		}

@@ -41,7 +41,9 @@ var schemaWords = map[string]string{
 	"audit.SysctlRow.verdict": "harmful: popular advice that does harm; unknown: a fact that decides could not be read.",
 
 	"audit.Ephemeral.range":        "net.ipv4.ip_local_port_range: low and high.",
-	"audit.Ephemeral.usable":       "Ports of the range that are not reserved: how many connections fit to each destination.",
+	"audit.Ephemeral.usable":       "Ports of the range that are neither reserved nor bound to: how many connections fit to each destination.",
+	"audit.Ephemeral.reserved":     "Ports of the range in net.ipv4.ip_local_reserved_ports.",
+	"audit.Ephemeral.taken":        "Ports of the range that something is bound to, listeners above all.",
 	"audit.Ephemeral.destinations": "Busiest first.",
 	"audit.Ephemeral.total":        "Sockets that hold a local port.",
 	"audit.Destination.in_use":     "Ports held, those in TIME_WAIT included.",

@@ -147,12 +147,12 @@ func (st *stage) nftRead(want int) error {
 }
 
 // partitions compares the exact sources of 1,000 listeners behind one chain of
-// rules with subtraction, listener by listener: of a fiftieth of the listeners,
+// rules with subtraction, listener by listener: of a few of the listeners,
 // multiplied.
 func (st *stage) partitions(n int) error {
 	const ports = 1000
 	listeners := st.scaled(ports)
-	some := max(1, listeners/50)
+	some := max(1, listeners/250)
 	rs := chainOf(n, ports)
 	rules := rs.Tables[0].Chains[0].Rules
 	slow := inside(func() error {

@@ -24,8 +24,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -40,6 +42,7 @@ type settings struct {
 }
 
 func main() {
+	runtime.LockOSThread() // children die with the thread that made them
 	code, err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -140,6 +143,9 @@ func outside(s settings, sc scene) ([]result, error) {
 	cmd.Env = append(os.Environ(), resultsVar+"="+file.Name(), "LC_ALL=C.UTF-8",
 		"PATH="+strings.Join([]string{os.Getenv("PATH"), "/usr/local/sbin", "/usr/sbin", "/sbin"}, ":"))
 	cmd.Stderr = os.Stderr
+	// Ended or interrupted, this leaves no host of ten thousand processes behind:
+	// the scene dies with this thread, which the caller keeps.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runErr := cmd.Run()
 	var results []result
 	if err := json.NewDecoder(file).Decode(&results); err != nil {

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/lab"
+	"github.com/hostaudit/hostaudit/listeners"
+)
+
+// scopeSocket is a listener of the calling thread's namespace.
+type scopeSocket struct {
+	addr     string // "" is 0.0.0.0
+	port     int
+	v6       bool
+	v6only   int
+	device   string
+	freebind bool
+	udp      bool
+}
+
+func (s scopeSocket) open(t *testing.T) {
+	t.Helper()
+	family, kind := unix.AF_INET, unix.SOCK_STREAM
+	if s.v6 {
+		family = unix.AF_INET6
+	}
+	if s.udp {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if s.v6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, s.v6only)
+	}
+	if s.device != "" {
+		err = errors.Join(err, unix.BindToDevice(fd, s.device))
+	}
+	if s.freebind {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1))
+	}
+	var to unix.Sockaddr = &unix.SockaddrInet6{Port: s.port}
+	if !s.v6 {
+		a := &unix.SockaddrInet4{Port: s.port}
+		for i, part := range strings.Split(s.addr, ".") {
+			if part != "" {
+				for _, c := range part {
+					a.Addr[i] = a.Addr[i]*10 + byte(c-'0')
+				}
+			}
+		}
+		to = a
+	}
+	err = errors.Join(err, unix.Bind(fd, to))
+	if !s.udp {
+		err = errors.Join(err, unix.Listen(fd, 5))
+	}
+	if err != nil {
+		t.Fatalf("%+v: %v", s, err)
+	}
+}
+
+// scopesOf is what the program says of the namespace, and its screen.
+func scopesOf(t *testing.T, n *lab.Namespace) (map[uint16]audit.ListenerRow, string) {
+	t.Helper()
+	read := func(args ...string) string {
+		out, err := n.Exec(t.Context(), "", append([]string{"hostaudit", "scan", "--quick", "--fail-on", "never"}, args...)...)
+		var exit *exec.ExitError
+		if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) {
+			t.Fatal(err)
+		}
+		return out
+	}
+	var r audit.Report
+	if err := json.Unmarshal([]byte(read("--format", "json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	rows := map[uint16]audit.ListenerRow{}
+	for _, l := range r.Listeners {
+		if l.NetNS == "" {
+			rows[l.Port] = l
+		}
+	}
+	return rows, read("--width", "200")
+}
+
+// Listeners that a list of sockets shows alike are told apart, in words, on the
+// screen; their twins that serve everybody say nothing.
+func TestScopesAreShown(t *testing.T) {
+	n := lab.New(t, lab.Topology{}).Server
+	for _, a := range []string{"192.0.2.10/32", "203.0.113.7/32", "2001:db8:77::10/128"} {
+		n.Run(t, "ip", "address", "add", a, "dev", "lo")
+	}
+	sockets := []scopeSocket{
+		{port: 8001}, {port: 8002, v6: true}, {port: 8003, v6: true, v6only: 1}, {addr: "192.0.2.10", port: 8004},
+		{port: 8005, device: "lo"}, {addr: "198.51.100.99", port: 8006, freebind: true}, {addr: "127.0.0.1", port: 8007},
+		{port: 8008}, {port: 8008, v6: true, v6only: 1}, {port: 8009, udp: true},
+	}
+	n.Do(func() {
+		for _, s := range sockets {
+			s.open(t)
+		}
+	})
+	rows, screen := scopesOf(t, n)
+	for port, want := range map[uint16]struct {
+		kind listeners.ScopeKind
+		note string
+	}{
+		8001: {listeners.ScopeAnyV4, "IPv4 alone; by an AAAA record refused"},
+		8002: {listeners.ScopeAnyDual, "IPv4 and IPv6"},
+		8003: {listeners.ScopeAnyV6Only, "IPv6 alone; over IPv4 refused"},
+		8004: {listeners.ScopeAddress, "192.0.2.10 alone, not "},
+		8005: {listeners.ScopeAnyV4, "what arrives on lo alone"},
+		8006: {listeners.ScopeAbsent, "the host does not have 198.51.100.99 (any more)"},
+		8007: {listeners.ScopeLoopback, ""},
+		8009: {listeners.ScopeAnyV4, "IPv4 alone; by an AAAA record not served"},
+	} {
+		l, ok := rows[port]
+		if !ok || l.Scope.Kind != want.kind || !strings.HasPrefix(l.Scope.Note, want.note) || want.note == "" && l.Scope.Note != "" {
+			t.Errorf("port %d: %+v, want %+v", port, l.Scope, want)
+		}
+		if !strings.Contains(screen, want.note) {
+			t.Errorf("the screen lacks %q", want.note)
+		}
+	}
+	// Two sockets serve what one dual socket does: nobody is refused.
+	if l := rows[8008]; l.Scope.Note != "" {
+		t.Errorf("a port served in both families: %+v", l.Scope)
+	}
+	if !strings.Contains(screen, "tcp 8008 ") {
+		t.Errorf("0.0.0.0 and [::] of one port are not one line:\n%s", screen)
+	}
+	if t.Failed() {
+		t.Log(screen)
+	}
+
+	// The address goes away under its listener.
+	n.Run(t, "ip", "address", "del", "192.0.2.10/32", "dev", "lo")
+	if rows, _ := scopesOf(t, n); rows[8004].Scope.Kind != listeners.ScopeAbsent {
+		t.Errorf("after its address is gone: %+v", rows[8004].Scope)
+	}
+}
+
+// Where nobody could come by IPv6, nothing is said of it.
+func TestScopeWithoutIPv6(t *testing.T) {
+	n := lab.New(t, lab.Topology{}).Server
+	n.Sysctl(t, "net.ipv6.conf.all.disable_ipv6", "1")
+	n.Do(func() { scopeSocket{port: 8001}.open(t) })
+	rows, _ := scopesOf(t, n)
+	if l, ok := rows[8001]; !ok || l.Scope.Kind != listeners.ScopeAnyV4 || l.Scope.Note != "" {
+		t.Errorf("%+v", l.Scope)
+	}
+}
