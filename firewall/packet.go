@@ -44,6 +44,9 @@ type Owner struct {
 type State struct {
 	Family Family
 	Proto  Proto
+	// FlowProto is the protocol of the flow's first packet; an ICMP error about it
+	// has another (nf_ct_attach).
+	FlowProto Proto
 	// Reply: the packet goes to the remote peer instead of coming from it.
 	Reply bool
 

@@ -352,7 +352,7 @@ func (c *Class) readConn(f Field) (reading, bool) {
 		}
 		return isConst(10), true
 	case FieldCTL4Proto:
-		return isConst(uint64(s.Proto)), true
+		return isConst(uint64(s.FlowProto)), true
 	case FieldCTSrcAddr, FieldCTDstAddr, FieldCTSrcPort, FieldCTDstPort:
 		return c.readTuple(f), true
 	}

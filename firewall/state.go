@@ -11,7 +11,7 @@ const (
 // First returns the state of the first packet of a flow from the remote peer to
 // local:port of this side: a plain TCP SYN, or a datagram.
 func First(f Family, p Proto, local Value, port uint16) State {
-	s := State{Family: f, Proto: p, Local: local, LocalPort: port, OrigLocal: local, OrigLocalPort: port}
+	s := State{Family: f, Proto: p, FlowProto: p, Local: local, LocalPort: port, OrigLocal: local, OrigLocalPort: port}
 	if p == TCP {
 		s.TCPFlags = flagSYN
 	}
@@ -22,7 +22,7 @@ func First(f Family, p Proto, local Value, port uint16) State {
 // by a link: what belonged to the old one is gone (skb_scrub_packet), and the
 // addresses it has now are the original ones there.
 func (s State) Enter(in *Link) State {
-	n := State{Family: s.Family, Proto: s.Proto, Reply: s.Reply, In: in,
+	n := State{Family: s.Family, Proto: s.Proto, FlowProto: s.Proto, Reply: s.Reply, In: in,
 		RemoteAddrKind: s.RemoteAddrKind, RemoteAddr: s.RemoteAddr, RemotePortKind: s.RemotePortKind, RemotePort: s.RemotePort,
 		BaseAddrKind: s.RemoteAddrKind, BaseAddr: s.RemoteAddr, BasePortKind: s.RemotePortKind, BasePort: s.RemotePort,
 		Local: s.Local, LocalPort: s.LocalPort, LocalUnknown: s.LocalUnknown, LocalPortUnknown: s.LocalPortUnknown,
@@ -127,7 +127,7 @@ func (s State) Returned(answer State, in *Link) State {
 // ACK of the original direction); where the SYN was exempt it is the first that
 // conntrack sees of the flow: NEW with nf_conntrack_tcp_loose.
 func (s State) Later(in *Link, answerTracked bool) State {
-	a := State{Family: s.Family, Proto: s.Proto, In: in, TCPFlags: flagACK, Following: true, OwnerUnknown: true,
+	a := State{Family: s.Family, Proto: s.Proto, FlowProto: s.Proto, In: in, TCPFlags: flagACK, Following: true, OwnerUnknown: true,
 		RemoteAddrKind: s.BaseAddrKind, RemoteAddr: s.BaseAddr, RemotePortKind: s.BasePortKind, RemotePort: s.BasePort,
 		BaseAddrKind: s.BaseAddrKind, BaseAddr: s.BaseAddr, BasePortKind: s.BasePortKind, BasePort: s.BasePort,
 		Local: s.OrigLocal, LocalPort: s.OrigLocalPort, OrigLocal: s.OrigLocal, OrigLocalPort: s.OrigLocalPort,

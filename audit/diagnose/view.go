@@ -27,6 +27,8 @@ type face struct {
 	who   string // the clients, for sentences
 	iif   string
 	got   *reach.Delivered
+	// after: the handshake passes, and what follows it does not.
+	after bool
 }
 
 // view is what the judgement looks at, worked out once.
@@ -201,7 +203,7 @@ func (v *view) askOne(e *Evidence, ev *reach.Evaluator, home *reach.Namespace, f
 }
 
 func faceOf(a reach.Answer, to netip.Addr, share float64) face {
-	f := face{to: to, sees: seesOf(a.ClientSees), conds: a.Conditions, share: share, iif: a.Query.Iif, got: a.DeliveredTo}
+	f := face{to: to, sees: seesOf(a.ClientSees, a.AfterConnect), conds: a.Conditions, share: share, iif: a.Query.Iif, got: a.DeliveredTo, after: a.AfterConnect == reach.Timeout}
 	if a.DecidedBy != nil {
 		f.by = *a.DecidedBy
 	}
@@ -216,9 +218,17 @@ func faceOf(a reach.Answer, to netip.Addr, share float64) face {
 	return f
 }
 
-func seesOf(s reach.Sees) Sees {
+// seesOf is what a client meets in the end: one whose handshake passes, and
+// nothing after it, waits in vain.
+func seesOf(s, after reach.Sees) Sees {
 	switch s {
 	case reach.Connected:
+		switch after {
+		case reach.Timeout:
+			return Timeout
+		case reach.Depends:
+			return NotKnown
+		}
 		return Connected
 	case reach.Refused:
 		return Refused
@@ -263,14 +273,14 @@ func (v *view) askAll(e *Evidence, ev *reach.Evaluator, to netip.Addr) {
 	for _, r := range rows {
 		share := weigh(r.From) / total[r.Family]
 		i := slices.IndexFunc(v.faces[first:], func(f face) bool {
-			return f.sees == seesOf(r.ClientSees) && f.by.Kind == r.DecidedBy.Kind && f.by.Chain == r.DecidedBy.Chain && f.by.Number == r.DecidedBy.Number &&
+			return f.sees == seesOf(r.ClientSees, r.AfterConnect) && f.after == (r.AfterConnect == reach.Timeout) && f.by.Kind == r.DecidedBy.Kind && f.by.Chain == r.DecidedBy.Chain && f.by.Number == r.DecidedBy.Number &&
 				f.by.Table == r.DecidedBy.Table && f.by.Backend == r.DecidedBy.Backend && sameFamily(f, r)
 		})
 		if i >= 0 {
 			v.faces[first+i].share += share
 			continue
 		}
-		f := face{to: to, sees: seesOf(r.ClientSees), by: r.DecidedBy, conds: r.Conditions, share: share, iif: r.Iif, got: r.Delivered, who: "clients " + listPrefixes(audit.Clients(r.From)) + " by " + r.Iif}
+		f := face{to: to, sees: seesOf(r.ClientSees, r.AfterConnect), after: r.AfterConnect == reach.Timeout, by: r.DecidedBy, conds: r.Conditions, share: share, iif: r.Iif, got: r.Delivered, who: "clients " + listPrefixes(audit.Clients(r.From)) + " by " + r.Iif}
 		// The way of one of them tells at which hook it ends.
 		if from := audit.Clients(r.From)[0].Addr(); from.IsValid() {
 			q := reach.Query{Proto: firewall.TCP, From: from, To: to, Port: e.Target.Port, Iif: r.Iif}

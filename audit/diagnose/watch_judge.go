@@ -76,7 +76,7 @@ func (x *expectation) words() string {
 		return "nothing (" + x.why + ")"
 	}
 	by := x.f.by
-	s := string(x.a.ClientSees)
+	s := x.a.Words()
 	if by.Kind != reach.ByOpen && by.Kind != "" {
 		s += " (" + witnessName(&by) + ")"
 	}
@@ -104,7 +104,7 @@ func (s *seen) handshake() verdict {
 	f := s.f
 	v := verdict{sure: Confirmed}
 	v.add("packets", "%s in, %s out after %s", times(f.asked.count, "SYN"), times(f.answered.count, "SYN-ACK"), ms(f.answered.first().Sub(f.asked.first())))
-	if s.expects(Timeout, Refused, Unreachable) && s.x.same(&s.y) {
+	if s.expects(Timeout, Refused, Unreachable) && s.x.same(&s.y) && !s.y.f.after {
 		v.odd = fmt.Sprintf("by the model the client sees %s, and it was answered", s.y.words())
 	}
 	// Where packets are forwarded (address translation) the socket is not here.
@@ -172,6 +172,13 @@ func (s *seen) notAcknowledged(v *verdict) {
 	switch {
 	case f.acked && age > time.Second:
 		v.end, v.id, v.sure = EndAckIgnored, ReplyPath, Likely
+		if s.y.known && s.y.f.after && s.x.same(&s.y) {
+			s.blame(v)
+			v.id, v.sure = HostFirewall, Confirmed
+			v.add("packets", "the client's acknowledgement arrived here, and the handshake is not complete")
+			v.add("model", "%s drops what follows the SYN", witnessName(v.by))
+			return
+		}
 		v.add("packets", "the client's acknowledgement arrived here, and the handshake is not complete: a rule drops what follows a SYN, or the accept queue was full")
 	case f.answered.count > 1:
 		v.end, v.id = EndAnswerLost, ReplyPath

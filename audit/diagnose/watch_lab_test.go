@@ -147,7 +147,7 @@ func watchCases() []watchCase {
 		{name: "the client never acknowledges", need: []string{"nft"}, prepare: deafClient, probe: port(8080), wait: 2700 * time.Millisecond,
 			sees: lab.Timeout, end: EndAnswerLost, id: ReplyPath, sure: Confirmed, says: "lost after this host", proof: "no segment of the client", syns: 1, remedy: true},
 		{name: "the acknowledgement is dropped here", need: []string{"nft"}, load: lab.NFT, rules: nft("input priority 0", "tcp dport 8080 tcp flags & (syn|ack) == ack counter drop"), probe: port(8080),
-			hold: true, wait: 3 * time.Second, end: EndAckIgnored, id: ReplyPath, sure: Likely, says: "acknowledgement arrived", syns: 1, remedy: true},
+			hold: true, wait: 3 * time.Second, end: EndAckIgnored, id: HostFirewall, sure: Confirmed, by: "nftables inet f c #1", says: "what the client sends then is dropped", proof: "drops what follows the SYN", syns: 1, remedy: true},
 		{name: "container by DNAT", need: []string{"nft"}, topology: lab.Topology{Containers: 1}, listen: []lab.Listen{}, prepare: publish(80), probe: port(8080), hold: true, wait: 1600 * time.Millisecond,
 			end: EndServed, sure: Confirmed, says: "listens)", syns: 1},
 		{name: "container by DNAT, dead port", need: []string{"nft"}, topology: lab.Topology{Containers: 1}, prepare: publish(81), probe: port(8080),

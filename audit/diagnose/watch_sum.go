@@ -164,6 +164,9 @@ func endWords(g *Sighting) string {
 		s = fmt.Sprintf("answered, and never acknowledged: lost after this host (%s)", times(g.SYNACK, "SYN-ACK"))
 	case EndAckIgnored:
 		s = "answered; the client's acknowledgement arrived and had no effect"
+		if by != "" {
+			s = "answered; what the client sends then is dropped by " + by
+		}
 	case EndGaveUp:
 		s = "the client reset it after the SYN-ACK"
 	case EndNoAnswer:

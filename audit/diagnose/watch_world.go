@@ -99,7 +99,7 @@ func (v *worldView) expect(f *flow) (x expectation) {
 		return x
 	}
 	x.known, x.a, x.f = true, a, faceOf(a, f.to.Addr(), 1)
-	if x.f.sees == Timeout && x.forwarded() {
+	if x.f.sees == Timeout && !x.f.after && x.forwarded() {
 		x.answered = v.answered(q)
 	}
 	return x

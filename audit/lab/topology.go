@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -73,7 +74,64 @@ func New(t testing.TB, topology Topology) *Lab {
 	if err := l.build(); err != nil {
 		t.Fatalf("build the laboratory: %v", err)
 	}
+	for _, n := range l.namespaces {
+		if err := n.settle(); err != nil {
+			t.Fatalf("build the laboratory: %v", err)
+		}
+	}
 	return l
+}
+
+// settle waits until the IPv6 addresses have their local routes: a work queue
+// makes those, also without duplicate address detection (addrconf_dad_work).
+func (n *Namespace) settle() error {
+	const patience = 10 * time.Second
+	for waited := time.Duration(0); ; waited += 2 * time.Millisecond {
+		left, err := n.unsettled()
+		if err != nil {
+			return err
+		}
+		if left == "" {
+			return nil
+		}
+		if waited >= patience {
+			return fmt.Errorf("%s has no local route in %s after %s", left, n.Name, patience)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// unsettled is an IPv6 address of a link that is up without a local route.
+func (n *Namespace) unsettled() (string, error) {
+	links, err := n.links.LinkList()
+	if err != nil {
+		return "", fmt.Errorf("list the links of %s: %w", n.Name, err)
+	}
+	routes, err := n.links.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return "", fmt.Errorf("list the local routes of %s: %w", n.Name, err)
+	}
+	local := map[string]bool{}
+	for _, r := range routes {
+		if r.Dst != nil {
+			local[r.Dst.IP.String()] = true
+		}
+	}
+	for _, link := range links {
+		if link.Attrs().Flags&net.FlagUp == 0 {
+			continue
+		}
+		addrs, err := n.links.AddrList(link, netlink.FAMILY_V6)
+		if err != nil {
+			return "", fmt.Errorf("list the addresses of %s in %s: %w", link.Attrs().Name, n.Name, err)
+		}
+		for _, a := range addrs {
+			if !a.IP.IsLinkLocalUnicast() && !local[a.IP.String()] {
+				return a.IP.String(), nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // Namespaces returns every namespace of the lab.
