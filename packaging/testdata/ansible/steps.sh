@@ -9,7 +9,7 @@ die() {
 	sed "s/{.*\"msg\":/{ ... \"msg\":/" /tmp/out | cut -c 1-500
 	exit 1
 }
-play() { ansible-playbook -i localhost, play.yml "$@" >/tmp/out 2>&1; }
+play() { ansible-playbook -i localhost, -e ansible_python_interpreter=/usr/bin/python3 play.yml "$@" >/tmp/out 2>&1; }
 has() { grep -qF -- "$1" /tmp/out || die "$step: no '$1' in"; }
 lacks() { ! grep -qF -- "$1" /tmp/out || die "$step: '$1' in"; }
 blocked() { nft list ruleset >/tmp/rules; ! grep -q 'tcp dport 8080 accept' /tmp/rules; }
@@ -39,23 +39,31 @@ has 'changed=0'
 has 'is blocked by the firewall'
 echo "ok: $step"
 
+# From here on it is installed: the rest goes without.
+installed() { play --skip-tags hostaudit_install,hostaudit_timer "$@"; }
+
+step='a variable that cannot be is refused'
+installed -e "$(vars ', "hostaudit_fail_on": "sometimes"')" && die "$step: it was accepted"
+has 'value of hostaudit_fail_on must be one of'
+echo "ok: $step"
+
 step='a wrong configuration is not written'
 cp /etc/hostaudit/hostaudit.yaml /tmp/before
-play -e "$(services='{"services": [{"name": "web", "port": "eighty"}]}' vars)" && die "$step: it was"
+installed -e "$(services='{"services": [{"name": "web", "port": "eighty"}]}' vars)" && die "$step: it was"
 has 'services[0].port'
 cmp -s /tmp/before /etc/hostaudit/hostaudit.yaml || die "$step: the file changed"
 echo "ok: $step"
 
 step='check and diff show what would be mended'
 cp /etc/nftables.conf /tmp/before
-play --check --diff -e "$(vars "$fix")" || die "$step"
+installed --check --diff -e "$(vars "$fix")" || die "$step"
 has '+		tcp dport 8080 accept comment "hostaudit:'
 has 'changed=1'
 if ! blocked || ! cmp -s /tmp/before /etc/nftables.conf || [ -e /var/lib/hostaudit/history ]; then die "$step wrote something"; fi
 echo "ok: $step"
 
 step='it is mended'
-play -e "$(vars "$fix")" || die "$step"
+installed -e "$(vars "$fix")" || die "$step"
 has 'changed=1'
 lacks 'cannot be reached as meant'
 blocked && die "$step: the rule is not there"
@@ -65,7 +73,7 @@ echo "ok: $step"
 step='a change that asks for it is kept by a confirmation'
 hostaudit rollback >/tmp/out 2>&1 || die "$step: rollback"
 blocked || die "$step: not rolled back"
-play -e "$(vars "$fix"', "hostaudit_fix_require_confirm": true')" || die "$step"
+installed -e "$(vars "$fix"', "hostaudit_fix_require_confirm": true')" || die "$step"
 has 'Keep the change'
 has 'changed=2'
 [ ! -e /var/lib/hostaudit/journal ] || die "$step: it still waits"
@@ -75,7 +83,7 @@ blocked && die "$step: the rule is not there"
 echo "ok: $step"
 
 step='mended again changes nothing'
-play -e "$(vars "$fix")" || die "$step"
+installed -e "$(vars "$fix")" || die "$step"
 has 'changed=0'
 echo "ok: $step"
 
@@ -88,5 +96,7 @@ for module in hostaudit_facts hostaudit_fix; do
 	ansible-doc "hostaudit.hostaudit.$module" >/tmp/out 2>&1 || die "ansible-doc $module"
 	has 'EXAMPLES'
 done
+ansible-doc -t role hostaudit.hostaudit.hostaudit >/tmp/out 2>&1 || die 'ansible-doc of the role'
+has 'hostaudit_fail_on'
 echo "ok: documentation"
 echo "ALL DONE"
