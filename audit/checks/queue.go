@@ -78,22 +78,50 @@ func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
 			Evidence: []audit.Evidence{audit.Evidencef("accept queue", "%d of %d", l.Accept.Len, l.Accept.Limit), listening(port)},
 			Remedy:   fmt.Sprintf("find out why %s does not accept: busy, stopped, waiting for something, or out of descriptors", port.Program()),
 		}
-		if l.Accept.Drops != nil {
-			f.Evidence = append(f.Evidence, audit.Evidencef("dropped by this socket", "%d since it was opened", *l.Accept.Drops))
-		}
+		f.Evidence = append(f.Evidence, overflows(p)...)
 		if proc := port.Process(); proc != nil {
 			if share, known := proc.Files.Fill(); known && share >= 1 {
 				f.Why += fmt.Sprintf("; the program is out of descriptors (%d of %d)", proc.Files.Open, proc.Files.Soft)
 				f.Remedy = "raise the descriptor limit: LimitNOFILE= in the unit, then restart it"
 			}
 		}
-		if max, ok := p.Snapshot.Sysctls.Int("net.core.somaxconn"); ok && l.Accept.LimitedBy(uint32(max)) == listeners.LimitSomaxconn {
-			f.Evidence = append(f.Evidence, audit.Evidencef("net.core.somaxconn", "%d: it limits this queue", max))
-			f.Remedy += "; if it is only bursts, raise net.core.somaxconn and " + restart(port)
-		} else {
-			f.Remedy += "; if it is only bursts, raise the program's own backlog (if net.core.somaxconn was raised since it started, a restart suffices)"
-		}
+		evidence, remedy := limitedBy(p, port)
+		f.Evidence = append(f.Evidence, evidence...)
+		f.Remedy += remedy
 		p.Report(f)
 	}
 	return nil
+}
+
+// limitedBy says what set the limit of a queue, and what makes it longer.
+func limitedBy(p *audit.Pass, port *audit.Port) (evidence []audit.Evidence, remedy string) {
+	const own = "; if it is only bursts, raise the program's own backlog (if net.core.somaxconn was raised since it started, a restart suffices)"
+	somaxconn, ok := p.Snapshot.Sysctls.Int("net.core.somaxconn")
+	if !ok {
+		return nil, own
+	}
+	say := func(format string, args ...any) []audit.Evidence {
+		return []audit.Evidence{audit.Evidencef("net.core.somaxconn", format, args...)}
+	}
+	switch q := port.Listener.Accept; q.LimitedBy(uint32(somaxconn)) {
+	case listeners.LimitSomaxconn:
+		return say("%d: it limits this queue", somaxconn), "; if it is only bursts, raise net.core.somaxconn and " + restart(port)
+	case listeners.LimitEarlier:
+		return say("%d now; it was higher when the program called listen(), the next start gets less", somaxconn), own
+	default:
+		return say("%d: not what limits this queue, the program's own backlog of %d does", somaxconn, q.Limit), own
+	}
+}
+
+// overflows is what the kernel dropped at full queues, of all listeners, while
+// it was watched. The count since the boot says nothing about now and is no
+// evidence.
+func overflows(p *audit.Pass) []audit.Evidence {
+	var out []audit.Evidence
+	for _, name := range []string{"TcpExt.ListenOverflows", "TcpExt.ListenDrops"} {
+		if c, ok := p.Facts.Counters[name]; ok && c.Sampled && c.Delta > 0 {
+			out = append(out, audit.Evidencef(name, "+%d in %g s, all listeners together", c.Delta, c.Window))
+		}
+	}
+	return out
 }
