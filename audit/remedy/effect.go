@@ -133,6 +133,9 @@ func (p *planner) effect() error {
 	if home.Route == nil || home.Ruleset == nil {
 		return nil
 	}
+	for _, a := range home.Route.Addrs {
+		p.plan.own = append(p.plan.own, netip.PrefixFrom(a.Local, a.Local.BitLen()))
+	}
 	for _, path := range p.Paths {
 		was := reaches(&p.Snapshot.World, path)
 		is := reaches(&p.world, path)

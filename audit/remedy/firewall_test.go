@@ -276,17 +276,17 @@ func TestLockOutDrill(t *testing.T) {
 					t.Errorf("the operator's connection is not protected: %v", p.Notes)
 				}
 				if err := d.apply(p, in, nil); err != nil {
-					t.Fatalf("apply: %v\n%s", err, p.Text(nil))
+					t.Fatalf("apply: %v\n%s", err, p.Text(nil, false))
 				}
 				if !d.connects(webPort) {
-					t.Errorf("the port is still blocked\n%s", p.Text(nil))
+					t.Errorf("the port is still blocked\n%s", p.Text(nil, false))
 				}
 				if !talks(d.login) || !d.connects(sshPort) {
 					t.Error("the operator was cut off")
 				}
 				again, _, err := d.plan("")
 				if err != nil || len(again.Steps) != 0 {
-					t.Errorf("a second time there is something to do: %v\n%s", err, again.Text(nil))
+					t.Errorf("a second time there is something to do: %v\n%s", err, again.Text(nil, false))
 				}
 				d.lab.Server.Do(func() { err = d.sys.Rollback(context.Background(), p.ID, false) })
 				if err != nil {
@@ -360,13 +360,13 @@ func TestAudience(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := d.apply(p, in, nil); err != nil {
-			t.Fatalf("%s: %v\n%s", rulesets[rs].name, err, p.Text(nil))
+			t.Fatalf("%s: %v\n%s", rulesets[rs].name, err, p.Text(nil, false))
 		}
 		if !d.connects(webPort) {
-			t.Errorf("%s: its audience does not get in\n%s", rulesets[rs].name, p.Text(nil))
+			t.Errorf("%s: its audience does not get in\n%s", rulesets[rs].name, p.Text(nil, false))
 		}
 		if got := d.lab.Probe(t, stranger, friend); got[0].ClientSees == lab.Connected || got[1].ClientSees != lab.Connected {
-			t.Errorf("%s: a stranger sees %v, a friend %v\n%s", rulesets[rs].name, got[0].ClientSees, got[1].ClientSees, p.Text(nil))
+			t.Errorf("%s: a stranger sees %v, a friend %v\n%s", rulesets[rs].name, got[0].ClientSees, got[1].ClientSees, p.Text(nil, false))
 		}
 		for _, r := range p.Effect.Opens {
 			if outside := ranges(r.From).Minus(ranges(nets.Networks)); !outside.Empty() {
@@ -394,10 +394,10 @@ func TestEveryBackEnd(t *testing.T) {
 		}
 	}
 	if len(backends) != 3 {
-		t.Errorf("rules for %v only\n%s", backends, p.Text(nil))
+		t.Errorf("rules for %v only\n%s", backends, p.Text(nil, false))
 	}
 	if err := d.apply(p, in, nil); err != nil {
-		t.Fatalf("%v\n%s", err, p.Text(nil))
+		t.Fatalf("%v\n%s", err, p.Text(nil, false))
 	}
 	if !d.connects(webPort) {
 		t.Error("still blocked")
@@ -416,7 +416,7 @@ func TestNeverTouched(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(p.Steps) != 0 || len(p.Manual) != 1 || !strings.Contains(p.Manual[0].Words, words) {
-			t.Errorf("%s: %s", table, p.Text(nil))
+			t.Errorf("%s: %s", table, p.Text(nil, false))
 		}
 	}
 }

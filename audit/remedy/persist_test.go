@@ -59,7 +59,7 @@ func TestSurvivesReload(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(p.Changes) == 0 || !p.Changes[0].Persistent || p.Changes[0].Diff == "" {
-				t.Fatalf("it does not last:\n%s", p.Text(nil))
+				t.Fatalf("it does not last:\n%s", p.Text(nil, false))
 			}
 			if err := d.apply(p, in, nil); err != nil {
 				t.Fatal(err)
@@ -105,7 +105,7 @@ func TestFileNotUnderstood(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(p.Changes) != 1 || p.Changes[0].Persistent || !strings.Contains(p.Changes[0].Boot, "by hand: tcp dport 8080 accept") {
-			t.Errorf("%s:\n%s", name, p.Text(nil))
+			t.Errorf("%s:\n%s", name, p.Text(nil, false))
 		}
 		if err := d.apply(p, in, nil); err != nil {
 			t.Error(err)

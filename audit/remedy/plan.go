@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -41,6 +42,7 @@ type Plan struct {
 	Steps []Step `json:"-"`
 
 	openings []opening
+	own      []netip.Prefix // this host's addresses
 }
 
 // Change is one thing that a plan changes, as it is shown.

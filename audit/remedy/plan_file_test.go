@@ -87,12 +87,12 @@ func TestFilePlans(t *testing.T) {
 		return p, in
 	}
 	p, _ := plan(false)
-	if len(p.Changes) != 1 || p.Changes[0].Restart == "" || !strings.Contains(p.Text(nil), "+  listen 0.0.0.0:9999;") {
-		t.Fatalf("not asked for, and:\n%s", p.Text(nil))
+	if len(p.Changes) != 1 || p.Changes[0].Restart == "" || !strings.Contains(p.Text(nil, false), "+  listen 0.0.0.0:9999;") {
+		t.Fatalf("not asked for, and:\n%s", p.Text(nil, false))
 	}
 	p, _ = plan(true)
 	if len(p.Changes) != 2 {
-		t.Fatalf("%s", p.Text(nil))
+		t.Fatalf("%s", p.Text(nil, false))
 	}
 	d.lab.Server.Do(func() {
 		if err := d.sys.Apply(t.Context(), p, ApplyOptions{}); err != nil {
@@ -106,7 +106,7 @@ func TestFilePlans(t *testing.T) {
 		t.Errorf("the drop-in is\n%s", got)
 	}
 	if again, _ := plan(true); len(again.Steps) != 0 {
-		t.Errorf("a second time there is something to do:\n%s", again.Text(nil))
+		t.Errorf("a second time there is something to do:\n%s", again.Text(nil, false))
 	}
 	d.lab.Server.Do(func() {
 		if err := d.sys.Rollback(t.Context(), "", false); err != nil {
@@ -118,7 +118,7 @@ func TestFilePlans(t *testing.T) {
 	}
 	// Never for what should stay private.
 	d.cfg.Services = nil
-	if p, _ = plan(true); strings.Contains(p.Text(nil), "0.0.0.0") {
-		t.Errorf("nobody declared it:\n%s", p.Text(nil))
+	if p, _ = plan(true); strings.Contains(p.Text(nil, false), "0.0.0.0") {
+		t.Errorf("nobody declared it:\n%s", p.Text(nil, false))
 	}
 }

@@ -43,11 +43,11 @@ func TestSysctlPlan(t *testing.T) {
 	}
 	p, _ := make()
 	if len(p.Changes) != 1 || p.Changes[0].Subject != "net.ipv4.ip_local_port_range" {
-		t.Fatalf("%s", p.Text(nil))
+		t.Fatalf("%s", p.Text(nil, false))
 	}
 	c := p.Changes[0]
 	if !strings.Contains(c.Diff, "+# sysctl.ephemeral-range-small") || !strings.Contains(c.Boot, sysctl.DropInPath) && c.Persistent {
-		t.Errorf("%s", p.Text(nil))
+		t.Errorf("%s", p.Text(nil, false))
 	}
 	value := func() string {
 		data, err := d.lab.Server.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")

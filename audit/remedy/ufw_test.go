@@ -79,10 +79,10 @@ func TestRealUFW(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(p.Changes) != 1 || p.Changes[0].Owner != string(owner.UFW) || !p.Changes[0].Persistent || len(p.Protected) == 0 {
-			t.Fatalf("%s", p.Text(nil))
+			t.Fatalf("%s", p.Text(nil, false))
 		}
 		if err := d.apply(p, in, nil); err != nil {
-			t.Fatalf("%v\n%s", err, p.Text(nil))
+			t.Fatalf("%v\n%s", err, p.Text(nil, false))
 		}
 		if !d.connects(webPort) || !talks(d.login) || !d.connects(sshPort) {
 			t.Error("it is not open, or the operator was cut off")

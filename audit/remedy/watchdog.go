@@ -42,6 +42,10 @@ type timer struct {
 	args []string
 }
 
+// unitUnknown is how systemctl ends where there is no such unit (systemctl(1), exit
+// status 5): the timer has run, or there never was one.
+const unitUnknown = 5
+
 func unitName(id string) string { return "hostaudit-rollback-" + id }
 
 func (t *timer) Arm(ctx context.Context, id string, after time.Duration) (string, error) {
@@ -65,7 +69,9 @@ func (t *timer) Arm(ctx context.Context, id string, after time.Duration) (string
 }
 
 func (t *timer) Disarm(ctx context.Context, id string) {
-	if _, err := t.s.run(ctx, []string{"systemctl", "stop", unitName(id) + ".timer"}, ""); err != nil {
+	_, err := t.s.run(ctx, []string{"systemctl", "stop", unitName(id) + ".timer"}, "")
+	var e *toolError
+	if err != nil && !(errors.As(err, &e) && e.status == unitUnknown) {
 		t.s.say("the timer could not be stopped (it will find nothing to do): %v", err)
 	}
 }

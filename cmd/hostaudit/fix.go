@@ -136,7 +136,7 @@ func (a *app) runFix(s *config.Settings, c *common, o fixOptions, ids []string) 
 		if s.Format == "json" {
 			return report.JSON(w, plan)
 		}
-		return cleanLines(w, plan.Text(ids))
+		return cleanLines(w, plan.Text(ids, o.apply))
 	})
 	if err != nil || !o.apply {
 		return err
@@ -147,7 +147,7 @@ func (a *app) runFix(s *config.Settings, c *common, o fixOptions, ids []string) 
 	if !o.anyNamespace {
 		switch first, err := remedy.FirstNamespace(); {
 		case err != nil:
-			return fmt.Errorf("%w: %w", remedy.ErrRefused, err)
+			return fmt.Errorf("%w: whether this is the machine's first network namespace cannot be told (%w); --any-namespace applies all the same", remedy.ErrRefused, err)
 		case !first:
 			return fmt.Errorf("%w: this is not the machine's first network namespace; --any-namespace applies all the same", remedy.ErrRefused)
 		}

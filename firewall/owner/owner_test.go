@@ -128,11 +128,12 @@ func TestSaved(t *testing.T) {
 	rule := func(text string) *firewall.Rule {
 		return &firewall.Rule{Print: func(*firewall.Rule) string { return text }}
 	}
-	got, err := insertSaved([]byte(saved), i, rule("-A INPUT -j DROP"))
+	h := &Host{Rules: rules("iptables-legacy ip filter INPUT")}
+	got, err := insertSaved([]byte(saved), h, i, rule("-A INPUT -j DROP"))
 	if want := strings.Replace(saved, "[3:4]", line+"[3:4]", 1); err != nil || string(got) != want {
 		t.Errorf("%v\n%s", err, got)
 	}
-	got, err = insertSaved([]byte(saved), i, nil)
+	got, err = insertSaved([]byte(saved), h, i, nil)
 	if want := strings.Replace(saved, "-A X", line+"-A X", 1); err != nil || string(got) != want {
 		t.Errorf("%v\n%s", err, got)
 	}
@@ -143,8 +144,46 @@ func TestSaved(t *testing.T) {
 		"table twice":   saved + saved,
 		"a raw newline": strings.Replace(saved, "-A X", "-A INPUT -m comment --comment \"a\nb\" -j DROP\n-A X", 1),
 	} {
-		if got, err := insertSaved([]byte(text), i, rule("-A INPUT -j DROP")); err == nil {
+		if got, err := insertSaved([]byte(text), h, i, rule("-A INPUT -j DROP")); err == nil {
 			t.Errorf("%s was taken:\n%s", name, got)
+		}
+	}
+	// Written by hand, the rules are the kernel's by number and target.
+	byHand := strings.Replace(strings.Replace(saved, "-m tcp ", "", 1), "-A INPUT -j DROP", "-A INPUT -p tcp -j REJECT", 1)
+	ch := h.Rules.Tables[0].Chains[0]
+	for n, text := range []string{"-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT", "-A INPUT (the new one)", "-A INPUT -p tcp -j REJECT --reject-with icmp-port-unreachable"} {
+		ch.Rules = append(ch.Rules, rule(text))
+		ch.Rules[n].Number = n + 1
+	}
+	got, err = insertSaved([]byte(byHand), h, i, ch.Rules[2])
+	if want := strings.Replace(byHand, "[3:4]", line+"[3:4]", 1); err != nil || string(got) != want {
+		t.Errorf("by hand: %v\n%s", err, got)
+	}
+	for name, text := range map[string]string{
+		"another rule":   strings.Replace(byHand, "-A X", "-A INPUT -p udp -j REJECT\n-A X", 1),
+		"another target": strings.Replace(byHand, "ACCEPT\n[3:4]", "DROP\n[3:4]", 1),
+		"an insertion":   strings.Replace(byHand, "-A INPUT -p tcp --dport 22", "-I INPUT -p tcp --dport 22", 1),
+	} {
+		if got, err := insertSaved([]byte(text), h, i, ch.Rules[2]); err == nil {
+			t.Errorf("by hand, %s was taken:\n%s", name, got)
+		}
+	}
+}
+
+// TestZone finds the zone of an interface in either of firewalld's back ends.
+func TestZone(t *testing.T) {
+	for chain, texts := range map[string][]string{
+		"nftables inet firewalld filter_INPUT_ZONES": {"ip saddr 10.0.0.0/8 goto filter_IN_trusted", `iifname "wg*" goto filter_IN_internal`, `iifname "eth0" goto filter_IN_dmz`, "goto filter_IN_public"},
+		"iptables-legacy ip filter INPUT_ZONES":      {"-A INPUT_ZONES -s 10.0.0.0/8 -g IN_trusted", "-A INPUT_ZONES -i wg+ -g IN_internal", "-A INPUT_ZONES -i eth0 -g IN_dmz", "-A INPUT_ZONES -g IN_public"},
+	} {
+		rs := rules(chain)
+		for _, text := range texts {
+			rs.Tables[0].Chains[0].Rules = append(rs.Tables[0].Chains[0].Rules, &firewall.Rule{Print: func(*firewall.Rule) string { return text }})
+		}
+		for iif, want := range map[string]string{"eth0": "dmz", "wg7": "internal", "eth01": "public"} {
+			if got, _ := FirewalldZone(rs, iif); got != want {
+				t.Errorf("%s: %s is in zone %q, want %q", chain, iif, got, want)
+			}
 		}
 	}
 }
@@ -195,7 +234,7 @@ func FuzzFiles(f *testing.F) {
 		after, err := insertNFT(data, &Host{Rules: rs}, i)
 		check(after, err)
 		i.Family, i.Backend, i.Chain = firewall.TableIP, firewall.IPTablesNFT, "INPUT"
-		after, err = insertSaved(data, i, nil)
+		after, err = insertSaved(data, &Host{Rules: rs}, i, nil)
 		check(after, err)
 		WithoutUFW(data, "comment=00")
 		setting(data, "ENABLED")

@@ -53,7 +53,7 @@ func Persist(who Kind, h *Host, i *Insertion, before *firewall.Rule) (*Patch, er
 		if !ok {
 			return nil, fmt.Errorf("%s does not exist", name)
 		}
-		after, err := insertSaved(data, i, before)
+		after, err := insertSaved(data, h, i, before)
 		if err != nil {
 			return nil, fmt.Errorf("%s cannot be changed safely (%w): add by hand: -A %s", name, err, strings.Join(i.Spec(), " "))
 		}
@@ -62,9 +62,9 @@ func Persist(who Kind, h *Host, i *Insertion, before *firewall.Rule) (*Patch, er
 	return nil, nil
 }
 
-// insertSaved puts a line into the output of iptables-save: before the line that
-// says what the following rule says, which must stand there exactly once.
-func insertSaved(data []byte, i *Insertion, before *firewall.Rule) ([]byte, error) {
+// insertSaved puts a line into a file that iptables-restore reads: before the line
+// of the following rule.
+func insertSaved(data []byte, h *Host, i *Insertion, before *firewall.Rule) ([]byte, error) {
 	lines := strings.SplitAfter(string(data), "\n")
 	start, end := -1, -1
 	for n, l := range lines {
@@ -98,23 +98,73 @@ func insertSaved(data []byte, i *Insertion, before *firewall.Rule) ([]byte, erro
 			at = end // the first rule of the chain
 		}
 	} else {
-		want := normal(before.Text())
-		for n := start + 1; n < end; n++ {
-			if chainOf(lines[n]) == i.Chain && normal(lines[n]) == want {
-				if at >= 0 {
-					return nil, errors.New("the rule that decides stands there twice")
-				}
-				at = n
-			}
+		n, err := lineOf(lines, start, end, h, i, before)
+		if err != nil {
+			return nil, err
 		}
-		if at < 0 {
-			return nil, errors.New("the rule that decides does not stand there")
-		}
+		at = n
 	}
 	if !slices.ContainsFunc(lines[start:end], func(l string) bool { return strings.HasPrefix(l, ":"+i.Chain+" ") }) {
 		return nil, fmt.Errorf("no chain %s", i.Chain)
 	}
 	return []byte(strings.Join(slices.Insert(lines, at, line), "")), nil
+}
+
+// lineOf finds the line of a rule between two others: the one that says the same,
+// or, in a file that somebody wrote by hand, the one with the rule's number, where
+// the file has as many rules in the chain as the kernel and each ends in the same
+// target.
+func lineOf(lines []string, start, end int, h *Host, i *Insertion, before *firewall.Rule) (int, error) {
+	var same, rules []int
+	want := normal(before.Text())
+	for n := start + 1; n < end; n++ {
+		if chainOf(lines[n]) == i.Chain {
+			rules = append(rules, n)
+			if normal(lines[n]) == want {
+				same = append(same, n)
+			}
+		} else if f := strings.Fields(lines[n]); len(f) > 1 && strings.HasPrefix(f[0], "-") && f[0] != "-A" && f[1] == i.Chain {
+			return 0, fmt.Errorf("line %d is no rule at the end of the chain", n+1)
+		}
+	}
+	switch ch := i.InChain(h.Rules); {
+	case len(same) == 1:
+		return same[0], nil
+	case len(same) > 1:
+		return 0, errors.New("the rule that decides stands there twice")
+	case ch == nil || len(rules)+1 != len(ch.Rules):
+		return 0, errors.New("the rule that decides does not stand there, and the chain's rules are not those of the kernel")
+	default:
+		k := 0
+		for _, r := range ch.Rules {
+			if r.Number == i.Number {
+				continue // the new one
+			}
+			if k == len(rules) {
+				return 0, errors.New("the new rule's place is not known")
+			}
+			if targetOf(lines[rules[k]]) != targetOf(r.Text()) {
+				return 0, fmt.Errorf("line %d: %q, where the kernel has %q", rules[k]+1, strings.TrimSpace(lines[rules[k]]), r.Text())
+			}
+			k++
+		}
+		if i.Number > len(rules) {
+			return 0, errors.New("its place is not in the file")
+		}
+		return rules[i.Number-1], nil
+	}
+}
+
+// targetOf is the word behind -j or -g of a rule.
+func targetOf(rule string) string {
+	f := strings.Fields(rule)
+	for n, w := range f[:max(len(f)-1, 0)] {
+		switch w {
+		case "-j", "--jump", "-g", "--goto":
+			return f[n+1]
+		}
+	}
+	return ""
 }
 
 var counters = regexp.MustCompile(`^\[\d+:\d+\] `)
@@ -244,42 +294,62 @@ func find(rs *firewall.Ruleset, names ...string) []Insertion {
 	return out
 }
 
-var (
-	zoneOf   = regexp.MustCompile(`iifname "?([^" ]+)"? .*(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`)
-	zoneRest = regexp.MustCompile(`(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`)
-)
+// zones are the two forms that firewalld's dispatch of interfaces to zones has, by
+// its back end: the chain, a rule for an interface, the rule for the rest, and the
+// chain of a zone's accepts.
+var zones = []struct {
+	chains     []string
+	iface, any *regexp.Regexp
+	allow      string
+}{
+	{[]string{"filter_INPUT_ZONES"}, regexp.MustCompile(`iifname "?([^" ]+)"? .*(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`),
+		regexp.MustCompile(`(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`), "filter_IN_%s_allow"},
+	{[]string{"INPUT_ZONES"}, regexp.MustCompile(`-i (\S+) .*-[gj] IN_([A-Za-z0-9_-]+)`),
+		regexp.MustCompile(`-[gj] IN_([A-Za-z0-9_-]+)`), "IN_%s_allow"},
+}
 
-// FirewalldZone is the zone of an interface, read from firewalld's own table, and
-// the chains in which the zone's accepts stand. "" where it cannot be told.
+// FirewalldZone is the zone of an interface, read from firewalld's own rules (in
+// either of its back ends), and the chains in which the zone's accepts stand. ""
+// where it cannot be told.
 func FirewalldZone(rs *firewall.Ruleset, iif string) (zone string, chains []Insertion) {
-	for _, t := range rs.Tables {
-		if t.Name != "firewalld" {
-			continue
-		}
-		for _, ch := range t.Chains {
-			if ch.Name != "filter_INPUT_ZONES" && ch.Name != "filter_INPUT_POLICIES_pre" {
-				continue
-			}
-			for _, r := range ch.Rules {
-				text := strings.TrimSuffix(r.Text(), " ")
-				if m := zoneOf.FindStringSubmatch(text + " "); m != nil {
-					if m[1] == iif {
-						zone = m[2]
-						break
+	for _, form := range zones {
+		for _, t := range rs.Tables {
+			for _, ch := range t.Chains {
+				if !slices.Contains(form.chains, ch.Name) {
+					continue
+				}
+				for _, r := range ch.Rules {
+					text := r.Text() + " "
+					if strings.Contains(text, "saddr") || strings.Contains(text, " -s ") || strings.Contains(text, "--match-set") {
+						continue // a zone of sources
 					}
-				} else if m := zoneRest.FindStringSubmatch(text); m != nil && !strings.Contains(text, "saddr") {
-					zone = m[1]
-				}
-				if zone != "" {
-					break
+					if m := form.iface.FindStringSubmatch(text); m != nil {
+						if !sameInterface(m[1], iif) {
+							continue
+						}
+						zone = m[2]
+					} else if m := form.any.FindStringSubmatch(text); m != nil {
+						zone = m[1]
+					}
+					if zone != "" {
+						return zone, find(rs, fmt.Sprintf(form.allow, zone))
+					}
 				}
 			}
 		}
 	}
-	if zone == "" {
-		return "", nil
+	return "", nil
+}
+
+// sameInterface: a name, or the beginning of names (nft's *, iptables' +).
+func sameInterface(pattern, name string) bool {
+	if begin, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, begin)
 	}
-	return zone, find(rs, "filter_IN_"+zone+"_allow")
+	if begin, ok := strings.CutSuffix(pattern, "+"); ok {
+		return strings.HasPrefix(name, begin)
+	}
+	return pattern == name
 }
 
 // WithoutUFW takes the rules with a comment out of a file of ufw's user rules: the

@@ -1,0 +1,190 @@
+package remedy
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
+)
+
+// bootRules are those of the booted systems: the operator's port, answers and
+// neighbour discovery pass.
+const bootRules = `*filter
+:INPUT DROP [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p %s -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
+-A INPUT -p tcp -j REJECT
+COMMIT
+`
+
+// TestBoots runs whole systems with the real systemd and each owner of a ruleset:
+// a port is opened through the owner and stays open through a reload and a reboot;
+// a reboot in the middle of a change is undone by the recovery unit before the
+// owner starts; a login that dies takes nothing along, the timer undoes the
+// change; and a run that is killed while it writes to disk leaves nothing.
+// testdata/boot/phase is what runs in there.
+func TestBoots(t *testing.T) {
+	lab.Need(t, "debootstrap", "systemd-nspawn", "script", "unshare", "nsenter")
+	if own, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(own))) != 3 || strings.Fields(string(own))[2] != "4294967295" {
+		missing(t, "the real root is needed to boot a system")
+	}
+	base := bootBase(t)
+	exe := filepath.Join(t.TempDir(), "hostaudit")
+	build := exec.Command("go", "build", "-o", exe, "../../cmd/hostaudit")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the program: %v\n%s", err, out)
+	}
+	two := make(chan struct{}, 2)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, owner := range []string{"ufw", "firewalld", "firewalld-iptables", "nftables", "netfilter-persistent", "netfilter-persistent-legacy"} {
+		t.Run(owner, func(t *testing.T) {
+			t.Parallel()
+			two <- struct{}{}
+			defer func() { <-two }()
+			bootOwner(t, base, exe, owner)
+		})
+	}
+}
+
+// missing skips loudly, and fails with CI=true.
+func missing(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("MISSING (CI=true): %s", why)
+	}
+	t.Skipf("SKIPPED, missing here: %s", why)
+}
+
+// bootBase is a Debian with all the owners, none of them at work: made once and
+// kept below the user's cache directory. It is made in the network namespace from
+// which the laboratory was entered, for its packages come from there.
+func bootBase(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := filepath.Join(cache, "hostaudit-test", "boot-bookworm-1")
+	if _, err := os.Stat(base); err == nil {
+		return base
+	}
+	half := fmt.Sprintf("%s.%d", base, os.Getpid())
+	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	cmd := exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", os.Getppid()), "sh", "testdata/boot/make", half)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		os.RemoveAll(half)
+		missing(t, fmt.Sprintf("a system to boot could not be made: %v: %s", err, out[max(0, len(out)-800):]))
+	}
+	t.Logf("made %s in %.0f s", base, time.Since(start).Seconds())
+	if err := os.Rename(half, base); err != nil && !os.IsExist(err) {
+		t.Fatal(err)
+	}
+	return base
+}
+
+// bootOwner boots a copy of the base, whose changes are in memory, until its last
+// phase.
+func bootOwner(t *testing.T, base, exe, owner string) {
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	root := filepath.Join(dir, "root")
+	for _, d := range []string{"up", "work", "root"} {
+		must(os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+	must(unix.Mount("overlay", root, "overlay", 0, "lowerdir="+base+",upperdir="+dir+"/up,workdir="+dir+"/work"))
+	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	put := func(name, text string, mode os.FileMode) {
+		t.Helper()
+		must(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755))
+		must(os.WriteFile(filepath.Join(root, name), []byte(text), mode))
+	}
+	copied := func(from, to string, mode os.FileMode) {
+		t.Helper()
+		data, err := os.ReadFile(from)
+		must(err)
+		put(to, string(data), mode)
+	}
+	copied(exe, "/usr/sbin/hostaudit", 0o755)
+	copied("testdata/boot/phase", "/phase", 0o755)
+	copied("testdata/boot/serve", "/serve", 0o644)
+	copied("../../packaging/systemd/hostaudit-recover.service", "/etc/systemd/system/hostaudit-recover.service", 0o644)
+	put("/etc/systemd/system/phase.service", "[Unit]\nAfter=multi-user.target\n[Service]\nType=exec\nExecStart=/phase\nKillMode=process\n", 0o644)
+	for link, to := range map[string]string{
+		"default.target":                                 "/lib/systemd/system/multi-user.target",
+		"multi-user.target.wants/phase.service":          "/etc/systemd/system/phase.service",
+		"sysinit.target.wants/hostaudit-recover.service": "/etc/systemd/system/hostaudit-recover.service",
+	} {
+		link = filepath.Join(root, "etc/systemd/system", link)
+		must(os.MkdirAll(filepath.Dir(link), 0o755))
+		_ = os.Remove(link)
+		must(os.Symlink(to, link))
+	}
+	put("/owner", owner+"\n", 0o644)
+	put("/rules.v4", fmt.Sprintf(bootRules, "icmp"), 0o644)
+	put("/rules.v6", fmt.Sprintf(bootRules, "ipv6-icmp"), 0o644)
+	put("/rules.nft", "#!/usr/sbin/nft -f\nflush ruleset\n\n"+nftDrop+"\n", 0o755)
+	if strings.HasPrefix(owner, "netfilter-persistent") {
+		// It cannot live beside ufw.
+		out, err := exec.Command("unshare", "-nm", "chroot", root, "sh", "-c", "dpkg --purge ufw && dpkg -i /var/cache/apt/archives/*persistent*.deb && systemctl disable netfilter-persistent").CombinedOutput()
+		if err != nil {
+			t.Fatalf("install netfilter-persistent: %v\n%s", err, out)
+		}
+	}
+	log := func() string {
+		data, err := os.ReadFile(filepath.Join(root, "phase.log"))
+		if err != nil {
+			return err.Error()
+		}
+		return string(data)
+	}
+	boots := 0
+	for ; boots < 6; boots++ {
+		console := bootOnce(t, root)
+		if strings.Contains(log(), "\nFAIL") {
+			t.Fatalf("%s", log())
+		}
+		if strings.Count(log(), "== boot") != boots+1 {
+			t.Fatalf("boot %d did not come to its phase; its console:\n%s\n%s", boots+1, console[max(0, len(console)-3000):], log())
+		}
+		if _, err := os.Stat(filepath.Join(root, "phase.done")); err == nil {
+			t.Logf("%d boots\n%s", boots+1, log())
+			return
+		}
+	}
+	t.Errorf("it does not end:\n%s", log())
+}
+
+// bootOnce boots the system once, until it powers off or reboots.
+func bootOnce(t *testing.T, root string) string {
+	t.Helper()
+	const inside = `mount --make-rprivate / && mount -t tmpfs tmpfs /run && { umount -R /sys/fs/cgroup 2>/dev/null || true; } && mount -t cgroup2 cgroup2 /sys/fs/cgroup && SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 exec systemd-nspawn -q -D "$0" --register=no --keep-unit --private-network --console=interactive -b`
+	// script gives it the terminal that it wants.
+	cmd := exec.Command("timeout", "-k", "5", "180", "script", "-qec", "unshare -m -C sh -c '"+inside+"' "+root, "/dev/null")
+	out, _ := cmd.CombinedOutput() // how it ends says nothing: it may have rebooted
+	return string(out)
+}
