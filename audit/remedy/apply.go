@@ -84,7 +84,7 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 			return fail(fmt.Errorf("verify: %w", err))
 		}
 	}
-	j.State = Applied
+	j.State, j.AppliedBoot = Applied, int64(sinceBoot())
 	if err := st.save(j); err != nil {
 		return fail(err)
 	}

@@ -130,6 +130,7 @@ func (p *planner) effect() error {
 			return refused(err)
 		}
 	}
+	p.plan.Effect.Opens = append(p.plan.Effect.Opens, p.later...)
 	if home.Route == nil || home.Ruleset == nil {
 		return nil
 	}
@@ -145,6 +146,8 @@ func (p *planner) effect() error {
 		case is.new == reach.Connected && is.established:
 			p.plan.Protected = append(p.plan.Protected, path)
 		default:
+			// What the model is not sure of, a person is asked.
+			p.plan.Risky = p.plan.Risky || len(p.plan.openings) > 0
 			p.plan.Notes = append(p.plan.Notes, fmt.Sprintf("an operator's connection (%s) is, before and after: %s", path, is))
 		}
 	}

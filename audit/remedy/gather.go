@@ -170,7 +170,7 @@ func (s *System) operators(snap *audit.Snapshot) ([]Path, error) {
 	if t := snap.World.Namespaces[0].Listeners; t != nil {
 		for i := range t.Listeners {
 			l := &t.Listeners[i]
-			if l.Proto == listeners.TCP && isSSH(l) {
+			if (l.Proto == listeners.TCP || l.Proto == listeners.MPTCP) && isSSH(l) {
 				ports[l.Port()] = true
 			}
 		}

@@ -52,7 +52,9 @@ type Journal struct {
 	// people, and nanoseconds of CLOCK_BOOTTIME, which no one can set.
 	Deadline     time.Time `json:"deadline"`
 	DeadlineBoot int64     `json:"deadline_boot"`
-	Tool         string    `json:"tool"`
+	// AppliedBoot is when all of it was live, on the same clock.
+	AppliedBoot int64  `json:"applied_boot,omitempty"`
+	Tool        string `json:"tool"`
 	// Login is the connection that the change was made over.
 	Login    Login  `json:"login,omitzero"`
 	Watchdog string `json:"watchdog,omitempty"`

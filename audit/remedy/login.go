@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Login is the connection that an operator came in over; the zero value is none
@@ -18,7 +19,13 @@ type Login struct {
 	Connection string `json:"connection,omitempty"`
 	// Server is the pid of the sshd that serves it, 0 for not known.
 	Server int `json:"server,omitempty"`
+	// Since is when that sshd was started, in nanoseconds of CLOCK_BOOTTIME, 0 for
+	// not known.
+	Since int64 `json:"since,omitempty"`
 }
+
+// Older says whether the connection surely was open at a time of CLOCK_BOOTTIME.
+func (l Login) Older(at int64) bool { return l.Connection != "" && l.Since != 0 && l.Since < at }
 
 // Same says whether two runs came in over the same connection.
 func (l Login) Same(o Login) bool {
@@ -84,7 +91,7 @@ func FindLogin(proc string, pid int) Login {
 			break
 		}
 		if l.Server == 0 && strings.HasPrefix(comm, "sshd") {
-			l.Server = pid
+			l.Server, l.Since = pid, startOf(stat)
 		}
 		pid = parent
 	}
@@ -107,6 +114,25 @@ func parseStat(b []byte) (comm string, parent int, ok bool) {
 	}
 	parent, err := strconv.Atoi(f[1])
 	return string(b[open+1 : end]), parent, err == nil
+}
+
+// userHZ is the unit of times in /proc (sysconf(_SC_CLK_TCK)): 100 on every
+// architecture of Linux that Go knows.
+const userHZ = 100
+
+// startOf is when a process was started, from its stat (field 22, proc(5)), in
+// nanoseconds since boot; 0 where it cannot be told. It is cut to a tick, and a tick
+// is added: a login is never taken for older than it is.
+func startOf(stat []byte) int64 {
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) < 20 {
+		return 0
+	}
+	ticks, err := strconv.ParseInt(f[19], 10, 64)
+	if err != nil || ticks <= 0 || ticks > 1<<50 {
+		return 0
+	}
+	return (ticks + 1) * int64(time.Second/userHZ)
 }
 
 // established lists the established TCP connections to the given local ports, of

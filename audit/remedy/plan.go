@@ -88,6 +88,8 @@ type EffectRow struct {
 	Listener string `json:"listener"`
 	Proto    string `json:"proto"`
 	Port     uint16 `json:"port"`
+	// Once is what has to be done before it is so (a restart), "" for nothing.
+	Once string `json:"once,omitempty"`
 	reach.Row
 }
 
@@ -120,6 +122,8 @@ type planner struct {
 	world  reach.World // as it will be
 	// marks counts the rules, for comments that tell them apart.
 	marks int
+	// later is what opens only with a restart.
+	later []EffectRow
 }
 
 // NewPlan says what to change. It is a pure function. It ends with ErrUnread where

@@ -3,10 +3,15 @@ package remedy
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/reach"
+	"github.com/hostaudit/hostaudit/firewall"
+	"github.com/hostaudit/hostaudit/firewall/owner"
 	"github.com/hostaudit/hostaudit/listeners"
 )
 
@@ -101,6 +106,10 @@ func (p *planner) bindAddresses() {
 		if port == nil {
 			continue
 		}
+		if p.world.Namespaces[0].Route == nil || p.world.Namespaces[0].Ruleset == nil {
+			p.manual(f, "routes or rules were not read: who would reach it cannot be told", "")
+			continue
+		}
 		if port.Service == nil || port.Service.Audience.Kind == audit.ForHost {
 			p.manual(f, "no service is declared for it, so it stays private", "")
 			continue
@@ -120,9 +129,14 @@ func (p *planner) bindAddresses() {
 		if u := string(port.Process().Unit); unitForm.MatchString(u) {
 			restart = "systemctl restart " + u
 		}
+		opens, strangers := p.afterRestart(srv, port, restart)
 		switch {
 		case srv.private && port.Service.Audience.Kind == audit.ForEveryone:
 			p.manualPatch(f, "a "+srv.name+" open to everyone is never set up by this program: give it an audience of networks", "", patch)
+			continue
+		case len(strangers) > 0:
+			p.manualPatch(f, fmt.Sprintf("with it %s would reach it, too, who are not among those it is meant for (%s)", some(strangers), port.Service.Audience),
+				"first let the firewall keep them out, or bind it to the one address that its clients use", patch)
 			continue
 		case srv.shown:
 			p.manualPatch(f, name+" is a program of your own", "change the line, then "+restart, patch)
@@ -141,8 +155,55 @@ func (p *planner) bindAddresses() {
 		p.Files = files
 		p.plan.Changes = append(p.plan.Changes, Change{Finding: f.ID, Kind: "file", Subject: f.Subject, Before: "bound to " + port.Listener.Local.Addr().String(),
 			After: "bound to every address", Persistent: true, Boot: srv.name + " reads " + name, Command: name, Owner: srv.name, Restart: restart, Diff: patch})
-		p.plan.Notes = append(p.plan.Notes, fmt.Sprintf("%s opens only with its restart (%s): then everybody whom the firewall lets through reaches it; hostaudit reach %d shows who that is", f.Subject, restart, port.Number()))
+		p.later = append(p.later, opens...)
+		if len(opens) == 0 {
+			p.plan.Notes = append(p.plan.Notes, fmt.Sprintf("after its restart a firewall still keeps everybody from port %d: run hostaudit fix again then", port.Number()))
+		}
+		if srv.gate != "" {
+			p.plan.Notes = append(p.plan.Notes, srv.name+": "+srv.gate)
+		}
 	}
+}
+
+// afterRestart works out who reaches a server once it listens on every address,
+// and which of them are not meant to, surely or perhaps.
+func (p *planner) afterRestart(srv *server, port *audit.Port, restart string) (opens []EffectRow, strangers []netip.Prefix) {
+	// A world in which it has been restarted.
+	home := *p.world.Namespaces[0]
+	table := *home.Listeners
+	table.Listeners = slices.DeleteFunc(slices.Clone(table.Listeners), func(l listeners.Listener) bool { return l.Subject() == port.Listener.Subject() })
+	bound := srv.rebound(port.Listener)
+	for _, l := range bound {
+		table.Listeners = append(table.Listeners, *l)
+	}
+	home.Listeners = &table
+	ev := reach.New(&reach.World{Namespaces: append([]*reach.Namespace{&home}, p.world.Namespaces[1:]...)})
+	for _, l := range bound {
+		x := exposed{protoName(l.Proto), l.Port(), nil}
+		for _, r := range ev.Listener(l).Rows {
+			if r.Iif == "lo" || r.ClientSees != reach.Connected && r.ClientSees != reach.Depends {
+				continue
+			}
+			from := ranges(audit.Clients(r.From))
+			for _, a := range p.world.Namespaces[0].Route.Addrs {
+				from = from.Minus(firewall.Prefix(netip.PrefixFrom(a.Local, a.Local.BitLen())))
+			}
+			f := firewall.IPv4
+			if r.Family == firewall.IPv6.String() {
+				f = firewall.IPv6
+			}
+			if port.Service.Audience.Kind != audit.ForEveryone {
+				strangers = append(strangers, from.Minus(ranges(owner.Prefixes(port.Service.Audience.Networks, f))).AddrPrefixes(f)...)
+			}
+			if r.ClientSees == reach.Connected {
+				add(&opens, l.Subject(), x, r, from)
+			}
+		}
+	}
+	for i := range opens {
+		opens[i].Once = restart
+	}
+	return opens, strangers
 }
 
 func (p *planner) manualPatch(f audit.Finding, why, words, patch string) {

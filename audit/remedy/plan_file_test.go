@@ -122,3 +122,62 @@ func TestFilePlans(t *testing.T) {
 		t.Errorf("nobody declared it:\n%s", p.Text(nil, false))
 	}
 }
+
+// TestInstance: of several instances only the one with the port is changed.
+func TestInstance(t *testing.T) {
+	srv := serverOf(&listeners.Process{Comm: "redis-server"})
+	files := map[string][]byte{"/etc/redis/redis.conf": []byte("bind 127.0.0.1\nport 6380\n")}
+	if _, _, after, err := srv.rebind(files, netip.MustParseAddr("127.0.0.1"), 6379); err == nil {
+		t.Errorf("another instance's file was changed:\n%s", after)
+	}
+	if _, _, after, err := srv.rebind(files, netip.MustParseAddr("127.0.0.1"), 6380); err != nil || !strings.Contains(after, "bind 0.0.0.0\n") {
+		t.Errorf("%v\n%s", err, after)
+	}
+}
+
+// TestRebindKeepsStrangersOut: a server for certain networks is bound to every
+// address only where the firewall keeps everybody else out, and the plan says who
+// reaches it after the restart.
+func TestRebindKeepsStrangersOut(t *testing.T) {
+	lab.Need(t, "nft")
+	const friends = "10.9.0.0/24"
+	nets := audit.Audience{Kind: audit.ForNetworks, Networks: []netip.Prefix{netip.MustParsePrefix(friends)}}
+	d := newDrill(t, false, nets)
+	d.lab.Server.Listen(t, lab.Listen{Proto: lab.TCP, Addr: netip.MustParseAddrPort("127.0.0.1:6379")})
+	d.cfg.Services = []audit.Service{{Name: "cache", Proto: "tcp", Port: 6379, Audience: nets, Source: "test"}}
+	d.put("/etc/redis/redis.conf", "bind 127.0.0.1 -::1\n")
+	plan := func() (p *Plan) {
+		t.Helper()
+		d.lab.Server.Do(func() {
+			in := d.input()
+			ls := in.Snapshot.World.Namespaces[0].Listeners.Listeners
+			for i := range ls {
+				if ls[i].Port() == 6379 {
+					ls[i].Owners = []listeners.Process{{PID: 1, Comm: "redis-server", Unit: "redis.service"}}
+				}
+			}
+			if err := d.sys.Gather(&in); err != nil {
+				t.Fatal(err)
+			}
+			in.Findings, in.Configuration = []string{loopbackOnly}, true
+			var err error
+			if p, err = NewPlan(in); err != nil {
+				t.Fatal(err)
+			}
+		})
+		return p
+	}
+	if p := plan(); len(p.Changes) != 0 || len(p.Manual) != 1 || !strings.Contains(p.Manual[0].Why, "would reach it, too") || p.Manual[0].Diff == "" {
+		t.Errorf("nothing keeps strangers out, and:\n%s", p.Text(nil, false))
+	}
+	d.lab.Server.Load(t, lab.NFT, "table inet filter { chain input { type filter hook input priority filter; policy drop; ct state established,related accept; ip saddr "+friends+" tcp dport 6379 accept; }; }")
+	p := plan()
+	if len(p.Changes) != 1 || len(p.Effect.Opens) == 0 || len(p.Notes) == 0 || !strings.Contains(p.Notes[0], "protected-mode") {
+		t.Fatalf("%s", p.Text(nil, false))
+	}
+	for _, r := range p.Effect.Opens {
+		if r.Once == "" || !ranges(r.From).Minus(ranges(nets.Networks)).Empty() {
+			t.Errorf("it opens to %v, once %q", r.From, r.Once)
+		}
+	}
+}

@@ -97,6 +97,10 @@ func (s *System) restoreStep(ctx context.Context, step *Step, offline bool) erro
 		return s.undoOffline(step.Tool)
 	}
 	at, what, err := s.observe(ctx, step)
+	if errors.Is(err, errNotRunning) {
+		// Early in the boot, or stopped: what lasts is taken out of its files.
+		return s.undoOffline(step.Tool)
+	}
 	if err != nil {
 		return err
 	}
@@ -341,7 +345,9 @@ func (s *System) Confirm(ctx context.Context) (*Journal, error) {
 	case j.boottimeLeft() <= 0:
 		return j, s.undo(ctx, st, j, errors.New("not confirmed in time"))
 	case j.Login.Same(s.Login):
-		return nil, refused(fmt.Errorf("this is the connection that the change was made over, which proves nothing: confirm from a new login"))
+		return nil, refused(errors.New("this is the connection that the change was made over, which proves nothing: confirm from a new login"))
+	case s.Login.Older(j.AppliedBoot):
+		return nil, refused(errors.New("this connection was open before the change, which proves nothing: confirm from a new login"))
 	}
 	return j, s.keep(ctx, st, j)
 }

@@ -90,9 +90,17 @@ func (s *System) observeTool(ctx context.Context, i *owner.Instruction) (positio
 		return isAfter, "", nil
 	case errors.As(err, &e) && e.status == 1:
 		return isBefore, "", nil
+	case errors.As(err, &e) && e.status == firewalldNotRunning && i.Owner == owner.Firewalld:
+		return elsewhere, "", fmt.Errorf("%w: %w", errNotRunning, err)
 	}
 	return elsewhere, "", err
 }
+
+// firewalldNotRunning is how firewall-cmd ends without its daemon
+// (firewall-cmd(1), exit codes: NOT_RUNNING).
+const firewalldNotRunning = 252
+
+var errNotRunning = errors.New("the owner of the rules does not run")
 
 func (s *System) setTool(ctx context.Context, i *owner.Instruction, forward bool) error {
 	argv := i.Do

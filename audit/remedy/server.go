@@ -27,6 +27,14 @@ type server struct {
 	port bool
 	// wide is what stands for every address.
 	wide string
+	// number finds the port that the whole file is about, in its first group, for
+	// servers whose line does not name it; usual is the port where no line does.
+	number *regexp.Regexp
+	usual  uint16
+	// v6only: its [::] does not take IPv4.
+	v6only bool
+	// gate is what else keeps clients out after the change, in the server itself.
+	gate string
 	// shown: the file is a program of the operator's own, outside /etc; the patch is
 	// shown and never applied.
 	shown bool
@@ -37,7 +45,7 @@ type server struct {
 const loopback = `(127\.0\.0\.1|localhost|\[?::1\]?)`
 
 var servers = []server{
-	{name: "nginx", comms: []string{"nginx"}, port: true, wide: "0.0.0.0",
+	{name: "nginx", comms: []string{"nginx"}, port: true, wide: "0.0.0.0", v6only: true,
 		files: []string{"/etc/nginx/nginx.conf", "/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-available/*", "/etc/nginx/sites-enabled/*"},
 		line:  regexp.MustCompile(`^(\s*listen\s+)` + loopback + `:(\d+)\b`)},
 	{name: "Apache", comms: []string{"apache2", "httpd"}, port: true, wide: "0.0.0.0",
@@ -47,17 +55,26 @@ var servers = []server{
 		line: regexp.MustCompile(`^(\s*bind\s+)` + loopback + `:(\d+)\b`)},
 	{name: "php-fpm", comms: []string{"php-fpm", "php-fpm7.4", "php-fpm8.1", "php-fpm8.2", "php-fpm8.3", "php-fpm8.4"}, port: true, wide: "0.0.0.0", private: true,
 		files: []string{"/etc/php/*/fpm/pool.d/*.conf", "/etc/php-fpm.d/*.conf"},
+		gate:  "listen.allowed_clients names who may connect, where it is set; without it whoever connects runs programs",
 		line:  regexp.MustCompile(`^(\s*listen\s*=\s*)` + loopback + `:(\d+)\s*$`)},
 	{name: "Redis", comms: []string{"redis-server", "valkey-server"}, wide: "0.0.0.0", private: true, files: []string{"/etc/redis/redis.conf", "/etc/redis.conf", "/etc/valkey/valkey.conf"},
+		number: regexp.MustCompile(`^\s*port\s+(\d+)\s*$`), usual: 6379,
+		gate: "with protected-mode yes and no password it answers local clients only (DENIED Redis is running in protected mode)",
 		line: regexp.MustCompile(`^(\s*bind\s+)(127\.0\.0\.1(?:\s+-?::1)?|-?::1)\s*$`)},
 	{name: "PostgreSQL", comms: []string{"postgres"}, wide: "*", private: true, files: []string{"/etc/postgresql/*/*/postgresql.conf"},
+		number: regexp.MustCompile(`^\s*port\s*=\s*(\d+)\b`), usual: 5432,
+		gate: "pg_hba.conf decides who may log in from where (no pg_hba.conf entry for host)",
 		line: regexp.MustCompile(`^(\s*#?\s*listen_addresses\s*=\s*')(localhost|127\.0\.0\.1)'`)},
 	{name: "MySQL", comms: []string{"mysqld", "mariadbd"}, wide: "0.0.0.0", private: true,
-		files: []string{"/etc/mysql/my.cnf", "/etc/mysql/mysql.conf.d/*.cnf", "/etc/mysql/mariadb.conf.d/*.cnf", "/etc/my.cnf", "/etc/my.cnf.d/*.cnf"},
-		line:  regexp.MustCompile(`^(\s*bind[-_]address\s*=\s*)` + loopback + `\s*$`)},
+		files:  []string{"/etc/mysql/my.cnf", "/etc/mysql/mysql.conf.d/*.cnf", "/etc/mysql/mariadb.conf.d/*.cnf", "/etc/my.cnf", "/etc/my.cnf.d/*.cnf"},
+		number: regexp.MustCompile(`^\s*port\s*=\s*(\d+)\s*$`), usual: 3306,
+		gate: "accounts name the hosts they may come from (Host is not allowed to connect)",
+		line: regexp.MustCompile(`^(\s*bind[-_]address\s*=\s*)` + loopback + `\s*$`)},
 	{name: "MongoDB", comms: []string{"mongod"}, wide: "0.0.0.0", private: true, files: []string{"/etc/mongod.conf", "/etc/mongodb.conf"},
+		number: regexp.MustCompile(`^\s*port:\s*(\d+)\s*$`), usual: 27017, gate: "without security.authorization everybody who connects may do everything",
 		line: regexp.MustCompile(`^(\s*bindIp:\s*)(127\.0\.0\.1|localhost)\s*$`)},
 	{name: "memcached", comms: []string{"memcached"}, wide: "0.0.0.0", private: true, files: []string{"/etc/memcached.conf"},
+		number: regexp.MustCompile(`^-p\s+(\d+)\s*$`), usual: 11211, gate: "memcached asks nobody for a password",
 		line: regexp.MustCompile(`^(-l\s+)` + loopback + `\s*$`)},
 }
 
@@ -95,7 +112,7 @@ func (s *server) rebind(files map[string][]byte, addr netip.Addr, port uint16) (
 	var found []place
 	var text string
 	for _, f := range sorted(files) {
-		if !s.reads(f) {
+		if !s.reads(f) || !s.about(files[f], port) {
 			continue
 		}
 		lines := strings.SplitAfter(string(files[f]), "\n")
@@ -132,6 +149,42 @@ func (s *server) rebind(files map[string][]byte, addr netip.Addr, port uint16) (
 		return name, before, text, nil
 	}
 	return "", "", "", errors.New(s.name + " binds it in several places: " + found[0].file + ", " + found[1].file)
+}
+
+// about says whether a file is that of the instance with the port: a host may run
+// several.
+func (s *server) about(data []byte, port uint16) bool {
+	if s.number == nil {
+		return true
+	}
+	is := s.usual
+	for line := range strings.Lines(string(data)) {
+		if m := s.number.FindStringSubmatch(strings.TrimRight(line, "\r\n")); m != nil {
+			n, err := strconv.ParseUint(m[1], 10, 16)
+			if err != nil {
+				return false
+			}
+			is = uint16(n)
+		}
+	}
+	return is == port
+}
+
+// rebound are the sockets that the server has after its restart, as far as its
+// configuration decides.
+func (s *server) rebound(l *listeners.Listener) []*listeners.Listener {
+	at := func(a netip.Addr, v6only bool) *listeners.Listener {
+		n := *l
+		n.Local, n.V6Only = netip.AddrPortFrom(a, l.Port()), v6only
+		return &n
+	}
+	switch {
+	case s.wide == "*":
+		return []*listeners.Listener{at(netip.IPv4Unspecified(), false), at(netip.IPv6Unspecified(), true)}
+	case s.port && l.Local.Addr().Is6():
+		return []*listeners.Listener{at(netip.IPv6Unspecified(), s.v6only)}
+	}
+	return []*listeners.Listener{at(netip.IPv4Unspecified(), false)}
 }
 
 func sorted(files map[string][]byte) []string {

@@ -125,7 +125,11 @@ func (p *Plan) effectText(line func(string, ...any)) {
 		rows []EffectRow
 	}{{"opens to", p.Effect.Opens}, {"closes to", p.Effect.Closes}} {
 		for _, r := range part.rows {
-			line("  %s %s %s by %s (%s)", r.Listener, part.verb, sources(r.From, r.Family, p.own), r.Iif, map[string]string{"ip": "IPv4", "ip6": "IPv6"}[r.Family])
+			once := ""
+			if r.Once != "" {
+				once = " after " + r.Once
+			}
+			line("  %s %s %s by %s (%s)%s", r.Listener, part.verb, sources(r.From, r.Family, p.own), r.Iif, map[string]string{"ip": "IPv4", "ip6": "IPv6"}[r.Family], once)
 		}
 	}
 	line("  Nothing else opens or closes.")

@@ -26,10 +26,12 @@ type Watchdog interface {
 }
 
 // NewWatchdog chooses: a transient timer where systemd runs, otherwise a detached
-// child. exe is this program, args what goes before "rollback ID
+// child; also a child in another network namespace than the machine's first, where a
+// timer's program would not be. exe is this program, args what goes before "rollback ID
 // --if-unconfirmed" (--root DIR).
 func NewWatchdog(s *System, exe string, args []string) Watchdog {
-	if _, err := os.Stat("/run/systemd/system"); err == nil && s.Root == "/" {
+	first, err := FirstNamespace()
+	if _, statErr := os.Stat("/run/systemd/system"); err == nil && first && statErr == nil && s.Root == "/" {
 		return &timer{s, exe, args}
 	}
 	return &child{exe, args}
