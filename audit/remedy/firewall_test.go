@@ -407,17 +407,78 @@ func TestEveryBackEnd(t *testing.T) {
 // TestNeverTouched: rules of owners that write them anew are left alone, and the
 // operator gets their words.
 func TestNeverTouched(t *testing.T) {
-	lab.Need(t, "nft", "iptables-legacy")
-	for table, words := range map[string]string{"fw4": "/etc/config/firewall", "libvirt_network": "virsh"} {
+	lab.Need(t, "nft", "iptables-nft", "iptables-legacy")
+	chain := func(name string) string {
+		return strings.ReplaceAll(xtRules("icmp-port-unreachable"), "BLOCK", name)
+	}
+	csf := strings.Replace(xtPolicy("icmp"), "COMMIT", ":LOCALINPUT - [0:0]\n-A INPUT -j LOCALINPUT\nCOMMIT", 1)
+	for name, c := range map[string]struct {
+		loader lab.Loader
+		rules  string
+		files  map[string]string
+		words  string
+	}{
+		"fw4":            {lab.NFT, strings.Replace(nftDrop, "inet filter", "inet fw4", 1), nil, "/etc/config/firewall"},
+		"libvirt":        {lab.NFT, strings.Replace(nftDrop, "inet filter", "inet libvirt_network", 1), nil, "virsh"},
+		"libvirt chain":  {lab.IPTablesLegacy, chain("LIBVIRT_INP"), nil, "virsh"},
+		"Docker":         {lab.IPTablesNFT, chain("DOCKER-USER"), nil, "DOCKER-USER"},
+		"Kubernetes":     {lab.IPTablesLegacy, chain("KUBE-FIREWALL"), nil, "NetworkPolicy"},
+		"kube-proxy nft": {lab.NFT, strings.Replace(nftDrop, "inet filter", "inet kube-proxy", 1), nil, "NetworkPolicy"},
+		"Calico":         {lab.IPTablesLegacy, chain("cali-INPUT"), nil, "NetworkPolicy"},
+		"Proxmox":        {lab.IPTablesLegacy, chain("PVEFW-INPUT"), nil, "Datacenter"},
+		"CSF":            {lab.IPTablesLegacy, csf, map[string]string{"/etc/csf/csf.conf": "TESTING = \"0\"\n"}, "TCP_IN"},
+	} {
 		d := newDrill(t, false, everybody)
-		d.lab.Server.Load(t, lab.NFT, strings.Replace(nftDrop, "inet filter", "inet "+table, 1))
+		for f, text := range c.files {
+			d.put(f, text)
+		}
+		d.lab.Server.Load(t, c.loader, c.rules)
+		if d.connects(webPort) {
+			t.Fatalf("%s: nothing blocks the port", name)
+		}
 		p, _, err := d.plan("")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(p.Steps) != 0 || len(p.Manual) != 1 || !strings.Contains(p.Manual[0].Words, words) {
-			t.Errorf("%s: %s", table, p.Text(nil, false))
+		if len(p.Steps) != 0 || len(p.Manual) != 1 || !strings.Contains(p.Manual[0].Words, c.words) {
+			t.Errorf("%s: %s", name, p.Text(nil, false))
 		}
+	}
+	// A panel does not own the rules: they are changed, and its list is named.
+	d := newDrill(t, false, everybody)
+	d.put("/www/server/panel/data/port.pl", "8888\n")
+	d.lab.Server.Load(t, lab.NFT, nftDrop)
+	p, _, err := d.plan("")
+	if err != nil || len(p.Steps) == 0 || len(p.Notes) == 0 || !strings.Contains(p.Notes[0], "aaPanel") {
+		t.Errorf("a panel: %v\n%s", err, p.Text(nil, false))
+	}
+}
+
+// TestPublished: a published port that is kept from its audience on the way through
+// is left to the owner of the rule.
+func TestPublished(t *testing.T) {
+	lab.Need(t, "nft", "iptables-nft")
+	d := newDrill(t, false, everybody)
+	l := lab.New(t, lab.Topology{Containers: 1})
+	d.lab = l
+	d.sys.Read = func(ctx context.Context) (*audit.Snapshot, error) {
+		return collect.Host(ctx, collect.Options{Quick: true, NoCensus: true}) // with other namespaces
+	}
+	l.Containers[0].Listen(t, lab.Listen{Proto: lab.TCP, Addr: netip.MustParseAddrPort("0.0.0.0:80")})
+	l.Server.Run(t, "ip", "route", "replace", "default", "via", l.ClientAddr(0).String())
+	l.Server.Sysctl(t, "net.ipv4.ip_forward", "1")
+	l.Server.Load(t, lab.NFT, "table ip nat { chain prerouting { type nat hook prerouting priority -100; tcp dport 8080 dnat to "+l.ContainerAddr(0).String()+":80; }; }")
+	to := lab.Probe{Proto: lab.TCP, From: netip.MustParseAddr("203.0.113.5"), To: netip.AddrPortFrom(l.ServerAddr(0), webPort)}
+	if got := l.Probe(t, to)[0]; got.ClientSees != lab.Connected {
+		t.Fatalf("the published port is not reached: %v", got)
+	}
+	l.Server.Load(t, lab.IPTablesNFT, "*filter\n:FORWARD ACCEPT [0:0]\n:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -s 203.0.113.0/24 -p tcp -j DROP\nCOMMIT\n")
+	if got := l.Probe(t, to)[0]; got.ClientSees != lab.Timeout {
+		t.Fatalf("the published port is not blocked: %v", got)
+	}
+	p, _, err := d.plan("")
+	if err != nil || len(p.Steps) != 0 || len(p.Manual) != 1 || !strings.Contains(p.Manual[0].Words, "DOCKER-USER") {
+		t.Errorf("%v\n%s", err, p.Text(nil, false))
 	}
 }
 

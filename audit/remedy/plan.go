@@ -64,6 +64,8 @@ type Change struct {
 	Undo    string `json:"undo"`
 	// Diff is the change of a file, as diff -u shows it.
 	Diff string `json:"diff,omitempty"`
+
+	about string // the finding's subject, where it is another
 }
 
 // Manual is a finding that the plan does not mend.
@@ -187,7 +189,7 @@ func (p *planner) manual(f audit.Finding, why, words string) {
 
 // handled says whether a finding is in the plan already, one way or the other.
 func (p *planner) handled(f audit.Finding) bool {
-	return slices.ContainsFunc(p.plan.Changes, func(c Change) bool { return c.Finding == f.ID && c.Subject == f.Subject }) ||
+	return slices.ContainsFunc(p.plan.Changes, func(c Change) bool { return c.Finding == f.ID && (c.Subject == f.Subject || c.about == f.Subject) }) ||
 		slices.ContainsFunc(p.plan.Manual, func(m Manual) bool { return m.Finding == f.ID && m.Subject == f.Subject })
 }
 

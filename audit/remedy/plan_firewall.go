@@ -54,7 +54,7 @@ func (p *planner) firewall() error {
 	for _, f := range fs {
 		port := p.portOf(f)
 		if port == nil {
-			p.manual(f, "the port is not one of this host's own", "")
+			p.published(managers, f)
 			continue
 		}
 		audience, known := audienceOf(port)
@@ -67,6 +67,34 @@ func (p *planner) firewall() error {
 		}
 	}
 	return nil
+}
+
+// published leaves a port that is translated to elsewhere to whom the rule belongs
+// that keeps its clients out.
+func (p *planner) published(managers []owner.Owner, f audit.Finding) {
+	for _, port := range p.pass.Ports {
+		if port.Listener != nil || port.Subject() != f.Subject {
+			continue
+		}
+		for _, r := range port.Exposure.Rows {
+			if !keptOut(r) {
+				continue
+			}
+			t := &trial{world: p.world}
+			ch, _ := t.decider(r.DecidedBy)
+			if ch == nil {
+				continue
+			}
+			who := owner.Of(ch, managers)
+			words := who.Words()
+			if words == "" {
+				words = f.Remedy
+			}
+			p.manual(f, fmt.Sprintf("the port is translated (DNAT), and %s %s %s of %s decides; rules on that way are never touched", ch.Table.Family, ch.Table.Name, ch.Name, who), words)
+			return
+		}
+	}
+	p.manual(f, "the port is not one of this host's own", "")
 }
 
 func kinds(os []owner.Owner) string {

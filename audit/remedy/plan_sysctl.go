@@ -26,6 +26,7 @@ func (p *planner) sysctls() error {
 	if p.Snapshot.Sysctls == nil {
 		return nil // the checks have said so
 	}
+	files := provenance(p.Snapshot)
 	for _, e := range sysctl.Catalogue() {
 		if e.Rule == nil || !e.Setting() {
 			continue
@@ -48,7 +49,7 @@ func (p *planner) sysctls() error {
 				if at >= 0 {
 					live = changes[at].After // several destinations want the same key
 				}
-				c, needed, err := sysctl.PlanChange(k, live, j.Recommend, reason(j), exact(e))
+				c, needed, err := sysctl.PlanChange(k, live, withFiles(files, e, k, j.Recommend), reason(j), exact(e))
 				switch {
 				case err != nil:
 					p.manual(f, err.Error(), "")
@@ -65,6 +66,24 @@ func (p *planner) sysctls() error {
 		return nil
 	}
 	return p.sysctlSteps(changes, finding)
+}
+
+// withFiles is the wanted value and what the files set already, which the drop-in
+// would win over: the union of lists, the larger of numbers.
+func withFiles(files *sysctl.Host, e *sysctl.Entry, k sysctl.Key, want string) string {
+	if files == nil || exact(e) {
+		return want
+	}
+	for _, w := range files.Provenance(k).Persisted {
+		if w.File == sysctl.DropInPath {
+			continue
+		}
+		// What stands there may be no value: then it is no loss.
+		if c, _, err := sysctl.PlanChange(k, w.Value, want, "", false); err == nil {
+			want = c.After
+		}
+	}
+	return want
 }
 
 // findingOf is the finding of the report that a judgement made.
@@ -148,7 +167,7 @@ func (p *planner) sysctlSteps(changes []sysctl.Change, finding map[sysctl.Key]au
 			boot, lasts = bootWords(host, c)
 		}
 		p.plan.Changes = append(p.plan.Changes, Change{
-			Finding: f.ID, Kind: "sysctl", Subject: string(c.Key), Before: strings.Join(strings.Fields(c.Before), " "), After: c.After, Persistent: lasts, Boot: boot,
+			Finding: f.ID, about: f.Subject, Kind: "sysctl", Subject: string(c.Key), Before: strings.Join(strings.Fields(c.Before), " "), After: c.After, Persistent: lasts, Boot: boot,
 			Command: fmt.Sprintf("sysctl -w '%s=%s'; and %s", c.Key, c.After, sysctl.DropInPath), Owner: "the kernel",
 			Diff: diff(sysctl.DropInPath, lineOf(string(old), c.Key), lineOf(string(data), c.Key)),
 		})

@@ -41,6 +41,12 @@ func TestSysctlPlan(t *testing.T) {
 		})
 		return p, in
 	}
+	// What another file sets is not lost when the drop-in wins over it.
+	d.put(foreign, "net.ipv4.ip_local_port_range = 15001 33767\n")
+	if p, _ := make(); len(p.Changes) != 1 || !strings.HasPrefix(p.Changes[0].After, "15001 ") {
+		t.Errorf("the range of another file is cut:\n%s", p.Text(nil, false))
+	}
+	d.put(foreign, "net.ipv4.ip_local_port_range = 32768 33767\n")
 	p, _ := make()
 	if len(p.Changes) != 1 || p.Changes[0].Subject != "net.ipv4.ip_local_port_range" {
 		t.Fatalf("%s", p.Text(nil, false))
