@@ -1,6 +1,7 @@
 package remedy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -70,9 +71,10 @@ func (b *bench) write(name, text string) {
 // point is one place to break at: the k-th call of a system call in a thread. errno
 // "" kills the process as the call begins.
 type point struct {
-	call  string
-	k     int
-	errno string
+	call   string
+	k      int
+	errno  string
+	signal string // another one than KILL
 }
 
 func (p point) String() string {
@@ -90,7 +92,7 @@ func (b *bench) run(what string, p *point, env ...string) (code int, fired bool,
 	argv := []string{b.exe}
 	trace := filepath.Join(filepath.Dir(b.root), "trace")
 	if p != nil {
-		inject := fmt.Sprintf("inject=%s:signal=KILL:when=%d", p.call, p.k)
+		inject := fmt.Sprintf("inject=%s:signal=%s:when=%d", p.call, cmp.Or(p.signal, "KILL"), p.k)
 		if p.errno != "" {
 			inject = fmt.Sprintf("inject=%s:error=%s:when=%d", p.call, p.errno, p.k)
 		}
@@ -110,7 +112,7 @@ func (b *bench) run(what string, p *point, env ...string) (code int, fired bool,
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		fired = strings.Contains(string(text), "(INJECTED)") || strings.Contains(string(text), "killed by SIGKILL")
+		fired = p.signal != "" && strings.Contains(string(text), "--- SIG"+p.signal+" ") || strings.Contains(string(text), "(INJECTED)") || strings.Contains(string(text), "killed by SIGKILL")
 	}
 	return code, fired, out.String()
 }
@@ -196,7 +198,7 @@ func sweep(t *testing.T, errnos []string, calls []string, judge func(b *bench, p
 			defer wg.Done()
 			for j := range next {
 				for k := 1; ; k++ {
-					p := point{j.call, k, j.errno}
+					p := point{call: j.call, k: k, errno: j.errno}
 					b.reset()
 					code, hit, output := b.run("apply", &p)
 					if !hit {
@@ -289,7 +291,7 @@ func TestErrorAtEveryCall(t *testing.T) {
 func TestKilledInRecovery(t *testing.T) {
 	var mu sync.Mutex
 	inner, bad := 0, 0
-	outer := []point{{"renameat", 3, ""}, {"renameat", 5, ""}, {"renameat", 8, ""}, {"fsync", 12, ""}}
+	outer := []point{{call: "renameat", k: 3}, {call: "renameat", k: 5}, {call: "renameat", k: 8}, {call: "fsync", k: 12}}
 	var wg sync.WaitGroup
 	next := make(chan point, len(outer))
 	for _, p := range outer {
@@ -311,7 +313,7 @@ func TestKilledInRecovery(t *testing.T) {
 							mu.Unlock()
 							return
 						}
-						p := point{call, k, ""}
+						p := point{call: call, k: k}
 						if _, hit, _ := b.run("recover", &p); !hit {
 							break
 						}

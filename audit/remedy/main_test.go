@@ -91,7 +91,8 @@ func childMain(what string) int {
 		fmt.Fprintf(os.Stderr, "refuse to work in the network namespace %s (%q, %v)\n", own, outer, err)
 		return 99
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP)
+	signal.Ignore(unix.SIGPIPE) // as the program does
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	s.Login.Connection = os.Getenv("REMEDY_LOGIN")
 	deadline := 20 * time.Second

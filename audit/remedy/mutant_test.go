@@ -35,7 +35,7 @@ func TestMutants(t *testing.T) {
 			for _, errno := range []string{"", "EIO"} {
 				for _, call := range []string{"renameat", "write", "fsync", "openat", "unlinkat"} {
 					for k := 1; ; k++ {
-						p := point{call, k, errno}
+						p := point{call: call, k: k, errno: errno}
 						b.reset()
 						code, hit, output := b.run("apply", &p)
 						if !hit {

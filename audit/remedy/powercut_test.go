@@ -158,7 +158,7 @@ func powerCuts(t *testing.T, b *bench, show int) (points, bad, committed int) {
 		return true
 	}
 	for _, call := range []string{"write", "fsync", "renameat", "unlinkat", "mkdirat", "openat", "fchmod"} {
-		for k := 1; cut(&point{call, k, ""}); k++ {
+		for k := 1; cut(&point{call: call, k: k}); k++ {
 		}
 	}
 	cut(nil) // after the end: committed changes last

@@ -1,6 +1,7 @@
 package remedy
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -165,4 +166,77 @@ func TestWatchdogKilledToo(t *testing.T) {
 		code, _, _ := b.run("recover", nil)
 		return code == 0 && b.now() == "old" && b.leftovers() == ""
 	})
+}
+
+// TestConfirmedAtTheDeadline: run, watchdog and confirmation come to it in the same
+// moment, in any order; all three tell the same.
+func TestConfirmedAtTheDeadline(t *testing.T) {
+	b := newBench(t)
+	kept := 0
+	const rounds = 12
+	for i := range rounds {
+		b.reset()
+		const deadline = 700 * time.Millisecond
+		cmd, out := b.waiting(deadline.String())
+		d, err := openDir(b.root, "/var/lib/hostaudit", false, 0, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := readJournal(d, journalName)
+		d.close()
+		if err != nil || j == nil {
+			t.Fatal(j, err)
+		}
+		// From 60 ms before the deadline to 50 ms after it; starting takes a few.
+		time.Sleep(j.boottimeLeft() + time.Duration(i*10-60)*time.Millisecond)
+		code, _, text := b.run("confirm", nil, "REMEDY_LOGIN=192.0.2.1 40001 192.0.2.2 22")
+		_ = cmd.Wait()
+		applied := cmd.ProcessState.ExitCode()
+		now := b.now()
+		switch {
+		case code == 0 && applied == 0 && now == "new":
+			kept++
+		case (code == 4 || code == 6) && applied == 4 && now == "old":
+		default:
+			t.Errorf("round %d: confirm ended with %d, apply with %d, %s\n%s\n%s", i, code, applied, now, text, out)
+		}
+		if l := b.leftovers(); l != "" {
+			t.Errorf("left behind: %s", l)
+		}
+	}
+	t.Logf("%d of %d were kept", kept, rounds)
+}
+
+// TestTimerRefused: where systemd does not take the timer, or says that it did and
+// did not, nothing is changed.
+func TestTimerRefused(t *testing.T) {
+	lab.Need(t, "systemd-run", "systemctl", "nft")
+	for name, fakes := range map[string][2]string{ // systemd-run, systemctl
+		"fails":              {"exit 1", "echo ActiveState=active"},
+		"name is taken":      {"echo 'Unit hostaudit-rollback.timer already exists' >&2; exit 1", "echo ActiveState=active"},
+		"hangs":              {"sleep 1000", "echo ActiveState=active"},
+		"floods":             {"head -c 100000000 /dev/zero", "echo ActiveState=active"},
+		"lies":               {"exit 0", "echo ActiveState=inactive"},
+		"cannot be asked":    {"exit 0", "exit 1"},
+		"answers is garbage": {"exit 0", `printf '\377\376\033[2J'`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDrill(t, false, everybody)
+			d.sys.ToolTime = time.Second
+			d.lab.Server.Load(t, lab.NFT, nftDrop)
+			p, in, err := d.plan("")
+			if err != nil || len(p.Steps) == 0 {
+				t.Fatalf("%v %v", p, err)
+			}
+			d.sys.Watch = &timer{d.sys, "/usr/sbin/hostaudit", nil}
+			defer replaceTool(t, "systemd-run", fakes[0])()
+			defer replaceTool(t, "systemctl", fakes[1])()
+			if err := d.apply(p, in, nil); !errors.Is(err, ErrRolledBack) {
+				t.Errorf("it ended with %v", err)
+			}
+			if rules := d.lab.Server.Run(t, "nft", "list", "ruleset"); strings.Contains(rules, "hostaudit") || d.connects(webPort) {
+				t.Errorf("something was changed:\n%s", rules)
+			}
+		})
+	}
 }
