@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +35,7 @@ COMMIT
 // change; and a run that is killed while it writes to disk leaves nothing.
 // testdata/boot/phase is what runs in there.
 func TestBoots(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "debootstrap", "systemd-nspawn", "script", "unshare", "nsenter")
 	if own, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(own))) != 3 || strings.Fields(string(own))[2] != "4294967295" {
 		missing(t, "the real root is needed to boot a system")
@@ -47,14 +47,12 @@ func TestBoots(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the program: %v\n%s", err, out)
 	}
-	two := make(chan struct{}, 2)
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	some := make(chan struct{}, 3) // they mostly wait
 	for _, owner := range []string{"ufw", "firewalld", "firewalld-iptables", "nftables", "netfilter-persistent", "netfilter-persistent-legacy"} {
 		t.Run(owner, func(t *testing.T) {
 			t.Parallel()
-			two <- struct{}{}
-			defer func() { <-two }()
+			some <- struct{}{}
+			defer func() { <-some }()
 			bootOwner(t, base, exe, owner)
 		})
 	}

@@ -251,6 +251,7 @@ var everybody = audit.Audience{Kind: audit.ForEveryone}
 // lives and new ones get through all the while; rolled back, everything is as it
 // was, to the letter.
 func TestLockOutDrill(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy", "ipv6")
 	for _, rs := range rulesets {
 		for fam, family := range []string{"IPv4", "IPv6"} {
@@ -407,6 +408,7 @@ func TestEveryBackEnd(t *testing.T) {
 // TestNeverTouched: rules of owners that write them anew are left alone, and the
 // operator gets their words.
 func TestNeverTouched(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy")
 	chain := func(name string) string {
 		return strings.ReplaceAll(xtRules("icmp-port-unreachable"), "BLOCK", name)

@@ -53,6 +53,7 @@ func (d *drill) firewalld() *exec.Cmd {
 // networks: at run time, after a reload, after a restart; and a rollback takes it
 // out of both of its configurations.
 func TestRealFirewalld(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "firewalld", "firewall-cmd", "dbus-daemon", "nft")
 	nets := audit.Audience{Kind: audit.ForNetworks, Networks: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("fd00:9::/64")}}
 	for name, audience := range map[string]audit.Audience{"everybody": everybody, "networks": nets} {

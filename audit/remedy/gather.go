@@ -33,6 +33,9 @@ func (s *System) Gather(in *Input) error {
 			in.Files[name] = f.data
 		}
 	}
+	if err := s.includes(in.Files); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnread, err)
+	}
 	for _, name := range owner.Links() {
 		there, err := s.exists(name)
 		if err != nil {
@@ -47,6 +50,34 @@ func (s *System) Gather(in *Input) error {
 		return fmt.Errorf("%w: %w", ErrUnread, err)
 	}
 	in.Paths = paths
+	return nil
+}
+
+// includes reads what the files of nft commands include, and what that includes.
+func (s *System) includes(files map[string][]byte) error {
+	const rounds = 3
+	for range rounds {
+		for _, name := range sorted(files) {
+			if !strings.Contains(name, "nft") {
+				continue
+			}
+			for _, pattern := range owner.Includes(files[name]) {
+				names, err := s.match("/", strings.Split(strings.TrimPrefix(pattern, "/"), "/"))
+				if err != nil {
+					return err
+				}
+				for _, n := range names {
+					f, err := s.readFile(n)
+					if err != nil {
+						return err
+					}
+					if f != nil {
+						files[n] = f.data
+					}
+				}
+			}
+		}
+	}
 	return nil
 }
 

@@ -27,6 +27,7 @@ var mutants = []struct {
 // TestMutants breaks the protocol on purpose and expects the crash tests to see
 // it: a harness that misses these is none.
 func TestMutants(t *testing.T) {
+	t.Parallel()
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
 			exe := mutant(t, m.file, m.old, m.new)

@@ -88,6 +88,7 @@ func (d *drill) lies(program, question string, fakes []ownerFake) {
 // TestOwnersThatLie puts programs in the place of ufw and firewall-cmd that fail,
 // hang, flood, lie or die: a fresh reading decides, and it is all old or all new.
 func TestOwnersThatLie(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "ufw", "firewalld", "firewall-cmd", "dbus-daemon", "nft", "iptables-nft")
 	t.Run("ufw", func(t *testing.T) {
 		d := newDrill(t, false, everybody)

@@ -87,6 +87,38 @@ func TestSurvivesReload(t *testing.T) {
 	}
 }
 
+// TestIncludedFile: the chain stands in a file that the owner's own includes, with
+// names that another one defines.
+func TestIncludedFile(t *testing.T) {
+	lab.Need(t, "nft")
+	d := newDrill(t, false, everybody)
+	d.put("/etc/systemd/system/sysinit.target.wants/nftables.service", "")
+	const main = "flush ruleset\ndefine ssh = 22\ninclude \"/etc/nftables.d/*.nft\"\n"
+	chain := strings.Replace(nftDrop, "tcp dport 22", "tcp dport $ssh", 1) + "\n"
+	d.put("/etc/nftables.conf", main)
+	d.put("/etc/nftables.d/10-input.nft", chain)
+	d.put("/etc/nftables.d/20-other.nft", "table ip other { }\n")
+	load := func() {
+		d.lab.Server.Load(t, lab.NFT, strings.Replace(main, "include \"/etc/nftables.d/*.nft\"\n", d.get("/etc/nftables.d/10-input.nft")+d.get("/etc/nftables.d/20-other.nft"), 1))
+	}
+	load()
+	p, in, err := d.plan("")
+	if err != nil || len(p.Changes) != 1 || !p.Changes[0].Persistent {
+		t.Fatalf("%v\n%s", err, p.Text(nil, false))
+	}
+	if err := d.apply(p, in, nil); err != nil {
+		t.Fatal(err)
+	}
+	load()
+	if !d.connects(webPort) || d.get("/etc/nftables.conf") != main {
+		t.Errorf("after a reload:\n%s", d.get("/etc/nftables.d/10-input.nft"))
+	}
+	d.lab.Server.Do(func() { err = d.sys.Rollback(context.Background(), "", false) })
+	if err != nil || d.get("/etc/nftables.d/10-input.nft") != chain {
+		t.Errorf("after the rollback: %v\n%s", err, d.get("/etc/nftables.d/10-input.nft"))
+	}
+}
+
 // TestFileNotUnderstood: a file that is not plainly the kernel's rules is not
 // edited; the operator gets the line.
 func TestFileNotUnderstood(t *testing.T) {

@@ -482,17 +482,17 @@ func (t *trial) persist(who owner.Kind, i *owner.Insertion, before *firewall.Rul
 	}
 	files[patch.File] = patch.After
 	t.files = files
-	step := Step{Phase: Persist, File: &FileChange{Path: patch.File, Before: old, HasBefore: true, After: patch.After, HasAfter: true, Check: patch.Check}}
+	step := Step{Phase: Persist, File: &FileChange{Path: patch.File, Before: old, HasBefore: true, After: patch.After, HasAfter: true, Check: patch.Check, CheckWith: patch.CheckWith}}
 	// One step a file: a second rule builds on the first.
 	for n := range t.steps {
 		if f := t.steps[n].File; f != nil && f.Path == patch.File {
-			f.After = patch.After
+			f.After, f.CheckWith = patch.After, patch.CheckWith
 			step.File = nil
 		}
 	}
 	for n := range t.p.plan.Steps {
 		if f := t.p.plan.Steps[n].File; f != nil && f.Path == patch.File {
-			f.After = patch.After
+			f.After, f.CheckWith = patch.After, patch.CheckWith
 			step.File = nil
 		}
 	}

@@ -47,6 +47,8 @@ type FileChange struct {
 	// Check is what tells before the file is put in place that its reader takes
 	// it: a program that gets the new content on its standard input.
 	Check []string `json:"check,omitempty"`
+	// CheckWith is what it gets instead, where the file is a part of something.
+	CheckWith []byte `json:"check_with,omitempty"`
 	// Reload is what makes the reader take it afterwards, nil for nothing.
 	Reload []string `json:"reload,omitempty"`
 }
@@ -229,7 +231,11 @@ func (s *System) setFile(ctx context.Context, c *FileChange, forward bool) error
 		has, data = c.HasBefore, c.Before
 	}
 	if has && len(c.Check) > 0 && forward {
-		if _, err := s.run(ctx, c.Check, string(data)); err != nil {
+		text := data
+		if c.CheckWith != nil {
+			text = c.CheckWith
+		}
+		if _, err := s.run(ctx, c.Check, string(text)); err != nil {
 			return fmt.Errorf("%s would not be taken: %w", c.Path, err)
 		}
 	}

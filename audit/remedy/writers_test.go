@@ -13,6 +13,7 @@ import (
 // wrote is there afterwards, ours is there as a whole or not at all, and the
 // outcome says which.
 func TestOtherWriters(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy")
 	type writer struct {
 		name string

@@ -16,8 +16,10 @@ type Patch struct {
 	File  string
 	After []byte
 	// Check is a program that reads the new content and refuses what it would not
-	// load.
-	Check []string
+	// load; CheckWith is what it reads instead of the new content, where that is only a
+	// part.
+	Check     []string
+	CheckWith []byte
 }
 
 // Persist says how an insertion is made to last: the line for the owner's own
@@ -32,11 +34,11 @@ func Persist(who Kind, h *Host, i *Insertion, before *firewall.Rule) (*Patch, er
 		}
 		for _, name := range []string{nftConf, nftConfRHEL} {
 			if data, ok := h.Files[name]; ok && hasRules(data) {
-				after, err := insertNFT(data, h, i)
+				patch, err := persistNFT(name, h, i)
 				if err != nil {
 					return nil, fmt.Errorf("%s cannot be changed safely (%w): add to the chain %s %s %s by hand: %s", name, err, i.Family, i.Table, i.Chain, i.Expression())
 				}
-				return &Patch{name, after, []string{"nft", "-c", "-f", "-"}}, nil
+				return patch, nil
 			}
 		}
 		return nil, errors.New("its file was not found")
@@ -57,7 +59,7 @@ func Persist(who Kind, h *Host, i *Insertion, before *firewall.Rule) (*Patch, er
 		if err != nil {
 			return nil, fmt.Errorf("%s cannot be changed safely (%w): add by hand: -A %s", name, err, strings.Join(i.Spec(), " "))
 		}
-		return &Patch{name, after, []string{i.Program() + "-restore", "--test"}}, nil
+		return &Patch{File: name, After: after, Check: []string{i.Program() + "-restore", "--test"}}, nil
 	}
 	return nil, nil
 }
