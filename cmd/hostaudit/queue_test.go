@@ -110,3 +110,35 @@ func TestQueueReasons(t *testing.T) {
 		}
 	}
 }
+
+// A queue of half-open connections that overflows: cookies are sent, and two
+// samples show it. Its twin has as many attempts and no overflow.
+func TestSynQueueCookies(t *testing.T) {
+	lab.Need(t, "nft")
+	for _, flooded := range []bool{true, false} {
+		n := lab.New(t, lab.Topology{}).Server
+		n.Sysctl(t, "net.ipv4.tcp_syncookies", "1", "net.ipv4.tcp_syn_retries", "6")
+		n.Do(func() { listenOn(t, 8001, 8) })
+		if flooded {
+			// The answers never arrive, so that every attempt stays half-open.
+			n.Load(t, lab.NFT, "table ip t {\nchain c {\ntype filter hook input priority 0;\ntcp sport 8001 drop\n}\n}\n")
+		}
+		n.Do(func() { knock(t, 8001, map[bool]int{true: 60, false: 6}[flooded]) })
+		out, err := n.Exec(t.Context(), "", "hostaudit", "scan", "--fail-on", "never", "--format", "json", "--sample", "4s")
+		var exit *exec.ExitError
+		if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) {
+			t.Fatal(err)
+		}
+		var r audit.Report
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(r.Findings, func(f audit.Finding) bool { return f.ID == "sysctl.syn-queue-cookies" })
+		if (i >= 0) != flooded {
+			t.Errorf("flooded %v: finding %v", flooded, i >= 0)
+		}
+		if i >= 0 && r.Findings[i].Severity != audit.Warning {
+			t.Errorf("%+v", r.Findings[i])
+		}
+	}
+}
