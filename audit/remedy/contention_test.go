@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/sysctl"
 )
 
@@ -203,6 +205,23 @@ func TestHostilePlaces(t *testing.T) {
 		if now := b.now(); code != 4 || now != "old" {
 			t.Errorf("%s: exit code %d, %s\n%s", m.name, code, now, out)
 		}
+	}
+}
+
+// TestImmutable: a file that not even root can replace; what is live goes back.
+func TestImmutable(t *testing.T) {
+	lab.Need(t, "chattr")
+	b := newBench(t)
+	name := filepath.Join(b.root, sysctl.ModulesDropInPath)
+	if out, err := exec.Command("chattr", "+i", name).CombinedOutput(); err != nil {
+		missing(t, fmt.Sprintf("chattr +i: %v: %s", err, out))
+	}
+	code, _, out := b.run("apply", nil)
+	if err := exec.Command("chattr", "-i", name).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if now := b.now(); code != 4 || now != "old" || b.leftovers() != "" {
+		t.Errorf("exit code %d, %s, left %s\n%s", code, now, b.leftovers(), out)
 	}
 }
 

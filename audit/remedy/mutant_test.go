@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
 )
 
 // mutants are defects that the crash tests must find: each replaces a piece of the
@@ -55,6 +57,30 @@ func TestMutants(t *testing.T) {
 				}
 			}
 			t.Error("nothing caught it")
+		})
+	}
+}
+
+// protocolMutants are defects that no crash shows: each has a test that must see it.
+var protocolMutants = []struct{ name, file, old, new, judge string }{
+	{"rollback without compare-and-swap", "rollback.go", "\tcase elsewhere:\n\t\treturn fmt.Errorf(\"%w%s\", errConflict, prefixed(\": \", what))\n", "\tcase elsewhere:\n", "TestOtherWriter$"},
+	{"confirmed from a connection that was open before", "rollback.go", "case s.Login.Older(j.AppliedBoot):", "case s.Login.Older(0):", "TestOldConnection$"},
+	{"no watchdog", "apply.go", "if j.Watchdog, err = s.Watch.Arm(ctx, j.ID, o.Deadline); err != nil {", "if j.Watchdog, err = \"\", nil; err != nil {", "TestTimerRefused$/^fails$"},
+	{"nothing is verified", "verify.go", "\t\treturn p.verify(&before.World, &now.World, paths)\n", "\t\t_ = p.verify(&before.World, &now.World, paths)\n\t\treturn nil\n", "TestOperatorCutOff$"},
+}
+
+// TestProtocolMutants breaks the protocol where no crash shows it, and expects the
+// test of that part to fail.
+func TestProtocolMutants(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "nft", "strace", "systemd-run", "systemctl")
+	for _, m := range protocolMutants {
+		t.Run(m.name, func(t *testing.T) {
+			cmd := exec.Command(mutant(t, m.file, m.old, m.new), "-test.run", m.judge)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "--- FAIL") {
+				t.Errorf("%s did not catch it: %v\n%s", m.judge, err, out)
+			}
 		})
 	}
 }
