@@ -22,6 +22,11 @@
 // All writing happens on the goroutine that calls, locked to its thread, in that
 // thread's network namespace.
 //
+// Programs are run by this package itself and not through go-iptables: that knows
+// neither a deadline nor a bound of output nor process groups, and hands the
+// caller's environment on; a program that hangs or floods would take the change
+// along.
+//
 // The boot-time half of the watchdog is a unit that the packages install:
 //
 //	[Unit]

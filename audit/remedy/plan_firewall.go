@@ -172,7 +172,7 @@ func (p *planner) open(host *owner.Host, managers []owner.Owner, port *audit.Por
 		return err
 	}
 	if len(t.steps) == 0 {
-		p.manual(f, "only sources that a rule names are kept out, which is taken to be meant", "")
+		p.manual(f, "only sources that a rule names are kept out, which is taken to be meant", "nothing, if it is; otherwise take that rule away, or put the accept before it yourself")
 		return nil
 	}
 	p.world, p.Files, p.marks = t.world, t.files, t.marks

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/checks"
 	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/listeners"
 	"github.com/hostaudit/hostaudit/sysctl"
@@ -70,6 +72,37 @@ func TestSysctlPlan(t *testing.T) {
 	if value() != c.After || !strings.Contains(d.get(sysctl.DropInPath), "net.ipv4.ip_local_port_range = "+c.After+"\n") {
 		t.Errorf("live %s, on disk\n%s", value(), d.get(sysctl.DropInPath))
 	}
+	// Somebody sets it by hand: scan names the value that the next boot brings, and
+	// the file of this program.
+	for _, f := range []string{"/usr/lib/systemd/systemd-sysctl", "/usr/lib/systemd/systemd", "/sbin/x"} {
+		d.put(f, "")
+	}
+	if err := os.Symlink("/usr/lib/systemd/systemd", filepath.Join(d.sys.Root, "sbin/init")); err != nil {
+		t.Fatal(err)
+	}
+	drift := func() string {
+		var out string
+		d.lab.Server.Do(func() {
+			snap, err := d.sys.Read(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range audit.Run(snap, &d.cfg, checks.All()).Findings {
+				if f.ID == "sysctl.lost-at-reboot" && f.Subject == "net.ipv4.ip_local_port_range" {
+					out += f.Title + ": " + f.Evidence[0].Value + f.Remedy
+				}
+			}
+		})
+		return out
+	}
+	if got := drift(); got != "" {
+		t.Errorf("as it was applied, scan says %s", got)
+	}
+	d.lab.Server.Sysctl(t, "net.ipv4.ip_local_port_range", "40000 50000")
+	if got := drift(); !strings.Contains(got, c.After) || !strings.Contains(got, sysctl.DropInPath) {
+		t.Errorf("changed by hand, scan says %q", got)
+	}
+	d.lab.Server.Sysctl(t, "net.ipv4.ip_local_port_range", c.After)
 	// What systemd-sysctl would apply at the next boot, from the files as they are.
 	tree, err := sysctl.CaptureFiles(context.Background(), d.sys.Root)
 	if err != nil {
