@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/listeners"
 )
 
 // size is what listeners/load makes for a scene.
@@ -53,6 +55,8 @@ type stage struct {
 	results []result
 	rewind  *os.File
 	wound   time.Time
+	// waiting is how many sockets in TIME_WAIT the scene is about.
+	waiting int
 }
 
 // measureScene runs inside the namespace of the load generator.
@@ -61,7 +65,7 @@ func measureScene(s settings, name string) error {
 		if sc.name != name {
 			continue
 		}
-		st := &stage{settings: s, rewind: os.NewFile(3, "requests"), wound: time.Now()}
+		st := &stage{settings: s, rewind: os.NewFile(3, "requests"), wound: time.Now(), waiting: sc.size.timewait / s.Scale}
 		err := st.prepare()
 		if err == nil {
 			err = sc.measure(st)
@@ -104,7 +108,7 @@ func (st *stage) prepare() error {
 
 // fresh keeps TIME_WAIT from ending: it lasts a minute.
 func (st *stage) fresh() error {
-	if time.Since(st.wound) < 20*time.Second {
+	if st.waiting == 0 || time.Since(st.wound) < 20*time.Second {
 		return nil
 	}
 	one := []byte{0}
@@ -115,6 +119,18 @@ func (st *stage) fresh() error {
 		return fmt.Errorf("wind up TIME_WAIT: %w", err)
 	}
 	st.wound = time.Now()
+	// A machine that is busy with other things winds them up too slowly.
+	b, err := os.ReadFile("/proc/thread-self/net/sockstat")
+	if err != nil {
+		return err
+	}
+	var s listeners.SockStat
+	if err := listeners.ParseSockStat(b, &s); err != nil {
+		return err
+	}
+	if int(s.TCPTimeWait) < st.waiting*98/100 {
+		return fmt.Errorf("%d of %d sockets in TIME_WAIT are left: this machine is too slow or too busy for this size", s.TCPTimeWait, st.waiting)
+	}
 	return nil
 }
 
