@@ -511,3 +511,18 @@ func TestSeveralOwners(t *testing.T) {
 		t.Errorf("with one named: %v %v", p, err)
 	}
 }
+
+// TestRisky: where the model is not sure that the operator still gets in, before
+// and after, the change is kept only when a person confirms it.
+func TestRisky(t *testing.T) {
+	lab.Need(t, "nft")
+	for rule, risky := range map[string]bool{"tcp dport 22 accept": false, "tcp dport 22 limit rate 100/second accept": true} {
+		d := newDrill(t, false, everybody)
+		d.lab.Server.Load(t, lab.NFT, strings.Replace(nftDrop, "tcp dport 22 accept", rule, 1))
+		d.logIn()
+		p, _, err := d.plan("")
+		if err != nil || len(p.Steps) == 0 || p.Risky != risky || risky != strings.Contains(p.Text(nil, false), "hostaudit confirm") {
+			t.Errorf("%s: %v\n%s", rule, err, p.Text(nil, false))
+		}
+	}
+}

@@ -149,6 +149,8 @@ type trial struct {
 	files    map[string][]byte // as they will be
 	done     []string
 	marks    int
+	// noIPv6: the owner keeps all of IPv6 out, whatever it is told to allow.
+	noIPv6 bool
 }
 
 // errManual: the port cannot be opened automatically, for the reason it wraps.
@@ -170,6 +172,14 @@ func (p *planner) open(host *owner.Host, managers []owner.Owner, port *audit.Por
 	}
 	if err != nil {
 		return err
+	}
+	if t.noIPv6 {
+		const how = "set IPV6=yes in /etc/default/ufw, then ufw reload, then run hostaudit fix again"
+		if len(t.steps) == 0 {
+			p.manual(f, "ufw is set to IPV6=no and drops all of IPv6", how)
+			return nil
+		}
+		t.notes = append(t.notes, "ufw is set to IPV6=no and drops all of IPv6: only IPv4 opens; to change that, "+how)
 	}
 	if len(t.steps) == 0 {
 		p.manual(f, "only sources that a rule names are kept out, which is taken to be meant", "nothing, if it is; otherwise take that rule away, or put the accept before it yourself")
@@ -209,6 +219,10 @@ func (t *trial) blocked() (reach.Row, bool) {
 			in = append(in, t.opening.audience.Overlap(f)...)
 		}
 		if len(in) == 0 {
+			continue
+		}
+		if t.noIPv6 && r.Family == firewall.IPv6.String() {
+			t.opening.left = append(t.opening.left, in...)
 			continue
 		}
 		if rule := r.DecidedBy.Rule; rule != nil && named(t.world.Namespaces[0].Ruleset, rule, 0) {
@@ -511,12 +525,19 @@ func (t *trial) ufw(ch *firewall.Chain, rule *firewall.Rule) error {
 		return &errManual{why: fmt.Sprintf("a rule that ufw was given decides (%s #%d)", ch.Name, rule.Number),
 			words: "look at it with ufw status numbered; ufw delete NUMBER takes it away, ufw insert 1 allow … puts an accept before it"}
 	}
+	if ch.Table.Family == firewall.TableIP6 && t.host.UFWWithoutIPv6() {
+		t.noIPv6 = true
+		return nil
+	}
 	if slices.Contains(t.done, "ufw") {
 		return &errManual{why: fmt.Sprintf("what ufw allows does not come before %s #%d", ch.Name, ruleNumber(rule))}
 	}
 	t.done = append(t.done, "ufw")
 	mark := t.mark()
 	for _, from := range audienceArgs(t.opening.audience) {
+		if t.host.UFWWithoutIPv6() && strings.Contains(from, ":") {
+			continue // ufw refuses it
+		}
 		rest := []string{"allow", "proto", t.opening.proto, "from", from, "to", "any", "port", fmt.Sprint(t.opening.port)}
 		inst := &owner.Instruction{Owner: owner.UFW, Do: append(append([]string{"ufw"}, rest...), "comment", mark), Undo: append([]string{"ufw", "--force", "delete"}, rest...),
 			Files: []string{"/etc/ufw/user.rules", "/etc/ufw/user6.rules"}, Mark: "comment=" + hex.EncodeToString([]byte(mark)), Lasts: true}

@@ -162,3 +162,37 @@ func TestUFWInterruptedByReboot(t *testing.T) {
 		t.Error("after the start it is not as it was")
 	}
 }
+
+// TestUFWWithoutIPv6: ufw with IPV6=no opens IPv4 and says what is left.
+func TestUFWWithoutIPv6(t *testing.T) {
+	lab.Need(t, "ufw", "iptables-nft", "ipv6")
+	d := newDrill(t, false, everybody)
+	d.throwAway()
+	d.put("/etc/default/ufw", strings.Replace(d.get("/etc/default/ufw"), "IPV6=yes", "IPV6=no", 1))
+	d.in("ufw", "allow", "22/tcp")
+	d.in("ufw", "--force", "enable")
+	d.logIn()
+	if d.connects(webPort) {
+		t.Fatal("ufw does not block the port")
+	}
+	p, in, err := d.plan("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Steps) != 1 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "IPV6=yes") {
+		t.Fatalf("%s", p.Text(nil, false))
+	}
+	if err := d.apply(p, in, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !d.connects(webPort) || !talks(d.login) {
+		t.Error("it is not open, or the operator was cut off")
+	}
+	if d.v6 = true; d.connects(webPort) {
+		t.Error("it is open for IPv6")
+	}
+	again, _, err := d.plan("")
+	if err != nil || len(again.Steps) != 0 || len(again.Manual) == 0 || !strings.Contains(again.Manual[0].Words, "IPV6=yes") {
+		t.Errorf("a second time: %v\n%s", err, again.Text(nil, false))
+	}
+}

@@ -71,6 +71,10 @@ func (h *Host) enabled(unit string) (string, bool) {
 	return "", false
 }
 
+// UFWWithoutIPv6 says whether ufw is set to leave IPv6 alone, for which it then drops
+// everything (IPV6=no in /etc/default/ufw).
+func (h *Host) UFWWithoutIPv6() bool { return setting(h.Files["/etc/default/ufw"], "IPV6") == "no" }
+
 // Detect finds everybody who writes rules on the host: managers first.
 func Detect(h *Host) []Owner {
 	var out []Owner
