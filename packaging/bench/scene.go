@@ -222,6 +222,9 @@ var pipeline = [][]string{{"ss", "-tlnp"}, {"iptables-legacy-save"}, {"nft", "li
 
 // sees holds the scan against what was made, before it is timed.
 func (st *stage) sees(listeners, rules, sockets int) error {
+	if err := st.fresh(); err != nil {
+		return err
+	}
 	out, err := output(st.scan("--format", "json")...)
 	if err != nil {
 		return err
