@@ -526,3 +526,23 @@ func TestRisky(t *testing.T) {
 		}
 	}
 }
+
+// TestAddressComes: the host gets an address while it is changed; nobody is cut off
+// by that, and the change is kept.
+func TestAddressComes(t *testing.T) {
+	lab.Need(t, "nft")
+	d := newDrill(t, false, everybody)
+	d.lab.Server.Load(t, lab.NFT, nftDrop)
+	d.logIn()
+	p, in, err := d.plan("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.apply(p, in, func(ctx context.Context) error {
+		d.lab.Server.Run(t, "ip", "addr", "add", "10.9.0.77/24", "dev", "eth0")
+		return d.sys.Verifier(p, in.Snapshot, in.Paths)(ctx)
+	})
+	if err != nil || !d.connects(webPort) {
+		t.Errorf("it ended with %v", err)
+	}
+}
