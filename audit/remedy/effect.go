@@ -72,25 +72,26 @@ func ranges(ps []netip.Prefix) firewall.Ranges {
 	return firewall.NewRanges(out)
 }
 
-// own are the addresses of the audited namespace in either state. As sources they are
-// no clients but over lo: one that comes and goes (IPv6 autoconfiguration) changes
-// nothing for anybody.
-func own(worlds ...*reach.World) firewall.Ranges {
-	var all []netip.Prefix
-	for _, w := range worlds {
+// moved are the addresses that the audited namespace has in one state only. What
+// becomes of them as sources is no matter of rules: an address that comes or goes
+// (IPv6 autoconfiguration) changes nothing for anybody else.
+func moved(before, after *reach.World) firewall.Ranges {
+	own := func(w *reach.World) firewall.Ranges {
+		var all []netip.Prefix
 		if t := w.Namespaces[0].Route; t != nil {
 			for _, a := range t.Addrs {
 				all = append(all, netip.PrefixFrom(a.Local, a.Local.BitLen()))
 			}
 		}
+		return ranges(all)
 	}
-	return ranges(all)
+	return own(before).Minus(own(after)).Union(own(after).Minus(own(before)))
 }
 
 // compare says what opens and what closes from one state to the other, for the
-// listeners that both have; own addresses are left out. The rows are those of the
+// listeners that both have, without the sources that moved. The rows are those of the
 // later state.
-func compare(before, after map[string]exposed, own firewall.Ranges) Effect {
+func compare(before, after map[string]exposed, moved firewall.Ranges) Effect {
 	e := Effect{Opens: []EffectRow{}, Closes: []EffectRow{}}
 	for _, subject := range slices.Sorted(maps.Keys(after)) {
 		a := after[subject]
@@ -101,10 +102,7 @@ func compare(before, after map[string]exposed, own firewall.Ranges) Effect {
 		was, is := connected(b.rows), connected(a.rows)
 		for _, r := range a.rows {
 			w := way{r.Iif, r.Family}
-			mine := ranges(r.From)
-			if r.Iif != "lo" {
-				mine = mine.Minus(own)
-			}
+			mine := ranges(r.From).Minus(moved)
 			if r.Through() {
 				add(&e.Opens, subject, a, r, mine.Minus(was[w]))
 			} else {
@@ -144,7 +142,7 @@ func (p *planner) effect() error {
 	home := p.Snapshot.World.Namespaces[0]
 	if len(p.plan.openings) > 0 {
 		before := exposures(&p.Snapshot.World)
-		p.plan.Effect = compare(before, exposures(&p.world), own(&p.Snapshot.World, &p.world))
+		p.plan.Effect = compare(before, exposures(&p.world), moved(&p.Snapshot.World, &p.world))
 		if err := p.plan.holds(p.plan.Effect); err != nil {
 			return refused(err)
 		}

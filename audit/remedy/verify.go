@@ -30,7 +30,7 @@ func (s *System) Verifier(p *Plan, before *audit.Snapshot, paths []Path) func(co
 
 func (p *Plan) verify(before, now *reach.World, paths []Path) error {
 	after := exposures(now)
-	if err := p.holds(compare(exposures(before), after, own(before, now))); err != nil {
+	if err := p.holds(compare(exposures(before), after, moved(before, now))); err != nil {
 		return fmt.Errorf("more has changed than was planned: %w", err)
 	}
 	for _, o := range p.openings {
