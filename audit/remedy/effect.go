@@ -80,7 +80,9 @@ func moved(before, after *reach.World) firewall.Ranges {
 		var all []netip.Prefix
 		if t := w.Namespaces[0].Route; t != nil {
 			for _, a := range t.Addrs {
-				all = append(all, netip.PrefixFrom(a.Local, a.Local.BitLen()))
+				if !a.Tentative() { // not the host's yet
+					all = append(all, netip.PrefixFrom(a.Local, a.Local.BitLen()))
+				}
 			}
 		}
 		return ranges(all)
