@@ -118,7 +118,27 @@ func (p *Painting) survivors(set Ranges, g int) Ranges {
 
 // run is a stretch of rules for any port that are all simple: from..to in
 // compiledChain.any.
-type run struct{ from, to int }
+type run struct {
+	from, to int
+	// src and dst: a rule asks for the source or destination address.
+	src, dst bool
+}
+
+// asks notes which addresses a rule asks for.
+func (r *run) asks(rule *Rule) {
+	for _, s := range rule.Stmts {
+		switch s := s.(type) {
+		case *Match:
+			r.src = r.src || s.Operand.Field.Kind == FieldSrcAddr
+			r.dst = r.dst || s.Operand.Field.Kind == FieldDstAddr
+		case *Lookup:
+			for _, k := range s.Keys {
+				r.src = r.src || k.Field.Kind == FieldSrcAddr
+				r.dst = r.dst || k.Field.Kind == FieldDstAddr
+			}
+		}
+	}
+}
 
 // runsOf finds the runs of a chain.
 func (ch *Chain) runsOf(anyPort []int32) []run {
@@ -129,7 +149,11 @@ func (ch *Chain) runsOf(anyPort []int32) []run {
 			continue
 		}
 		if i-from >= paintFrom {
-			runs = append(runs, run{from, i})
+			n := run{from: from, to: i}
+			for _, rule := range anyPort[from:i] {
+				n.asks(ch.Rules[rule])
+			}
+			runs = append(runs, n)
 		}
 		from = i + 1
 	}
@@ -204,7 +228,10 @@ func (ch *Chain) painting(at int, c *Class, env *Env) *Painting {
 	cc := &ch.compiled
 	k := paintKey{at, c.State}
 	k.state.LocalPort, k.state.OrigLocalPort = 0, 0
-	k.state.Owner = nil
+	k.state.Owner, k.state.flow, k.state.OrigLocal = nil, nil, Value{}
+	if r := cc.runs[at]; c.State.Reply && !r.src || !c.State.Reply && !r.dst {
+		k.state.Local = Value{}
+	}
 	cc.mu.Lock()
 	p := cc.painted[k]
 	cc.mu.Unlock()
