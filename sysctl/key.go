@@ -101,3 +101,14 @@ func (k Key) WithInterface(name string) Key {
 	c[3] = name
 	return KeyFromPath(strings.Join(c, "/"))
 }
+
+// Routes reports whether a change of the setting moves packets in ways whose effect
+// on every listener is not worked out: such are left to the operator.
+func (k Key) Routes() bool {
+	for _, part := range []string{".rp_filter", "forward", "accept_ra", "disable_ipv6", ".arp_", "route_localnet", "icmp_echo_ignore", "accept_local"} {
+		if strings.Contains(string(k), part) {
+			return true
+		}
+	}
+	return false
+}

@@ -24,7 +24,7 @@ the container), not from /etc/security/limits.conf nor from ulimit in /etc/profi
 	Refs:   []string{refLimits, "https://github.com/systemd/systemd/issues/25478"},
 	Causes: []audit.Cause{audit.ConnectionTimeout},
 	Needs:  []audit.Need{audit.NeedListeners},
-	Fix:    audit.FixManual,
+	Fix:    audit.FixAutomatic,
 	Run: func(p *audit.Pass) error {
 		seen := map[int]bool{}
 		unread := 0

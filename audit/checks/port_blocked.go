@@ -30,7 +30,7 @@ model has not already shown.`,
 	Refs:   []string{refWorkers, refHooks},
 	Causes: []audit.Cause{audit.ConnectionTimeout, audit.ConnectionRefused},
 	Needs:  []audit.Need{audit.NeedListeners, audit.NeedFirewall, audit.NeedRoutes},
-	Fix:    audit.FixManual,
+	Fix:    audit.FixAutomatic,
 	Run: func(p *audit.Pass) error {
 		for _, port := range p.Ports {
 			if !port.Home() || local(port) {
@@ -79,6 +79,7 @@ func unmeant(p *audit.Pass, port *audit.Port) {
 
 func report(p *audit.Pass, port *audit.Port, severity audit.Severity, c client, meant string, evidence audit.Evidence) {
 	f := audit.Finding{
+		ID:       "firewall.port-blocked",
 		Severity: severity,
 		Subject:  port.Subject(),
 		Title:    fmt.Sprintf("%s is blocked by the firewall; %s", name(port), seenAs(c.sees)),
@@ -90,6 +91,11 @@ func report(p *audit.Pass, port *audit.Port, severity audit.Severity, c client, 
 		},
 		Remedy: fmt.Sprintf("let %s in before %s, through whatever manages that ruleset, and no more than that", portWords(port.Proto(), port.Number()), short(c.by)),
 		Causes: causesOf(c.sees),
+	}
+	if port.Listener == nil {
+		f.Fix = audit.FixManual // published by a container engine, whose rules are its own
+	} else {
+		f.Remedy += "; hostaudit fix " + f.ID + " shows the change and its effect"
 	}
 	if evidence.Source != "" {
 		f.Evidence = append(f.Evidence, evidence)

@@ -152,6 +152,9 @@ func judged(p *audit.Pass, k sysctl.Key, j sysctl.Judgement) {
 		f.Evidence = append(f.Evidence, audit.Evidencef(string(k), "%s", strings.Join(strings.Fields(v), " ")))
 	}
 	if j.Recommend != "" {
+		if e, ok := sysctl.Find(k); ok && e.Setting() && !k.Routes() {
+			f.Fix = audit.FixAutomatic
+		}
 		f.Remedy = strings.TrimSuffix(f.Remedy, ".") + fmt.Sprintf("; %s = %s", k, j.Recommend)
 	}
 	p.Report(f)

@@ -57,7 +57,9 @@ func connected(rows []reach.Row) map[way]firewall.Ranges {
 		if _, ok := out[w]; !ok {
 			out[w] = nil
 		}
-		if r.Through() {
+		// What a client on the host itself meets may turn on its own port alone: a
+		// rule about that port also sees the answers to it.
+		if r.Through() || r.Iif == "lo" && r.Unsure() {
 			out[w] = out[w].Union(ranges(r.From))
 		}
 	}
@@ -105,7 +107,7 @@ func compare(before, after map[string]exposed, moved firewall.Ranges) Effect {
 		for _, r := range a.rows {
 			w := way{r.Iif, r.Family}
 			mine := ranges(r.From).Minus(moved)
-			if r.Through() {
+			if r.Through() || r.Iif == "lo" && r.Unsure() {
 				add(&e.Opens, subject, a, r, mine.Minus(was[w]))
 			} else {
 				add(&e.Closes, subject, a, r, mine.Intersect(was[w]))

@@ -11,14 +11,6 @@ import (
 	"github.com/hostaudit/hostaudit/sysctl"
 )
 
-// unmodelled are settings whose change moves packets in ways whose effect on every
-// listener is not worked out: they are left to the operator.
-func unmodelled(k sysctl.Key) bool {
-	s := string(k)
-	return strings.Contains(s, ".rp_filter") || strings.Contains(s, "forward") || strings.Contains(s, "accept_ra") || strings.Contains(s, "disable_ipv6") ||
-		strings.Contains(s, ".arp_") || strings.Contains(s, "route_localnet") || strings.Contains(s, "icmp_echo_ignore") || strings.Contains(s, "accept_local")
-}
-
 // sysctls plans the values that entries of the catalogue recommend for findings.
 func (p *planner) sysctls() error {
 	var changes []sysctl.Change
@@ -41,7 +33,7 @@ func (p *planner) sysctls() error {
 				if !there {
 					continue
 				}
-				if unmodelled(k) {
+				if k.Routes() {
 					p.manual(f, "it changes how packets are routed, and its effect on every listener is not worked out", fmt.Sprintf("sysctl -w %s=%s, with a second login open", k, j.Recommend))
 					continue
 				}
