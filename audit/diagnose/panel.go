@@ -166,7 +166,7 @@ func (p *Panel) FrontOpens(port uint16) (opens, known bool) {
 
 // words are the three views of a port side by side.
 func (p *Panel) words(port uint16) string {
-	s := "its database cannot tell"
+	var s string
 	opens, drops := p.Says(port)
 	switch {
 	case !p.Known:

@@ -103,9 +103,7 @@ func (a *app) diagnoseOne(cmd *cobra.Command, c *diagnoseFlags, target string) e
 		o.Now = o.Here.Meta.TakenAt
 	}
 	e := diagnose.Gather(a.ctx, o)
-	for _, g := range missingParts(e) {
-		e.Gaps = append(e.Gaps, g)
-	}
+	e.Gaps = append(e.Gaps, missingParts(e)...)
 	r := diagnose.Judge(e)
 	err = a.emit(c.output, 0o644, func(w io.Writer) error {
 		if s.Format == "json" {
