@@ -131,7 +131,10 @@ func sysctlListener(l *listeners.Listener) sysctl.Listener {
 }
 
 func sysctlProcess(p *listeners.Process) sysctl.Process {
-	out := sysctl.Process{PID: p.PID, Name: string(p.Comm), OpenFiles: p.Files.Open, SoftLimit: limit(p.Files.Soft), HardLimit: limit(p.Files.Hard)}
+	out := sysctl.Process{PID: p.PID, Name: string(p.Comm), OpenFiles: p.Files.Open, SoftLimit: limit(p.Files.Soft), HardLimit: limit(p.Files.Hard), SelectOn: p.SelectOn}
+	if p.SelectOn > 0 {
+		out.SelectLoop = sysctl.Yes
+	}
 	return out
 }
 

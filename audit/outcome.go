@@ -25,6 +25,7 @@ type Report struct {
 	Published  []PublishedRow     `json:"published"`
 	Sysctls    []SysctlRow        `json:"sysctls"`
 	Ephemeral  *Ephemeral         `json:"ephemeral"`
+	Profile    *ProfileRow        `json:"profile,omitempty"` // with --profile only
 	Findings   []Finding          `json:"findings"`
 	Checks     []Result           `json:"checks"`
 	Incomplete []Gap              `json:"incomplete"`

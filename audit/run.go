@@ -38,6 +38,7 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 	}
 	r.Sysctls = sysctlRows(s, host, base.Facts)
 	r.Ephemeral = ephemeral(s)
+	r.Profile = profileRow(s, cfg.Profile)
 	order := map[[2]string]int{}
 	for i, c := range checks {
 		result, found := c.run(base)

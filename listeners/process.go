@@ -35,8 +35,11 @@ type Process struct {
 	Unit             HostText   `json:"unit,omitempty"`   // systemd unit
 	Container        *Container `json:"container,omitempty"`
 	Files            FileLimit  `json:"files"`
-	NetNS            uint64     `json:"netns,omitempty"` // 0: may not be read
-	PIDNS            uint64     `json:"pidns,omitempty"`
+	// SelectOn is the number of descriptors that the process waits for in
+	// select(2); 0 where it does not, or holds few, or that is not known.
+	SelectOn int    `json:"select_on,omitempty"`
+	NetNS    uint64 `json:"netns,omitempty"` // 0: may not be read
+	PIDNS    uint64 `json:"pidns,omitempty"`
 	// Untold says what could not be read of the process, and why.
 	Untold []Gap `json:"untold,omitempty"`
 }
@@ -92,6 +95,7 @@ func (r *procReader) describe(dir, pid int) (Process, error) {
 	p.untold("cgroup", p.readCgroup(r, dir))
 	p.untold("limits", p.readLimits(r, dir))
 	p.untold("open files", p.countFiles(dir, r))
+	p.readSelect(r, dir)
 	var err1, err2 error
 	p.NetNS, err1 = r.namespace(dir, "ns/net")
 	p.PIDNS, err2 = r.namespace(dir, "ns/pid")

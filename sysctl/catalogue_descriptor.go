@@ -50,8 +50,8 @@ func descriptorEntries() []*Entry {
 			Key: "limit.select-loop", Title: "1024 descriptors of an event loop on select()",
 			Meaning: "Workerman without the event or ev extension waits with select(2), which knows 1024 descriptors and no more, whatever the limits say.",
 			Unit:    UnitCount, Shape: ShapeInt, Default: "1024", Scope: ScopeProcess, Class: ClassEvidence, ReadOnly: true,
-			Advice:  "PHP's event or ev extension",
-			Decides: []string{"open descriptors", "no event.so or ev.so in the process"}, Rule: judgeSelectLoop,
+			Advice:  "an event loop on epoll (PHP: the event or ev extension)",
+			Decides: []string{"open descriptors", "the process waits in select(2) (/proc/PID/syscall)"}, Rule: judgeSelectLoop,
 			Refs: []string{"https://man7.org/linux/man-pages/man2/select.2.html"},
 		},
 		{
@@ -235,9 +235,9 @@ func judgeSelectLoop(_ Key, f *Facts) []Judgement {
 		}
 		j := Judgement{
 			Verdict: Advice, Finding: "limits.select-loop-full", Severity: Warning, Subject: p.label(),
-			Evidence: []Evidence{{"open descriptors", fmt.Sprintf("%d of 1024", p.OpenFiles)}},
+			Evidence: []Evidence{{"open descriptors", fmt.Sprintf("%d of 1024", p.OpenFiles)}, {"waits in", fmt.Sprintf("select(2), for descriptors below %d", p.SelectOn)}},
 			Why:      "the process waits with select(2), which cannot watch more than 1024 descriptors, whatever the limits say",
-			Remedy:   "install PHP's event or ev extension and restart",
+			Remedy:   "give it an event loop on epoll: for PHP install the event or ev extension and restart",
 		}
 		if p.OpenFiles >= 1000 {
 			j.Severity = Critical

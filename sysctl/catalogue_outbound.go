@@ -201,11 +201,15 @@ const timeWaitLength = 60
 // connections that it shows, what the range carries, and the settings that
 // decide about taking ports over.
 func (f *Facts) timeWaitEvidence(d Destination, usable int) []Evidence {
-	if d.Proto != "tcp" || d.TimeWait == 0 {
-		return nil
+	var out []Evidence
+	if d.Program != "" {
+		out = append(out, Evidence{"opened by", d.Program})
 	}
-	out := []Evidence{{"connections a second", fmt.Sprintf("about %d in the last minute (TIME_WAIT lasts %d s); without taking ports over the range carries %d",
-		(d.TimeWait+timeWaitLength/2)/timeWaitLength, timeWaitLength, max(usable/timeWaitLength, 1))}}
+	if d.Proto != "tcp" || d.TimeWait == 0 {
+		return out
+	}
+	out = append(out, Evidence{"connections a second", fmt.Sprintf("about %d in the last minute (TIME_WAIT lasts %d s); without taking ports over the range carries %d",
+		(d.TimeWait+timeWaitLength/2)/timeWaitLength, timeWaitLength, max(usable/timeWaitLength, 1))})
 	for _, k := range []Key{keyTWReuse, keyTimestamps, keyTWReuseDelay, keyTWBuckets} {
 		if v, ok := f.Live.Get(k); ok {
 			out = append(out, Evidence{string(k), v})

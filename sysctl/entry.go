@@ -155,6 +155,25 @@ func (e *Entry) Setting() bool {
 	return true
 }
 
+// Meets says whether a value is the wanted one by meaning: white space and the
+// spelling of numbers and lists do not count, and where larger is fine each field
+// may be larger.
+func (e *Entry) Meets(value, want string) bool {
+	if e.Shape.Equal(value, want) {
+		return true
+	}
+	if e.Key == keyPortRange { // a wider range holds every narrower one
+		v, err1 := ParseRange(value)
+		w, err2 := ParseRange(want)
+		return err1 == nil && err2 == nil && v.Low <= w.Low && v.High >= w.High
+	}
+	if !e.LargerIsFine {
+		return false
+	}
+	_, below, err := e.Shape.Raise(value, want)
+	return err == nil && !below
+}
+
 // Applicable says whether the kernel version has the key. A key that it should
 // not have and has (a backport) is applicable because it is there.
 func (e *Entry) Applicable(v Version) (bool, string) {

@@ -163,8 +163,10 @@ type Process struct {
 	OpenFiles int    // -1 when not counted
 	SoftLimit uint64 // RLIMIT_NOFILE, soft; math.MaxUint64 for unlimited
 	HardLimit uint64
-	// SelectLoop: the process waits with select(2) (Workerman without event.so or ev.so).
+	// SelectLoop: the process waits with select(2) (Workerman without event.so or
+	// ev.so), for SelectOn descriptors.
 	SelectLoop Fact
+	SelectOn   int
 	// UnitLimit is LimitNOFILE= of its unit, 0 when there is none or it is not known.
 	UnitLimit uint64
 }

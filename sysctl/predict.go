@@ -198,14 +198,14 @@ func (h *Host) predictFiles(k Key) Prediction {
 	}
 	iface, per := k.Interface()
 	if !per || iface == "all" || iface == "default" {
-		return h.kernelDefault(k, "no file sets it")
+		return h.kernelDefault(k, "no file that the boot applies sets it")
 	}
 	// A new interface starts with the values of "default" (inetdev_init,
 	// ipv6_add_dev); writing an IPv4 default also changes the interfaces that
 	// nobody has set (devinet_copy_dflt_conf).
 	def := k.WithInterface("default")
 	if _, ok := o.Winner(def); !ok {
-		return h.kernelDefault(k, "no file sets it, nor conf.default")
+		return h.kernelDefault(k, "no file that the boot applies sets it, nor conf.default")
 	}
 	p := h.predictWritten(def, o)
 	if !p.Known {
@@ -346,7 +346,7 @@ func (h *Host) predictForwarding(k Key, o *Outcome) (Prediction, bool) {
 		s.by = later.by
 	}
 	if s.by == nil {
-		return h.kernelDefault(k, "no file sets it"), true
+		return h.kernelDefault(k, "no file that the boot applies sets it"), true
 	}
 	a := o.Line(*s.by)
 	place := Place{a.File, a.Line}

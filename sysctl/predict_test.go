@@ -58,7 +58,7 @@ func TestPredict(t *testing.T) {
 		{"same by meaning", map[string]string{"/etc/sysctl.d/1.conf": rng + " = 16384   65535"}, map[Key]string{rng: "16384\t65535"}, rng, "16384 65535", No, ""},
 		{"not saved", nil, map[Key]string{fin: "15"}, fin, "60", Yes, "kernel's default"},
 		{"default", nil, map[Key]string{fin: "60"}, fin, "60", No, "kernel's default"},
-		{"sysctl.conf is not read at boot", map[string]string{"/etc/sysctl.conf": fin + "=15"}, map[Key]string{fin: "15"}, fin, "60", Yes, "no file sets it"},
+		{"sysctl.conf is not read at boot", map[string]string{"/etc/sysctl.conf": fin + "=15"}, map[Key]string{fin: "15"}, fin, "60", Yes, "no file that the boot applies sets it"},
 		{"sysctl.conf linked", map[string]string{"/etc/sysctl.conf": fin + "=15", "/etc/sysctl.d/99-sysctl.conf": "-> ../sysctl.conf"}, map[Key]string{fin: "15"}, fin, "15", No, "/etc/sysctl.d/99-sysctl.conf:1"},
 		{"refused, earlier stays", map[string]string{"/etc/sysctl.d/1.conf": rng + "=16384 65535", "/etc/sysctl.d/2.conf": rng + "=65535 16384"}, map[Key]string{rng: "32768 60999"}, rng, "32768 60999", No, "refuses"},
 		{"masked service", map[string]string{"/etc/systemd/system/systemd-sysctl.service": "-> /dev/null", "/etc/sysctl.d/1.conf": fin + "=30"}, map[Key]string{fin: "30"}, fin, "60", Yes, "masks"},

@@ -186,3 +186,31 @@ func TestFnmatchAndBraces(t *testing.T) {
 		t.Error("what was not expanded is no gap")
 	}
 }
+
+// TestMeets: by meaning, larger where larger is fine, wider for the range.
+func TestMeets(t *testing.T) {
+	for _, c := range []struct {
+		key         Key
+		value, want string
+		meets       bool
+	}{
+		{keySomaxconn, "65535", "4096", true},
+		{keySomaxconn, "0x1000", " 4096\n", true},
+		{keySomaxconn, "128", "4096", false},
+		{"net.ipv4.tcp_rmem", "4096\t131072\t6291456", "4096 131072 6291456", true},
+		{"net.ipv4.tcp_rmem", "4096 131072 8388608", "4096 131072 6291456", true},
+		{"net.ipv4.tcp_rmem", "4096 87380 8388608", "4096 131072 6291456", false},
+		{keyPortRange, "10000 65535", "10240 65000", true},
+		{keyPortRange, "32768 60999", "10240 65000", false},
+		{keyReservedPorts, "8080-8082", "8080,8081,8082", true},
+		{"net.ipv4.tcp_fin_timeout", "120", "60", false},
+	} {
+		e, ok := Find(c.key)
+		if !ok {
+			t.Fatal(c.key)
+		}
+		if got := e.Meets(c.value, c.want); got != c.meets {
+			t.Errorf("%s: %q meets %q: %v", c.key, c.value, c.want, got)
+		}
+	}
+}

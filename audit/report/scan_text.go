@@ -24,6 +24,7 @@ func Text(w io.Writer, r *audit.Report, o Options) error {
 	p.whoCanConnect(r)
 	p.whatToDo(r)
 	p.settings(r)
+	p.profile(r)
 	p.accepted(r)
 	p.incomplete(r)
 	p.blank()
@@ -333,11 +334,7 @@ func (p *printer) settings(r *audit.Report) {
 	if first {
 		return
 	}
-	if e := r.Ephemeral; e != nil && len(e.Destinations) > 0 {
-		d := e.Destinations[0]
-		p.text(normal, "    ", "    ", fmt.Sprintf("busiest: %s %s → %s uses %s of %s ports (%s), %s of them in TIME_WAIT", d.Proto, d.From,
-			hostPort(d.To.String(), d.Port), number(int(d.InUse)), number(e.Usable), percent(d.Share), number(int(d.TimeWait))))
-	}
+	p.headRoom(r)
 }
 
 // meaning says in the operator's words what the value does.
