@@ -90,7 +90,7 @@ func TestAdviceInFiles(t *testing.T) {
 	write("etc/profile", "ulimit -HSn 102400\n")
 	r := h.scan(nil)
 	found := map[string]audit.Finding{}
-	for _, f := range ours(r) {
+	for _, f := range ours(t, r) {
 		found[f.ID+" "+f.Subject] = f
 	}
 	for i, a := range advice {

@@ -44,12 +44,12 @@ func TestAcceptQueueOverflow(t *testing.T) {
 		// What it recommends is enough, once the listener is opened again, and not before.
 		h.Server.Sysctl(t, "net.core.somaxconn", recommended(t, f, "net.core.somaxconn"))
 		h.crowd(addrPort("10.9.0.2:8080"), 40)
-		if r := h.scan(nil); len(ours(r)) > 0 || !slices.Contains(ids(r), "listener.queue-full tcp 0.0.0.0:8080") {
+		if r := h.scan(nil); len(ours(t, r)) > 0 || !slices.Contains(ids(r), "listener.queue-full tcp 0.0.0.0:8080") {
 			t.Errorf("before the listener is opened again: %v, want listener.queue-full alone", ids(r))
 		}
 		deaf.Close()
 		h.Server.Listen(t, lab.Listen{Proto: lab.TCP, Addr: addrPort("0.0.0.0:8081"), Backlog: 4096, Deaf: true})
-		for _, f := range ours(h.scan(func() { h.crowd(addrPort("10.9.0.2:8081"), 40) })) {
+		for _, f := range ours(t, h.scan(func() { h.crowd(addrPort("10.9.0.2:8081"), 40) })) {
 			if f.ID != "sysctl.accept-queue-overflow" || f.Severity != audit.Info {
 				t.Errorf("with somaxconn as recommended: %s %s %v", f.Severity, f.ID, f.Evidence)
 			}
@@ -59,7 +59,7 @@ func TestAcceptQueueOverflow(t *testing.T) {
 		h := newHost(t, lab.Topology{})
 		h.Server.Listen(t, lab.Listen{Proto: lab.TCP, Addr: addrPort("0.0.0.0:8080"), Backlog: 16, Deaf: true})
 		r := h.scan(func() { h.crowd(addrPort("10.9.0.2:8080"), 40) })
-		for _, f := range ours(r) {
+		for _, f := range ours(t, r) {
 			t.Errorf("%s %s: somaxconn does not bound this queue", f.ID, f.Subject)
 		}
 		if len(r.Findings) != 1 || r.Findings[0].ID != "listener.queue-full" {

@@ -185,7 +185,7 @@ func TestTimeWaitOverflow(t *testing.T) {
 
 	// What it recommends ends it, and lowers nothing.
 	h.Server.Sysctl(t, "net.ipv4.tcp_max_tw_buckets", recommended(t, f, "net.ipv4.tcp_max_tw_buckets"))
-	for _, f := range ours(h.scan(visits(h))) {
+	for _, f := range ours(t, h.scan(visits(h))) {
 		if f.ID != "sysctl.time-wait-overflow" || f.Severity != audit.Info {
 			t.Errorf("with the bound as recommended: %s %s %v", f.Severity, f.ID, f.Evidence)
 		}

@@ -48,7 +48,7 @@ else:
 	h := newHost(t, lab.Topology{})
 	start(h, "select")
 	r := h.scan(nil)
-	for _, f := range ours(r) {
+	for _, f := range ours(t, r) {
 		if f.ID == "limits.select-loop-full" {
 			evidence(t, f, "waits in", "select(2), for descriptors below 4")
 			if f.Severity != audit.Warning {
