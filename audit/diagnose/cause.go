@@ -138,7 +138,7 @@ type entry struct {
 	prior int    // orders causes when evidence is silent (the shares of the manual of Workerman)
 	title string
 	// shown is what the evidence consists of, and proof the test that produces
-	// the cause for real; both stand in CAUSES.md.
+	// the cause for real.
 	shown, proof string
 }
 

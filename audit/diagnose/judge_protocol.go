@@ -207,6 +207,9 @@ func (j *judge) status(code int, websocket bool, server string, ev []audit.Evide
 	case code >= 520 && code <= 527: // Cloudflare's own, said there
 	case code == 502 || code == 503 || code == 504:
 		j.say(HandshakeRejected, Confirmed, "the proxy answers and its backend does not: diagnose the backend's address as a target of its own", ev...)
+	case !upgrade && code >= 400 && code < 500: // what the path means is the application's own
+		j.say(HandshakeRejected, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "whether the client means this path and may have it: the server speaks HTTP and answers %d", code))...)
+		j.say(ProtocolMismatch, RuledOut, "", ev...)
 	case code == 403 || code == 401:
 		j.say(HandshakeRejected, Confirmed, "the server refuses this client: its check of Origin, cookies or credentials", ev...)
 	case code == 404 && upgrade && !websocket && !proxy, code == 200 && upgrade && !websocket && !proxy, code >= 300 && code < 400 && upgrade && !proxy:

@@ -355,6 +355,14 @@ func child(t *testing.T, n *lab.Namespace, env []string, role string, args ...st
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(append(os.Environ(), "DIAGNOSE_TEST_ROLE="+role), env...)
+	start(t, n, cmd)
+	return cmd
+}
+
+// start starts a program inside a namespace, and waits until it says that it is
+// ready.
+func start(t *testing.T, n *lab.Namespace, cmd *exec.Cmd) {
+	t.Helper()
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -371,12 +379,9 @@ func child(t *testing.T, n *lab.Namespace, env []string, role string, args ...st
 		in.Close()
 		_ = cmd.Wait()
 	})
-	if role != "sleep" {
-		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-			t.Fatalf("%s %q did not start: %v", role, args, err)
-		}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("%q did not start: %v", cmd.Args, err)
 	}
-	return cmd
 }
 
 // hold opens connections and keeps them until the test ends; those that do not

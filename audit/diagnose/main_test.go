@@ -32,6 +32,7 @@ func play(role string) {
 	}
 	switch role {
 	case "sleep":
+		fmt.Println("ready")
 	case "files": // listens, with so many descriptors allowed, and accepts while it has any
 		limit, err := strconv.ParseUint(os.Args[2], 10, 32)
 		fail(err)

@@ -348,7 +348,7 @@ func (v *view) observe(e *Evidence) {
 				v.observed = Connected
 			}
 		}
-		if v.observed == Connected && probeFails(e) {
+		if v.observed == Connected && (probeFails(e) || len(e.Probed) == 0 && passiveMismatch(e, v) != nil) {
 			v.observed = ProtocolError
 		}
 	}

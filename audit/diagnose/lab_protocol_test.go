@@ -1,0 +1,298 @@
+package diagnose_test
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha1"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hostaudit/hostaudit/audit/diagnose"
+	"github.com/hostaudit/hostaudit/audit/lab"
+)
+
+// The servers of the field. Each speaks one protocol as a real one does.
+
+// answers is an HTTP server that gives one status to everything.
+func answers(status int, headers ...string) func(net.Conn) {
+	return func(c net.Conn) {
+		r := bufio.NewReader(c)
+		if _, err := http.ReadRequest(r); err != nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+			return
+		}
+		body := http.StatusText(status)
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 %d %s\r\n%sContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, body, strings.Join(append(headers, ""), "\r\n"), len(body), body)
+	}
+}
+
+// webSocket upgrades every client that asks properly.
+func webSocket(c net.Conn) {
+	r, err := http.ReadRequest(bufio.NewReader(c))
+	if err != nil {
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+		return
+	}
+	key := r.Header.Get("Sec-Websocket-Key")
+	if key == "" {
+		_, _ = io.WriteString(c, "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		return
+	}
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	_, _ = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(sum[:]))
+	_, _ = io.Copy(io.Discard, c)
+}
+
+// textEcho answers each line, as a text:// worker does.
+func textEcho(c net.Conn) {
+	s := bufio.NewScanner(c)
+	for s.Scan() {
+		if _, err := fmt.Fprintf(c, "hello %s\n", strings.TrimSpace(s.Text())); err != nil {
+			return
+		}
+	}
+}
+
+// frames takes a length of four bytes first, and closes where it is too large.
+func frames(c net.Conn) {
+	var head [4]byte
+	for {
+		if _, err := io.ReadFull(c, head[:]); err != nil {
+			return
+		}
+		n := binary.BigEndian.Uint32(head[:])
+		if n < 4 || n > 10<<20 {
+			return // error package. package_length=…
+		}
+		if _, err := io.CopyN(io.Discard, c, int64(n)-4); err != nil {
+			return
+		}
+	}
+}
+
+func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+
+func banner(line string) func(net.Conn) {
+	return func(c net.Conn) {
+		_, _ = io.WriteString(c, line)
+		_, _ = io.Copy(io.Discard, c)
+	}
+}
+
+// inTLS puts TLS in front of a server; a plain HTTP request gets what Go's and
+// nginx's servers say to it.
+func inTLS(t *testing.T, name string, notAfter time.Time, handle func(net.Conn)) func(net.Conn) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: notAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		ca.DNSNames, ca.IPAddresses = nil, []net.IP{ip}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
+	return func(c net.Conn) {
+		b := bufio.NewReader(c)
+		if first, err := b.Peek(1); err == nil && first[0] == 'G' {
+			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n<html>400 The plain HTTP request was sent to HTTPS port</html>")
+			return
+		}
+		s := tls.Server(&peeked{c, b}, conf)
+		if s.Handshake() != nil {
+			return
+		}
+		handle(s)
+	}
+}
+
+type peeked struct {
+	net.Conn
+	r io.Reader
+}
+
+func (p *peeked) Read(b []byte) (int, error) { return p.r.Read(b) }
+
+// TestProtocols: every kind of listener against every kind of URL. The healthy
+// twin of each is the same listener with the URL that fits.
+func TestProtocols(t *testing.T) {
+	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+	nothing := diagnose.ID("")
+	for _, c := range []struct {
+		name   string
+		handle func(net.Conn)
+		scheme string
+		want   diagnose.ID // nothing: not accused
+		sure   diagnose.Verdict
+	}{
+		{"websocket", webSocket, "ws", nothing, ""},
+		{"websocket", webSocket, "http", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"websocket", webSocket, "wss", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"http", answers(200), "http", nothing, ""},
+		{"http", answers(200), "ws", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"http", answers(404), "ws", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"http", answers(200), "https", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"http, status 404", answers(404), "http", nothing, ""},
+		{"http, status 403", answers(403), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"http, status 401", answers(401), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"wrong version", answers(426, "Sec-WebSocket-Version: 8"), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"upgrade headers lost", answers(400, "Server: nginx"), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"proxy without a backend", answers(502, "Server: nginx"), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"proxy without a backend", answers(502, "Server: nginx"), "http", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"proxy with a slow backend", answers(504, "Server: openresty"), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"proxy location without upgrade", answers(200, "Server: nginx/1.24"), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"proxy without the location", answers(404, "Server: nginx/1.24"), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"https", inTLS(t, serverIP, later, answers(200)), "https", nothing, ""},
+		{"https", inTLS(t, serverIP, later, answers(200)), "http", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"wss", inTLS(t, serverIP, later, webSocket), "wss", nothing, ""},
+		{"wss", inTLS(t, serverIP, later, webSocket), "ws", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"https", inTLS(t, serverIP, later, answers(200)), "wss", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"wss, backend down", inTLS(t, serverIP, later, answers(502, "Server: nginx")), "wss", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"expired certificate", inTLS(t, serverIP, past, webSocket), "wss", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"certificate of another name", inTLS(t, "other.example.com", later, webSocket), "wss", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"text", textEcho, "text", nothing, ""},
+		{"text", textEcho, "ws", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"text", textEcho, "http", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"text", textEcho, "https", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"http", answers(200), "text", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"frame", frames, "frame", nothing, ""},
+		{"frame", frames, "ws", diagnose.ProtocolMismatch, diagnose.Likely},
+		{"http", answers(200), "frame", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"silence", silent, "ws", nothing, ""}, // cannot be told
+		{"silence", silent, "tcp", nothing, ""},
+		{"ssh", banner("SSH-2.0-OpenSSH_9.2\r\n"), "ws", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"mysql", banner("J\x00\x00\x00\x0a8.0.36\x00"), "http", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"ssh", banner("SSH-2.0-OpenSSH_9.2\r\n"), "tcp", nothing, ""},
+	} {
+		t.Run(c.name+" dialled with "+c.scheme, func(t *testing.T) {
+			t.Parallel()
+			f := newField(t)
+			serveTCP(t, f.server, "0.0.0.0:8080", c.handle)
+			for _, at := range []place{onServer, onClient, withBoth} {
+				r := f.ask(t, at, c.scheme+"://198.51.100.20:8080/", diagnose.Options{Probe: true})
+				if c.want != nothing {
+					blames(t, r, at, c.want, c.sure)
+					if r.ClientSees != diagnose.ProtocolError {
+						t.Errorf("%s: the client sees %s", at, r.ClientSees)
+					}
+				} else {
+					clear_(t, r, at)
+				}
+				keep(t, string(at), r)
+			}
+			// Without leave nothing is sent, and nothing is claimed.
+			r := f.ask(t, onClient, c.scheme+"://198.51.100.20:8080/", diagnose.Options{})
+			clear_(t, r, onClient)
+		})
+	}
+}
+
+// TestWorkers: processes with the titles, protocols and logs of Workerman, under
+// PHP itself.
+func TestWorkers(t *testing.T) {
+	lab.Need(t, "php")
+	script, err := filepath.Abs("testdata/worker.php")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, worker, target string
+		want                 diagnose.ID
+		verdict              diagnose.Verdict
+	}{
+		{"fits", "chat websocket://0.0.0.0:8080", "ws://198.51.100.20:8080", "", ""},
+		{"http worker, ws URL", "web http://0.0.0.0:8080", "ws://198.51.100.20:8080", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"text worker, ws URL", "chat text://0.0.0.0:8080", "ws://198.51.100.20:8080", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"websocket worker, https page", "chat websocket://0.0.0.0:8080", "wss://198.51.100.20:8080", "", ""}, // told by a probe alone
+		{"Register of GatewayWorker", "Register text://0.0.0.0:1236", "ws://198.51.100.20:1236", diagnose.ProtocolMismatch, diagnose.Confirmed},
+		{"other port of the same protocol", "chat websocket://0.0.0.0:7272", "ws://198.51.100.20:8282", diagnose.WrongPort, diagnose.Likely},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newField(t)
+			worker(t, f.server, script, c.worker)
+			r := f.ask(t, onServer, c.target, diagnose.Options{})
+			if c.want != "" {
+				blames(t, r, onServer, c.want, c.verdict)
+			} else {
+				clear_(t, r, onServer)
+			}
+			keep(t, "server", r)
+			r = f.ask(t, withBoth, c.target, diagnose.Options{})
+			if c.want != "" {
+				blames(t, r, withBoth, c.want, c.verdict)
+			} else {
+				clear_(t, r, withBoth)
+			}
+			keep(t, "both", r)
+		})
+	}
+	t.Run("probed", func(t *testing.T) {
+		t.Parallel()
+		for target, want := range map[string]diagnose.ID{
+			"websocket://0.0.0.0:8080 ws": "", "websocket://0.0.0.0:8080 wss": diagnose.TLSMismatch, "text://0.0.0.0:8080 ws": diagnose.ProtocolMismatch,
+			"websocket://0.0.0.0:8080 http": diagnose.ProtocolMismatch, "frame://0.0.0.0:8080 ws": diagnose.ProtocolMismatch,
+		} {
+			f := newField(t)
+			scheme, url, _ := strings.Cut(target, " ")
+			worker(t, f.server, script, "chat "+scheme)
+			r := f.ask(t, onClient, url+"://198.51.100.20:8080/", diagnose.Options{Probe: true})
+			if want == "" {
+				clear_(t, r, onClient)
+			} else {
+				blames(t, r, onClient, want, diagnose.Confirmed, diagnose.Likely)
+			}
+		}
+	})
+	t.Run("the log's magic numbers", func(t *testing.T) {
+		t.Parallel()
+		f := newField(t)
+		worker(t, f.server, script, "chat frame://0.0.0.0:8080")
+		log := filepath.Join(f.serverRoot, "workerman.log")
+		for line, want := range map[string]struct {
+			scheme string
+			id     diagnose.ID
+		}{
+			"error package. package_length=1195725856":                                                  {"http", diagnose.ProtocolMismatch},
+			"error package. package_length=369295617":                                                   {"wss", diagnose.TLSMismatch},
+			"SendBufferToWorker fail. The connections between Gateway and BusinessWorker are not ready": {"ws", diagnose.HandshakeRejected},
+		} {
+			if err := os.WriteFile(log, []byte("2026-11-20 12:00:00 pid:1 "+line+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			r := f.ask(t, onServer, want.scheme+"://198.51.100.20:8080", diagnose.Options{Files: diagnose.HostOptions{Log: log}})
+			if c := r.Cause(want.id); !c.Accused() || !strings.Contains(flat(t, r), strings.Fields(line)[0]) {
+				t.Errorf("%q: %s is %s\n%s", line, want.id, c.Verdict, text(t, r))
+			}
+		}
+	})
+}
+
+// worker starts "NAME SCHEME://ADDRESS:PORT" and waits until it serves.
+func worker(t *testing.T, n *lab.Namespace, script, spec string) {
+	t.Helper()
+	start(t, n, exec.Command("php", append([]string{"-d", "display_errors=stderr", script}, strings.Fields(spec)...)...))
+}
