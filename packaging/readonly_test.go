@@ -45,7 +45,7 @@ func TestReadingWritesNothing(t *testing.T) {
 		for i, l := range lines {
 			switch {
 			case i == 0: // strace starts it
-			case strings.Contains(l, "+++ exited"), strings.Contains(l, "--- SIG"):
+			case strings.Contains(l, "+++ exited"), strings.Contains(l, "--- SIG"), strings.HasSuffix(l, "<detached ...>"): // no call
 			case reads.MatchString(l) && !regexp.MustCompile(`O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND|O_TMPFILE`).MatchString(l):
 			case strings.Contains(l, "setns("), strings.Contains(l, "setns resumed"): // other namespaces are looked into
 			case strings.Contains(l, `kill(`) && strings.Contains(l, ", 0)"):

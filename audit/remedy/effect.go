@@ -78,18 +78,21 @@ func ranges(ps []netip.Prefix) firewall.Ranges {
 // becomes of them as sources is no matter of rules: an address that comes or goes
 // (IPv6 autoconfiguration) changes nothing for anybody else.
 func moved(before, after *reach.World) firewall.Ranges {
-	own := func(w *reach.World) firewall.Ranges {
-		var all []netip.Prefix
-		if t := w.Namespaces[0].Route; t != nil {
-			for _, a := range t.Addrs {
-				if !a.Tentative() { // not the host's yet
-					all = append(all, netip.PrefixFrom(a.Local, a.Local.BitLen()))
-				}
+	return own(before, false).Minus(own(after, false)).Union(own(after, false).Minus(own(before, false)))
+}
+
+// own are the addresses of the audited namespace; those that are tentative are not
+// the host's yet.
+func own(w *reach.World, tentative bool) firewall.Ranges {
+	var all []netip.Prefix
+	if t := w.Namespaces[0].Route; t != nil {
+		for _, a := range t.Addrs {
+			if tentative || !a.Tentative() {
+				all = append(all, netip.PrefixFrom(a.Local, a.Local.BitLen()))
 			}
 		}
-		return ranges(all)
 	}
-	return own(before).Minus(own(after)).Union(own(after).Minus(own(before)))
+	return ranges(all)
 }
 
 // compare says what opens and what closes from one state to the other, for the

@@ -3,6 +3,7 @@ package remedy
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
@@ -44,6 +45,9 @@ func (p *Plan) verify(before, now *reach.World, paths []Path) error {
 			}
 			for _, f := range audit.Clients(r.From) {
 				for _, in := range o.audience.Overlap(f) {
+					if ranges([]netip.Prefix{in}).Minus(own(now, true)).Empty() {
+						continue // the host's own address, which no client on the wire has
+					}
 					if !ranges(o.left).Intersect(ranges(append(o.left[:0:0], in))).Equal(ranges(append(o.left[:0:0], in))) {
 						return fmt.Errorf("%s is still kept out of %s: %s by %s %s", in, o.target.Subject(), r.Words(), r.DecidedBy.Chain, r.DecidedBy.Text)
 					}
