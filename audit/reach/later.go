@@ -1,6 +1,8 @@
 package reach
 
 import (
+	"maps"
+
 	"github.com/hostaudit/hostaudit/firewall"
 )
 
@@ -19,6 +21,7 @@ type later struct {
 	home          *Namespace
 	answerTracked bool
 	trace         *trail // of the SYN and its answer
+	again         int    // how often it was walked again
 }
 
 // state is that of the later packet as it comes into a namespace; ok is false
@@ -47,6 +50,9 @@ func (w *walk) follow(p *path, c firewall.Class) {
 	if _, ok := l.first[l.home]; twice || !ok || w.reply.first.TProxied {
 		w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")
 		return
+	}
+	if c.State.Tracked() { // the answer may have changed it
+		l.mark(l.home, c.State.CTMark)
 	}
 	l.trace = w.trail(p, c)
 	if w.unhindered(l, c) {
@@ -87,6 +93,9 @@ func (w *walk) unhindered(l *later, c firewall.Class) bool {
 		}
 		d = pass[0]
 		st := &d.State
+		if st.CTMark != l.first[l.home].CTMark {
+			return false
+		}
 		if h == firewall.Prerouting && (st.Mark != (firewall.Known{}) || w.reply.path.marked || st.Local != first.Local || st.LocalPort != first.LocalPort || st.TProxied) {
 			return false
 		}
@@ -94,9 +103,35 @@ func (w *walk) unhindered(l *later, c firewall.Class) bool {
 	return true
 }
 
+// mark sets the connection mark that later packets find in a namespace.
+func (l *later) mark(ns *Namespace, to firewall.Known) {
+	s := l.first[ns]
+	s.CTMark = to
+	l.first[ns] = s
+}
+
+// maxAgain bounds how often later packets are walked again because the one before
+// changed the mark of the connection.
+const maxAgain = 3
+
 // met: the ACK came to a socket.
 func (w *walk) met(p *path, c firewall.Class) {
 	l, first := w.later, w.later.reply.first
+	if was := l.first[p.ns].CTMark; c.State.CTMark != was && c.State.Tracked() {
+		if p.ns != l.home || w.origin.local || l.again == maxAgain {
+			w.unknown(c, p, "the connection mark, which the client's own packets change")
+			return
+		}
+		again := *l
+		again.first = maps.Clone(l.first)
+		again.again++
+		again.mark(l.home, c.State.CTMark)
+		w.later = &again
+		c.State, _ = again.state(l.home, w.origin.in)
+		w.arrive(&path{ns: l.home, trail: w.trail(p, c)}, w.origin.in, []firewall.Class{c})
+		w.later = l
+		return
+	}
 	if p.ns != l.reply.path.ns || c.State.Local != first.Local || c.State.LocalPort != first.LocalPort {
 		w.finish(c, p, Timeout, witness{kind: ByRoute, ns: p.ns, text: "the packets after the SYN go to another socket"}, nil, "")
 		return

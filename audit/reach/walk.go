@@ -296,6 +296,10 @@ func (w *walk) leave(p *path, c firewall.Class, out *firewall.Link, gateway neti
 		f := &frame{ns: p.ns, state: c.State, out: out, local: local, from: p.from}
 		next2 := &path{ns: target, from: f, trail: w.trail(p, c)}
 		if w.later != nil {
+			if c.State.Tracked() && c.State.CTMark != w.later.first[p.ns].CTMark {
+				w.unknown(c, p, "the connection mark, which the client's own packets change")
+				continue
+			}
 			known := false
 			if c.State, known = w.later.state(target, in); !known {
 				w.unknown(c, p, "the packets after the SYN go another way")
