@@ -221,25 +221,7 @@ func (h *host) visit(from *lab.Namespace, to netip.AddrPort, n int) error {
 // closed: the laboratory's own listeners reset, which leaves no TIME_WAIT.
 func echo(t *testing.T, n *lab.Namespace, addr string) {
 	t.Helper()
-	var l net.Listener
-	var err error
-	n.Do(func() { l, err = net.Listen("tcp4", addr) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(io.Discard, c)
-				c.Close()
-			}()
-		}
-	}()
+	n.Serve(t, "tcp4", addr, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 }
 
 // none lets the kernel choose.

@@ -3,7 +3,6 @@ package diagnose_test
 import (
 	"bufio"
 	"bytes"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -405,28 +404,4 @@ func hold(t *testing.T, n *lab.Namespace, to string, count int, wait time.Durati
 		}
 	})
 	return connected
-}
-
-// serveTCP hands each connection to a handler and closes it afterwards.
-func serveTCP(t *testing.T, n *lab.Namespace, addr string, handle func(net.Conn)) {
-	t.Helper()
-	var l net.Listener
-	var err error
-	n.Do(func() { l, err = net.Listen("tcp", addr) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				handle(c)
-			}()
-		}
-	}()
 }

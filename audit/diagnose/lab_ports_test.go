@@ -65,7 +65,7 @@ func times(n int, s string) []netip.AddrPort {
 // orderly as programs do.
 func ends(t *testing.T, n *lab.Namespace, addr string) {
 	t.Helper()
-	serveTCP(t, n, addr, func(c net.Conn) {
+	n.Serve(t, "tcp", addr, func(c net.Conn) {
 		b := make([]byte, 8)
 		for {
 			if n, err := c.Read(b); err != nil || string(b[:n]) == "bye" {

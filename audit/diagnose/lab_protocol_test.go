@@ -190,7 +190,7 @@ func TestProtocols(t *testing.T) {
 		t.Run(c.name+" dialled with "+c.scheme, func(t *testing.T) {
 			t.Parallel()
 			f := newField(t)
-			serveTCP(t, f.server, "0.0.0.0:8080", c.handle)
+			f.server.Serve(t, "tcp", "0.0.0.0:8080", c.handle)
 			for _, at := range []place{onServer, onClient, withBoth} {
 				r := f.ask(t, at, c.scheme+"://198.51.100.20:8080/", diagnose.Options{Probe: true})
 				if c.want != nothing {

@@ -183,19 +183,21 @@ func swap16(n uint16) uint16 {
 func decodePacket(protocol uint16, b []byte) (Packet, bool) {
 	switch protocol {
 	case unix.ETH_P_IP:
-		return decode4(b)
+		return decode(b, header4, 8, unix.IPPROTO_ICMP, 3)
 	case unix.ETH_P_IPV6:
-		return decode6(b)
+		return decode(b, header6, 7, unix.IPPROTO_ICMPV6, 1)
 	}
 	return Packet{}, false
 }
 
-func decode4(b []byte) (Packet, bool) {
-	src, dst, proto, body, ok := header4(b)
+// decode reads what one family's header was split from; icmp is the number of
+// its ICMP, and unreachable the type that says so there.
+func decode(b []byte, header split, ttl int, icmp, unreachable byte) (Packet, bool) {
+	src, dst, proto, body, ok := header(b)
 	if !ok {
 		return Packet{}, false
 	}
-	p := Packet{TTL: b[8]}
+	p := Packet{TTL: b[ttl]}
 	switch proto {
 	case unix.IPPROTO_TCP:
 		return p, p.segment(src, dst, body)
@@ -207,11 +209,11 @@ func decode4(b []byte) (Packet, bool) {
 		p.ports(src, dst, body)
 		p.Seq = 0
 		return p, true
-	case unix.IPPROTO_ICMP:
-		if len(body) < 8 || body[0] != 3 {
+	case icmp:
+		if len(body) < 8 || body[0] != unreachable {
 			return p, false
 		}
-		qs, qd, qp, quoted, ok := header4(body[8:])
+		qs, qd, qp, quoted, ok := header(body[8:])
 		if !ok || qp != unix.IPPROTO_TCP && qp != unix.IPPROTO_UDP || len(quoted) < 4 {
 			return p, false
 		}
@@ -222,6 +224,9 @@ func decode4(b []byte) (Packet, bool) {
 	}
 	return p, false
 }
+
+// split takes the header off a packet.
+type split func(b []byte) (src, dst netip.Addr, proto byte, body []byte, ok bool)
 
 // header4 splits an IPv4 packet; a later fragment is none.
 func header4(b []byte) (src, dst netip.Addr, proto byte, body []byte, ok bool) {
@@ -233,39 +238,6 @@ func header4(b []byte) (src, dst netip.Addr, proto byte, body []byte, ok bool) {
 		return src, dst, 0, nil, false
 	}
 	return netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[9], b[n:], true
-}
-
-func decode6(b []byte) (Packet, bool) {
-	src, dst, proto, body, ok := header6(b)
-	if !ok {
-		return Packet{}, false
-	}
-	p := Packet{TTL: b[7]}
-	switch proto {
-	case unix.IPPROTO_TCP:
-		return p, p.segment(src, dst, body)
-	case unix.IPPROTO_UDP:
-		if len(body) < 8 {
-			return p, false
-		}
-		p.Proto = proto
-		p.ports(src, dst, body)
-		p.Seq = 0
-		return p, true
-	case unix.IPPROTO_ICMPV6:
-		if len(body) < 8 || body[0] != 1 {
-			return p, false
-		}
-		qs, qd, qp, quoted, ok := header6(body[8:])
-		if !ok || qp != unix.IPPROTO_TCP && qp != unix.IPPROTO_UDP || len(quoted) < 4 {
-			return p, false
-		}
-		p.Proto = qp
-		p.ICMP, p.To = &ICMP{From: src, Type: body[0], Code: body[1]}, dst
-		p.ports(qs, qd, quoted)
-		return p, true
-	}
-	return p, false
 }
 
 // header6 splits an IPv6 packet, over its extension headers.

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -147,7 +148,7 @@ next:
 	for _, p := range parts {
 		by := p.by.show()
 		for i := range rows {
-			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && sameConditions(rows[i].Conditions, p.conditions) {
+			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && slices.Equal(rows[i].Conditions, p.conditions) {
 				sets[i] = sets[i].Union(p.remote)
 				continue next
 			}
@@ -163,16 +164,4 @@ next:
 		rows[i].From = sets[i].AddrPrefixes(f)
 	}
 	return rows
-}
-
-func sameConditions(a, b []Condition) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

@@ -1,6 +1,8 @@
 package route
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/firewall"
@@ -139,7 +141,7 @@ next:
 	for _, p := range parts {
 		k := p.key()
 		for _, i := range index[k] {
-			if sameHops(out[i].Hops, p.Hops) {
+			if slices.Equal(out[i].Hops, p.Hops) {
 				more[i] = append(more[i], p.Addrs)
 				continue next
 			}
@@ -182,18 +184,6 @@ func (v *Verdict) key() verdictKey {
 		k.icmp = *v.ICMP
 	}
 	return k
-}
-
-func sameHops(a, b []NextHop) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // hops lists the ways a packet can take that a lookup gave to a route: the one

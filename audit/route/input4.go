@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -216,7 +217,7 @@ func agree(a, b []Part, why string) []Part {
 			if in.Empty() {
 				continue
 			}
-			if p.key() == q.key() && sameHops(p.Hops, q.Hops) {
+			if p.key() == q.key() && slices.Equal(p.Hops, q.Hops) {
 				out = append(out, Part{in, p.Verdict})
 			} else {
 				out = append(out, Part{in, Verdict{Unknown: why}})

@@ -52,15 +52,7 @@ func limitedBy(one, list []byte) string {
 // limiter names an expression of an element that may break the rule, "" for
 // one that cannot.
 func limiter(b []byte) string {
-	var name, data []byte
-	for a := walk(b); a.next(); {
-		switch a.typ {
-		case exprName:
-			name = cstring(a.val)
-		case exprData:
-			data = a.val
-		}
-	}
+	name, data := nameAndData(b)
 	var t table
 	t.parse(data, 7)
 	switch string(name) {

@@ -182,8 +182,8 @@ func (w *writer) rule(exprs []byte) {
 	}
 }
 
-func (w *writer) expression(b []byte) {
-	var name, data []byte
+// nameAndData splits the attributes of an expression (NFTA_EXPR_*).
+func nameAndData(b []byte) (name, data []byte) {
 	for a := walk(b); a.next(); {
 		switch a.typ {
 		case exprName:
@@ -192,6 +192,11 @@ func (w *writer) expression(b []byte) {
 			data = a.val
 		}
 	}
+	return name, data
+}
+
+func (w *writer) expression(b []byte) {
+	name, data := nameAndData(b)
 	t := &w.attrs
 	t.parse(data, 11)
 	reg := func(i int) int {

@@ -55,15 +55,7 @@ type specReader struct {
 }
 
 func (p *specReader) expression(b []byte) bool {
-	var name, data []byte
-	for a := walk(b); a.next(); {
-		switch a.typ {
-		case exprName:
-			name = cstring(a.val)
-		case exprData:
-			data = a.val
-		}
-	}
+	name, data := nameAndData(b)
 	var t table
 	t.parse(data, 11)
 	s := &p.spec

@@ -361,15 +361,7 @@ func (w *writer) dynset(t *table, reg func(int) int) {
 		out += " timeout " + duration(ms(t.num64(6)))
 	}
 	add := func(b []byte) {
-		var name, data []byte
-		for a := walk(b); a.next(); {
-			switch a.typ {
-			case exprName:
-				name = cstring(a.val)
-			case exprData:
-				data = a.val
-			}
-		}
+		name, data := nameAndData(b)
 		var et table
 		et.parse(data, 11)
 		switch string(name) {
