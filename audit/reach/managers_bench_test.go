@@ -5,9 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
-	"syscall"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,40 +121,6 @@ func privateDir(t testing.TB, dir string, withContent bool) {
 	})
 }
 
-// startDaemon starts a program in a namespace and ends it, with its process
-// group, when the test ends. Its output goes to a file that is shown on failure.
-func startDaemon(t testing.TB, n *lab.Namespace, env []string, argv ...string) {
-	t.Helper()
-	logFile, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := n.Start(cmd); err != nil {
-		t.Fatalf("start %s: %v", argv[0], err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		ended := make(chan struct{})
-		go func() { cmd.Wait(); close(ended) }()
-		select {
-		case <-ended:
-		case <-time.After(15 * time.Second):
-			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-ended
-		}
-		if t.Failed() {
-			data, _ := os.ReadFile(logFile.Name())
-			lines := strings.Split(string(data), "\n")
-			t.Logf("%s said:\n%s", argv[0], strings.Join(lines[max(0, len(lines)-40):], "\n"))
-		}
-		logFile.Close()
-	})
-}
-
 // waitFor asks until a thing is ready.
 func waitFor(t testing.TB, what string, ready func(context.Context) error) {
 	t.Helper()
@@ -178,3 +142,45 @@ func waitFor(t testing.TB, what string, ready func(context.Context) error) {
 func dial(proto lab.Proto, from netip.Addr, to netip.Addr, port uint16) lab.Probe {
 	return lab.Probe{Proto: proto, From: from, To: netip.AddrPortFrom(to, port)}
 }
+
+// everywhere are TCP and UDP listeners of both families.
+func everywhere(ports ...uint16) (out []lab.Listen) {
+	for _, p := range ports {
+		a := netip.AddrPortFrom(netip.IPv6Unspecified(), p)
+		out = append(out, lab.Listen{Proto: lab.TCP, Addr: a}, lab.Listen{Proto: lab.UDP, Addr: a})
+	}
+	return out
+}
+
+// hostAddrs are the server's addresses on a link.
+func hostAddrs(l *lab.Lab, link int) []netip.Addr {
+	return []netip.Addr{l.ServerAddr(link), l.ServerAddr6(link)}
+}
+
+// boxAddrs are the containers' own addresses.
+func boxAddrs(l *lab.Lab) (out []netip.Addr) {
+	for k := range l.Containers {
+		out = append(out, l.ContainerAddr(k), l.ContainerAddr6(k))
+	}
+	return out
+}
+
+// inside are probes of the host itself, to itself and to a container, and of the
+// containers, to the host and to each other.
+func inside(l *lab.Lab, ports ...uint16) (out []lab.Probe) {
+	host := hostAddrs(l, 0)
+	out = from(l.Server, across(lab.TCP, "", append(host, addrs("127.0.0.1", "::1")...), append(host, addrs("127.0.0.1", "::1")...), ports...))
+	out = append(out, from(l.Server, across(lab.TCP, "", gateway(), boxAddrs(l)[:2], 80, 443))...)
+	for k, c := range l.Containers {
+		own := []netip.Addr{l.ContainerAddr(k), l.ContainerAddr6(k)}
+		for _, to := range append(hostAddrs(l, 1), boxAddrs(l)...) {
+			if !slices.Contains(own, to) { // that never leaves the container
+				out = append(out, from(c, across(lab.TCP, "", own, []netip.Addr{to}, ports[0], 80))...)
+			}
+		}
+	}
+	return out
+}
+
+// gateway are the server's addresses that container 0 knows.
+func gateway() []netip.Addr { return addrs("10.88.0.1", "fd00:88::1") }

@@ -110,13 +110,6 @@ func TestContainersDifferential(t *testing.T) {
 	t.Logf("seed %d (repeat with -seed %d)", seed, seed)
 	l := lab.New(t, lab.Topology{Links: 2, Containers: 2, Bridge: true})
 	l.Server.Sysctl(t, "net.ipv4.ip_forward", "1", "net.ipv6.conf.all.forwarding", "1")
-	everywhere := func(ports ...uint16) (out []lab.Listen) {
-		for _, p := range ports {
-			a := netip.AddrPortFrom(netip.IPv6Unspecified(), p)
-			out = append(out, lab.Listen{Proto: lab.TCP, Addr: a}, lab.Listen{Proto: lab.UDP, Addr: a})
-		}
-		return out
-	}
 	l.Server.Listen(t, everywhere(22, 8080)...)
 	for _, c := range l.Containers {
 		c.Listen(t, everywhere(80, 443)...)

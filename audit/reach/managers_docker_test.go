@@ -31,7 +31,7 @@ func TestDockerEngine(t *testing.T) {
 		t.Fatalf("build the container's program: %v\n%s", err, out)
 	}
 	sock := "unix://" + filepath.Join(dir, "d.sock")
-	startDaemon(t, l.Server, nil, "dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+	l.Server.Daemon(t, "dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"-H", sock, "--pidfile", filepath.Join(dir, "pid"), "--storage-driver", "vfs")
 	docker := func(ctx context.Context, args ...string) (string, error) {
 		return l.Server.Exec(ctx, "", append([]string{"docker", "-H", sock}, args...)...)

@@ -25,6 +25,7 @@ type drill struct {
 	t     testing.TB
 	lab   *lab.Lab
 	sys   *System
+	root  *lab.Root // of throwAway
 	login net.Conn
 	v6    bool
 	cfg   audit.Config

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,22 +17,7 @@ import (
 // test ends.
 func (d *drill) daemon(argv ...string) *exec.Cmd {
 	d.t.Helper()
-	cmd := exec.Command("chroot", append([]string{d.sys.Root}, argv...)...)
-	// No parent death signal: it would follow the thread, which Go ends as it likes.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := d.lab.Server.Start(cmd); err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
-		if d.t.Failed() {
-			d.t.Logf("%v:\n%s", argv, out.String())
-		}
-	})
-	return cmd
+	return d.root.Daemon(d.t, argv...)
 }
 
 // firewalld starts the real one, with a bus of its own.

@@ -3,60 +3,25 @@ package remedy
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/firewall/owner"
 )
 
-// throwAway makes a copy of this machine's files that nobody else sees: an overlay
-// whose changes are in memory. Programs run with it as their root directory change
-// nothing outside.
+// throwAway makes the host's files a copy of this machine's that nobody else sees.
 func (d *drill) throwAway() {
 	d.t.Helper()
-	base := filepath.Join(d.t.TempDir(), "remedy-test")
-	must := func(err error) {
-		d.t.Helper()
-		if err != nil {
-			d.t.Fatal(err)
-		}
-	}
-	must(os.Mkdir(base, 0o755))
-	must(unix.Mount("tmpfs", base, "tmpfs", 0, "mode=0755"))
-	d.t.Cleanup(func() { _ = unix.Unmount(base, unix.MNT_DETACH) })
-	for _, n := range []string{"up", "work", "root"} {
-		must(os.Mkdir(filepath.Join(base, n), 0o755))
-	}
-	root := filepath.Join(base, "root")
-	err := unix.Mount("overlay", root, "overlay", 0, "lowerdir=/,upperdir="+base+"/up,workdir="+base+"/work")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			d.t.Fatalf("mount an overlay: %v", err)
-		}
-		d.t.Skipf("NOT RUN, no overlay of this machine's files can be made: %v", err)
-	}
-	d.t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
-	// /proc with the sysctls of the machine read-only, as the laboratory has them.
-	must(unix.Mount("/proc", filepath.Join(root, "proc"), "", unix.MS_BIND|unix.MS_REC, ""))
-	must(unix.Mount("/dev", filepath.Join(root, "dev"), "", unix.MS_BIND|unix.MS_REC, ""))
-	must(unix.Mount("tmpfs", filepath.Join(root, "run"), "tmpfs", 0, "mode=0755"))
-	must(os.Mkdir(filepath.Join(root, "run/lock"), 0o755))
-	d.sys.Root = root
+	d.root = d.lab.Server.ThrowAway(d.t, filepath.Join(d.t.TempDir(), "remedy-test"))
+	d.sys.Root = d.root.Path
 }
 
 // in runs a program of the throw-away root in the server's namespace.
 func (d *drill) in(argv ...string) string {
 	d.t.Helper()
-	out, err := d.lab.Server.Exec(context.Background(), "", append([]string{"chroot", d.sys.Root}, argv...)...)
-	if err != nil {
-		d.t.Fatalf("%v: %v\n%s", argv, err, out)
-	}
-	return out
+	return d.root.Run(d.t, argv...)
 }
 
 // TestRealUFW opens a port through the real ufw, in both families: it survives
