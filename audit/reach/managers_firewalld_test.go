@@ -89,6 +89,10 @@ func TestFirewalld(t *testing.T) {
 				s.probes = append(s.probes, across(lab.TCP, via, outside, boxAddrs(l), 80, 443)...)
 				s.probes = append(s.probes, across(lab.UDP, via, outside, boxAddrs(l), 443)...)
 			}
+			// A rule asks for the source port, so that without one nothing is sure.
+			for i := range s.probes {
+				s.probes[i].FromPort = 40000 + uint16(s.probes[i].Via[3]-'0')
+			}
 			for _, port := range []uint16{443, 8080, 9} {
 				p := dial(lab.TCP, l.ClientAddr(0), l.ServerAddr(0), port)
 				p.FromPort = 4242
