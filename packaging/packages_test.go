@@ -247,20 +247,26 @@ func TestNagiosPlugin(t *testing.T) {
 	dir, _, _ := packages(t)
 	environ := []string{"PATH=" + dir + "/build/" + runtime.GOARCH + ":" + os.Getenv("PATH")}
 	const services = "HOSTAUDIT_SERVICES=[{name: api, port: 8080, audience: everyone}]"
+	const accept = "HOSTAUDIT_ACCEPT=[{id: sysctl.tw-buckets-lowered, subject: net.ipv4.tcp_max_tw_buckets, reason: weighed}]"
 	for _, c := range []struct {
 		environ, arg string
 		code         int
 		line         string
 	}{
+		{accept, "--snapshot=cmd/hostaudit/testdata/snapshot/policy.snapshot", 0, "HOSTAUDIT OK - "},
+		{"", "--snapshot=cmd/hostaudit/testdata/snapshot/policy.snapshot", 1, "HOSTAUDIT WARNING - "},
 		{"", "--snapshot=cmd/hostaudit/testdata/snapshot/scenario.snapshot", 1, "HOSTAUDIT WARNING - "},
 		{services, "--snapshot=cmd/hostaudit/testdata/snapshot/scenario.snapshot", 2, "HOSTAUDIT CRITICAL - "},
 		{"", "--snapshot=/dev/null", 3, "HOSTAUDIT UNKNOWN - hostaudit: "},
 		{"", "--no-such-flag", 3, "HOSTAUDIT UNKNOWN - hostaudit: "},
 	} {
 		out, err := try(append(environ, c.environ), "packaging/nagios/check_hostaudit", c.arg)
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != c.code || !strings.HasPrefix(out, c.line) || strings.Count(out, "\n") != 1 {
-			t.Errorf("%v: %v, want %d: %q", c, err, c.code, out)
+		code := 0
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			code, err = exit.ExitCode(), nil
+		}
+		if err != nil || code != c.code || !strings.HasPrefix(out, c.line) || strings.Count(out, "\n") != 1 {
+			t.Errorf("%v: %d, %v: %q", c, code, err, out)
 		}
 	}
 }

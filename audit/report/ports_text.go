@@ -48,12 +48,7 @@ func PortsText(w io.Writer, u *audit.PortUse, o Options) error {
 			p.text(normal, fmt.Sprintf("  %d ", i+1), "    ", step)
 		}
 	}
-	for i, g := range u.Incomplete {
-		if i == 0 {
-			p.heading("COULD NOT READ")
-		}
-		p.text(normal, "    ", "      ", g.What+": "+g.Why)
-	}
+	p.gaps(u.Incomplete)
 	return p.flush(w)
 }
 

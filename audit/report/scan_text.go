@@ -26,7 +26,7 @@ func Text(w io.Writer, r *audit.Report, o Options) error {
 	p.settings(r)
 	p.profile(r)
 	p.accepted(r)
-	p.incomplete(r)
+	p.gaps(r.Incomplete)
 	p.blank()
 	p.verdict(r, true)
 	return p.flush(w)
@@ -378,20 +378,6 @@ func (p *printer) accepted(r *audit.Report) {
 	for _, i := range r.IdleAccepts {
 		head()
 		p.text(dim, "    ", "      ", fmt.Sprintf("%s · %s does not occur; the entry can go (%s)", i.ID, i.Subject, i.Source))
-	}
-}
-
-func (p *printer) incomplete(r *audit.Report) {
-	if len(r.Incomplete) == 0 {
-		return
-	}
-	p.heading("COULD NOT READ")
-	for _, g := range r.Incomplete {
-		why := g.Why
-		if g.Minor {
-			why += " (no answer turns on it)"
-		}
-		p.text(normal, "    ", "      ", g.What+": "+why)
 	}
 }
 
