@@ -42,8 +42,11 @@ type Census struct {
 	// listened on: bound by number, or their listener is gone.
 	Outside uint64 `json:"outside"`
 	// BoundKnown: Destination.Bound was looked for.
-	BoundKnown bool  `json:"bound_known"`
-	Gaps       []Gap `json:"gaps,omitempty"`
+	BoundKnown bool `json:"bound_known"`
+	// Stalled are connections whose oldest segment was sent again and again without
+	// an acknowledgement, at most 64.
+	Stalled []Connection `json:"stalled,omitempty"`
+	Gaps    []Gap        `json:"gaps,omitempty"`
 }
 
 // Destination is the use of local ports towards one (address, port) from one
@@ -143,9 +146,12 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		}
 		c.Gaps = append(c.Gaps, Gap{What: "ports: tcp", Why: err.Error()})
 	}
+	var err error
+	if c.Stalled, err = tcp.readStalled(ctx, src); err != nil {
+		c.Gaps = append(c.Gaps, Gap{What: "ports: stalled connections", Why: err.Error()})
+	}
 	var bound *PortSet
 	if opt.Bound && tcp.busiest() >= opt.BoundFrom {
-		var err error
 		if bound, err = tcp.readBound(ctx, src); err != nil {
 			c.Gaps = append(c.Gaps, Gap{What: "ports: bound by number", Why: err.Error()})
 		} else {

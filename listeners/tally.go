@@ -82,6 +82,9 @@ type tally struct {
 	sockets, outside uint64
 	states           [16]uint64
 	inbound          []InboundUse // by port, allocated when the first one comes
+	// stalled are local ports of connections whose retransmission timer has run
+	// out again and again, at most keepStalled.
+	stalled []stallKey
 }
 
 func newTally(proto Proto, opt CensusOptions) *tally {
@@ -120,6 +123,9 @@ func (t *tally) record(p []byte) error {
 	var key destinationKey
 	if err := parseKey(p, &key); err != nil {
 		return err
+	}
+	if p[2] == timerRetransmit && p[3] >= stalledFrom && len(t.stalled) < keepStalled {
+		t.stall(p)
 	}
 	t.count(&key, sockdiag.State(p[1]), binary.BigEndian.Uint16(p[4:]), binary.NativeEndian.Uint32(p[68:]), p[sockdiag.RecordLen:])
 	return nil

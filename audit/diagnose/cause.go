@@ -87,8 +87,18 @@ type Cause struct {
 	// source "to decide" says what would decide it.
 	Evidence []audit.Evidence `json:"evidence"`
 	Remedy   string           `json:"remedy"`
+	// What says which kind of the cause it is, in a few words, where it has several.
+	What string `json:"what,omitempty"`
 
 	weight int // orders causes of one verdict, heavier first
+}
+
+// Title says what it is, in a few words.
+func (c *Cause) Title() string {
+	if c.What != "" {
+		return c.What
+	}
+	return Title(c.ID)
 }
 
 // Accused tells a cause that the answer blames.
@@ -175,7 +185,7 @@ var catalogue = []entry{
 	{ConntrackFull, []Sees{Timeout}, 3, "the connection tracking table is full",
 		"count against maximum, the drop counter between two readings", "TestConntrackFull"},
 	{ReplyPath, []Sees{Timeout, Unreachable, ProtocolError}, 4, "the request arrives and the answer does not get back",
-		"reverse-path filter, missing route, output rules (model and counters); a blackhole route of the client", "TestReplyPath"},
+		"reverse-path filter, missing route, output rules (model and counters); a blackhole route of the client; path MTU: full segments sent again and again, an answer that comes in small segments alone, routers' messages that the rules drop", "TestReplyPath, TestPathMTU"},
 	{EphemeralExhausted, []Sees{CannotAssign}, 12, "every local port for this destination is in use",
 		"errno of a connection, plain and bound before connecting; the census of local ports", "TestEphemeralExhausted"},
 	{TimeWaitExhaustion, []Sees{CannotAssign}, 10, "closed connections in TIME_WAIT hold the local ports",

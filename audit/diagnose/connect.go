@@ -37,6 +37,8 @@ type ICMP struct {
 	From netip.Addr `json:"from"` // the box that sent it
 	Type uint8      `json:"type"`
 	Code uint8      `json:"code"`
+	// MTU is the next link's, of an error that says that a packet does not fit.
+	MTU int `json:"mtu,omitempty"`
 }
 
 // Wire counts the packets of one connection as they passed this host's links
@@ -264,6 +266,9 @@ func parseErrorQueue(oob []byte) *ICMP {
 			continue
 		}
 		x := &ICMP{Type: m.Data[5], Code: m.Data[6]}
+		if binary.NativeEndian.Uint32(m.Data) == uint32(unix.EMSGSIZE) {
+			x.MTU = int(binary.NativeEndian.Uint32(m.Data[8:])) // ee_info
+		}
 		offender := m.Data[16:]
 		if len(offender) >= 2 {
 			switch binary.NativeEndian.Uint16(offender) {

@@ -85,13 +85,57 @@ func Gather(ctx context.Context, o Options) *Evidence {
 			}
 		}
 	}
+	if e.Side == SideClient || e.Side == SideServer && e.From.IsValid() {
+		e.running(ctx)
+	}
 	if e.Side != SideServer && o.Message == "" {
 		e.connect(ctx, o, say)
 	}
-	if o.Probe && o.Message == "" {
+	if o.Probe {
 		e.probe(ctx, o, say)
+		e.sizes(ctx, say)
 	}
 	return e
+}
+
+// maxRunning bounds how many of this host's own connections are looked at.
+const maxRunning = 1000
+
+// running looks at the connections that programs of this host have to the
+// target; on the server, at those of the client to it.
+func (e *Evidence) running(ctx context.Context) {
+	to, local, peer := e.dialled(), uint16(0), e.Target.Port
+	if e.Side == SideServer {
+		to, local, peer = []netip.Addr{e.From}, e.Target.Port, 0
+	}
+	src, err := listeners.OpenLive("")
+	if err == nil {
+		defer src.Close()
+		e.Running, err = listeners.ReadConnections(ctx, src, local, peer, maxRunning)
+	}
+	if err != nil {
+		e.Gaps = append(e.Gaps, audit.Gap{What: "running connections to the target", Why: err.Error(), Minor: true})
+	}
+	e.Running = slices.DeleteFunc(e.Running, func(c listeners.Connection) bool { return !slices.Contains(to, c.Remote.Addr()) })
+}
+
+// sizes asks which packets get to the other side and back.
+func (e *Evidence) sizes(ctx context.Context, say func(string)) {
+	to := e.From // of the client, where this host is the server
+	if e.Side == SideClient {
+		to = e.asked.Addr()
+	}
+	if e.Side == SideBoth || !to.IsValid() {
+		return
+	}
+	w, err := FindWay(to)
+	if err != nil || w.Errno != "" || w.Local || w.LinkMTU == 0 {
+		return
+	}
+	say("find out which packets get to " + to.String())
+	if e.Sizes, err = FindSizes(ctx, to, w.LinkMTU); err != nil {
+		e.Gaps = append(e.Gaps, audit.Gap{What: "packet sizes to " + to.String(), Why: err.Error(), Minor: true})
+	}
 }
 
 // settleSide finds out where this host stands.
@@ -198,7 +242,7 @@ func (e *Evidence) tryProxy(ctx context.Context, o Options, say func(string)) {
 // answers.
 func (e *Evidence) probe(ctx context.Context, o Options, say func(string)) {
 	var to netip.AddrPort
-	limit := 10 * ProbeLimit
+	limit := RemoteProbeLimit
 	for _, a := range e.Attempts {
 		if a.Sees == Connected {
 			to = a.To
@@ -215,9 +259,15 @@ func (e *Evidence) probe(ctx context.Context, o Options, say func(string)) {
 			to = netip.AddrPortFrom(a, e.Target.Port)
 		}
 	}
+	if !to.IsValid() && o.Message != "" && e.Side == SideClient {
+		if list := e.dialled(); len(list) > 0 { // the message stands for the connection
+			to = netip.AddrPortFrom(list[0], e.Target.Port)
+		}
+	}
 	if !to.IsValid() {
 		return
 	}
+	e.asked = to
 	say("ask " + to.String() + " what it speaks")
 	e.Probed = append(e.Probed, Probe(ctx, to, e.Target, limit, o.Now))
 }

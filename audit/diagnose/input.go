@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/listeners"
 )
 
 // Evidence is everything an answer is made from. Parts that were not gathered
@@ -28,6 +29,11 @@ type Evidence struct {
 	// ProxySetting is that setting.
 	ProxySetting *ProxySetting
 	Probed       []*Probed
+	// Running are the connections that this host has to the target as client, or
+	// that the client has to it.
+	Running []listeners.Connection
+	// Sizes are the packets that get through between this host and the other.
+	Sizes *Sizes
 	// Here is this host, Server the server: the same at SideServer and SideBoth,
 	// the snapshot that was given or nil at SideClient.
 	Here, Server *audit.Snapshot
@@ -40,6 +46,8 @@ type Evidence struct {
 	Source netip.Addr
 	Now    time.Time
 	Gaps   []audit.Gap
+
+	asked netip.AddrPort // by the probe
 }
 
 // serverFacts are the HostFacts where this host is the server.

@@ -83,6 +83,7 @@ func Judge(e *Evidence) *Report {
 	j.place()
 	j.heard()
 	j.queues()
+	j.pathMTU()
 	j.upstream()
 	j.proxy()
 	j.assign()
@@ -302,9 +303,9 @@ func (j *judge) summary(r *Report) string {
 	first := &r.Causes[0]
 	switch {
 	case first.Verdict == Confirmed:
-		return fmt.Sprintf("%s: %s (%s, confirmed).", upper(what), Title(first.ID), first.ID)
+		return fmt.Sprintf("%s: %s (%s, confirmed).", upper(what), first.Title(), first.ID)
 	case first.Verdict == Likely:
-		return fmt.Sprintf("%s: probably %s (%s).", upper(what), Title(first.ID), first.ID)
+		return fmt.Sprintf("%s: probably %s (%s).", upper(what), first.Title(), first.ID)
 	case r.ClientSees == Connected && j.observed == Connected:
 		return upper(what) + "; nothing stands in the way from here."
 	case r.ClientSees == Connected:

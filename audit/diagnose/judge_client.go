@@ -120,9 +120,10 @@ func (j *judge) attempts() {
 
 func (j *judge) connected(a *Attempt) {
 	ev := evidence("connection from here", "%s answered after %.1f ms", a.To, a.Took*1000)
-	for _, id := range []ID{HostFirewall, PanelFirewall, CloudGroup, HostDown, RejectedByFirewall, NotListening, BindAddress, ConntrackFull, ReplyPath, PrivateAddress, WrongPort} {
+	for _, id := range []ID{HostFirewall, PanelFirewall, CloudGroup, HostDown, RejectedByFirewall, NotListening, BindAddress, ConntrackFull, PrivateAddress, WrongPort} {
 		j.say(id, RuledOut, "", ev)
 	}
+	j.clear(ReplyPath, "connection from here", "%s answered after %.1f ms; large packets were not tried (--probe)", a.To, a.Took*1000)
 	if local, known := LocalTo(j.e.Server, a.To.Addr()); !j.e.Target.Named() && (!known || local) {
 		j.say(WrongAddress, RuledOut, "", ev)
 	}

@@ -63,6 +63,8 @@ func probeFails(e *Evidence) bool {
 	p := e.Probed[len(e.Probed)-1]
 	t := e.Target
 	switch {
+	case p.SmallOnly:
+		return true
 	case p.unreachable() || p.Speaks == "" && !p.Closed:
 		return false
 	case p.Closed && p.Speaks == "":

@@ -137,11 +137,22 @@ type Probed struct {
 	// Silent: nothing came and the connection stayed open; Closed: it was closed
 	// without a byte.
 	Silent, Closed bool
+	// Cut is how many bytes the beginning of an HTTP answer lacked when it stopped
+	// coming, 0 for none.
+	Cut int
+	// SmallOnly: an answer comes if the segments are small, and stays away if they
+	// are as large as usual.
+	SmallOnly bool
+
+	segment int // the largest segment to agree on, 0 for what the links take
 }
 
-// ProbeLimit is the deadline of one question to a listener on this host; others
-// get ten times as much.
-const ProbeLimit = 300 * time.Millisecond
+// ProbeLimit is the deadline of one question to a listener on this host, and
+// RemoteProbeLimit of one to another host.
+const (
+	ProbeLimit       = 300 * time.Millisecond
+	RemoteProbeLimit = 2 * time.Second
+)
 
 // Probe asks a listener what it speaks: it waits for a banner, then sends a
 // WebSocket upgrade and a ClientHello, the one that the target's URL means first,
@@ -152,7 +163,7 @@ func Probe(ctx context.Context, to netip.AddrPort, t Target, limit time.Duration
 		limit = ProbeLimit
 	}
 	p := &Probed{To: to, Headers: map[string]string{}}
-	if b, _ := p.exchange(ctx, limit, "banner", nil); len(b) > 0 {
+	if b, _ := p.exchange(ctx, min(limit, time.Second), "banner", nil); len(b) > 0 {
 		if name := banner(b); name != "" {
 			p.Speaks, p.Answer = name, firstLine(b)
 			return p
@@ -167,10 +178,12 @@ func Probe(ctx context.Context, to netip.AddrPort, t Target, limit time.Duration
 	if !t.TLS() && t.Scheme != "" {
 		steps[0], steps[1] = steps[1], steps[0]
 	}
-	for _, step := range steps {
-		if step() {
-			break
-		}
+	told := steps[0]()
+	if small := p.smaller(ctx, t, limit, now); small != nil {
+		return small
+	}
+	if !told {
+		steps[1]()
 	}
 	return p
 }
@@ -181,7 +194,7 @@ func (p *Probed) unreachable() bool {
 
 // dial connects on the calling goroutine.
 func (p *Probed) dial(ctx context.Context, limit time.Duration) (net.Conn, error) {
-	fd, err := dialSocket(p.To, unix.SOCK_STREAM)
+	fd, err := dialPrepared(p.To, unix.SOCK_STREAM, p.clamp)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +226,7 @@ func (p *Probed) exchange(ctx context.Context, limit time.Duration, name string,
 			return nil, err
 		}
 	}
-	b, err := readReply(c)
+	b, err := p.readReply(c)
 	p.note(name, b, err)
 	return b, err
 }
@@ -221,6 +234,8 @@ func (p *Probed) exchange(ctx context.Context, limit time.Duration, name string,
 func (p *Probed) note(name string, b []byte, err error) {
 	p.Silent, p.Closed = false, false
 	switch {
+	case len(b) > 0 && p.Cut > 0:
+		p.Steps = append(p.Steps, fmt.Sprintf("%s: %q, and then %d bytes are missing", name, firstLine(b), p.Cut))
 	case len(b) > 0:
 		p.Steps = append(p.Steps, fmt.Sprintf("%s: %q", name, firstLine(b)))
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -232,18 +247,39 @@ func (p *Probed) note(name string, b []byte, err error) {
 	}
 }
 
-// readReply reads until the header of an HTTP answer is complete, the peer
-// stops, or the deadline comes.
-func readReply(c io.Reader) ([]byte, error) {
+// readReply reads until the header of an HTTP answer is complete and the
+// beginning of its body is there, the peer stops, or the deadline comes.
+func (p *Probed) readReply(c io.Reader) ([]byte, error) {
+	const head, body = 8192, 64 << 10
+	p.Cut = 0
 	var out []byte
-	b := make([]byte, 2048)
-	for len(out) < 8192 {
+	b := make([]byte, 4096)
+	missing := -1 // of the body; -1 while that is not known
+	for len(out) < head || missing > 0 {
 		n, err := c.Read(b)
-		out = append(out, b[:n]...)
+		if missing > 0 {
+			missing -= n
+		}
+		if len(out) < head {
+			out = append(out, b[:n]...)
+		}
 		if err != nil {
+			if missing > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+				p.Cut = missing
+			}
 			return out, err
 		}
-		if !bytes.HasPrefix(out, []byte("HTTP/")[:min(5, len(out))]) || bytes.Contains(out, []byte("\r\n\r\n")) {
+		if !bytes.HasPrefix(out, []byte("HTTP/")[:min(5, len(out))]) {
+			break
+		}
+		if end := bytes.Index(out, []byte("\r\n\r\n")); missing < 0 && end >= 0 {
+			_, headers := parseHTTP(out)
+			length, err := strconv.Atoi(headers["content-length"])
+			if missing = min(length, body) - (len(out) - end - 4); err != nil || missing <= 0 {
+				break
+			}
+		}
+		if missing == 0 {
 			break
 		}
 	}
@@ -292,14 +328,14 @@ func (p *Probed) clientHello(ctx context.Context, t Target, limit time.Duration,
 		}
 		return p.Speaks == SpeaksHTTP && !t.WebSocket() // an upgrade may still tell WebSocket from HTTP
 	case errors.As(err, &alert):
-		p.TLS, p.Speaks, p.TLSAlert = true, SpeaksTLS, alert.Error()
+		p.TLS, p.Speaks, p.TLSAlert, p.Silent = true, SpeaksTLS, alert.Error(), false
 		p.Steps = append(p.Steps, "TLS ClientHello: alert: "+alert.Error())
 		return true
 	default:
 		p.note("TLS ClientHello", nil, err)
 		return false
 	}
-	p.TLS, p.Speaks = true, SpeaksTLS
+	p.TLS, p.Speaks, p.Silent = true, SpeaksTLS, false
 	p.Steps = append(p.Steps, "TLS ClientHello: handshake done, "+tls.VersionName(tc.ConnectionState().Version))
 	p.certificate(tc.ConnectionState(), t, now)
 	if !t.HTTP() {
@@ -311,7 +347,7 @@ func (p *Probed) clientHello(ctx context.Context, t Target, limit time.Duration,
 		p.Steps = append(p.Steps, "request inside TLS: "+err.Error())
 		return true
 	}
-	b, err := readReply(tc)
+	b, err := p.readReply(tc)
 	p.note("request inside TLS", b, err)
 	p.judgeHTTP(b, key)
 	return true

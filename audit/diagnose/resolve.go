@@ -318,7 +318,10 @@ func cmpErr(a, b error) error {
 }
 
 // dialSocket opens a connected socket on the calling goroutine.
-func dialSocket(to netip.AddrPort, kind int) (int, error) {
+func dialSocket(to netip.AddrPort, kind int) (int, error) { return dialPrepared(to, kind, nil) }
+
+// dialPrepared is dialSocket with options set before it connects.
+func dialPrepared(to netip.AddrPort, kind int, prepare func(fd int) error) (int, error) {
 	family := unix.AF_INET
 	if to.Addr().Is6() && !to.Addr().Is4In6() {
 		family = unix.AF_INET6
@@ -327,6 +330,12 @@ func dialSocket(to netip.AddrPort, kind int) (int, error) {
 	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open a socket to %s: %w", to, err)
+	}
+	if prepare != nil {
+		if err := prepare(fd); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("prepare a socket to %s: %w", to, err)
+		}
 	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		unix.Close(fd)

@@ -47,6 +47,7 @@ type view struct {
 	elsewhere  []foreign             // on the port, in other namespaces
 	delta      listeners.Counters
 	deltaOver  string
+	mtu        mtuSigns
 }
 
 // foreign is a listener of another namespace.
@@ -72,6 +73,7 @@ func newView(e *Evidence) *view {
 		v.ask(e, home)
 		v.counters(s)
 	}
+	v.mtu = v.mtuSigns(e)
 	v.observe(e)
 	return v
 }
@@ -348,7 +350,7 @@ func (v *view) observe(e *Evidence) {
 				v.observed = Connected
 			}
 		}
-		if v.observed == Connected && (probeFails(e) || len(e.Probed) == 0 && passiveMismatch(e, v) != nil) {
+		if v.observed == Connected && (v.mtu.accuse() || probeFails(e) || len(e.Probed) == 0 && passiveMismatch(e, v) != nil) {
 			v.observed = ProtocolError
 		}
 	}
@@ -357,7 +359,7 @@ func (v *view) observe(e *Evidence) {
 		v.sees = v.observed
 	case v.model != "":
 		v.sees = v.model
-		if v.sees == Connected && (probeFails(e) || passiveMismatch(e, v) != nil) {
+		if v.sees == Connected && (v.mtu.accuse() || probeFails(e) || passiveMismatch(e, v) != nil) {
 			v.sees = ProtocolError
 		}
 	default:

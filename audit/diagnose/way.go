@@ -20,6 +20,13 @@ type Way struct {
 	// Unanswered: the next hop (the address itself, on its own link) does not
 	// answer ARP or neighbour discovery, as the kernel's table has it.
 	Unanswered bool `json:"unanswered,omitempty"`
+	// LinkMTU is the interface's, LinkKind what it is where it is no plain card
+	// ("wireguard", "tun", "vxlan"; as ip -d link spells it).
+	LinkMTU  int    `json:"link_mtu,omitempty"`
+	LinkKind string `json:"link_kind,omitempty"`
+	// PathMTU is smaller than LinkMTU where a route says so, or a router has told
+	// that larger packets do not fit; 0 for not known.
+	PathMTU int `json:"path_mtu,omitempty"`
 	// Errno is the answer of a lookup that fails: ENETUNREACH for no route, EINVAL
 	// EHOSTUNREACH or EACCES for a route of type blackhole, unreachable, prohibit.
 	Errno string `json:"errno,omitempty"`
@@ -47,7 +54,7 @@ func FindWay(to netip.Addr) (*Way, error) {
 		return nil, errors.New("the kernel gave no route")
 	}
 	r := rs[0]
-	w.Local = r.Type == unix.RTN_LOCAL
+	w.Local, w.PathMTU = r.Type == unix.RTN_LOCAL, r.MTU
 	if a, ok := netip.AddrFromSlice(r.Gw); ok {
 		w.Gateway = a.Unmap()
 	}
@@ -55,7 +62,10 @@ func FindWay(to netip.Addr) (*Way, error) {
 		w.Source = a.Unmap()
 	}
 	if l, err := h.LinkByIndex(r.LinkIndex); err == nil {
-		w.Interface = l.Attrs().Name
+		w.Interface, w.LinkMTU = l.Attrs().Name, l.Attrs().MTU
+		if k := l.Type(); k != "device" && k != "veth" {
+			w.LinkKind = k
+		}
 	}
 	next := to
 	if w.Gateway.IsValid() {

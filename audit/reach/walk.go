@@ -17,6 +17,7 @@ type walk struct {
 	answering  bool // the answer is on its way, not the question
 	reply      reply
 	later      *later // the ACK is on its way
+	notice     bool   // an ICMP error about a connection is on its way
 	origin     origin
 	finals     []final
 	accepts    []accept
@@ -152,6 +153,10 @@ func (w *walk) ended(p *path, h firewall.Hook, e firewall.End) {
 		}
 		w.finish(e.Class, p, Timeout, by, nil, "")
 	case firewall.FateReject:
+		if w.notice { // no error is sent about an error (icmp_send)
+			w.finish(e.Class, p, Timeout, by, nil, "")
+			return
+		}
 		w.rejected(p, h, e, by)
 	case firewall.FateSynProxy:
 		w.finish(e.Class, p, Depends, by, nil, e.Why)
@@ -177,6 +182,10 @@ func (w *walk) input(p *path, cs []firewall.Class) {
 
 func (w *walk) deliver(p *path, c firewall.Class) {
 	ns, st := p.ns, &c.State
+	if w.notice {
+		w.finish(c, p, Connected, witness{kind: ByOpen, ns: ns}, nil, "")
+		return
+	}
 	if ns.Listeners == nil {
 		w.finish(c, p, Depends, witness{kind: ByNoListener, ns: ns, text: "the sockets could not be read"}, nil,
 			"the sockets of the host, which could not be read: "+ns.Unread["listeners"])

@@ -72,7 +72,7 @@ func causeGroup(p *printer, r *diagnose.Report, title string, whole bool, verdic
 				p.text(normal, "  ", "      ", string(c.ID)+value)
 				continue
 			}
-			p.text(bold, "  ", "    ", fmt.Sprintf("%s, %s: %s", c.ID, c.Verdict, diagnose.Title(c.ID)))
+			p.text(bold, "  ", "    ", fmt.Sprintf("%s, %s: %s", c.ID, c.Verdict, c.Title()))
 			for _, e := range c.Evidence {
 				p.text(normal, "      ", "        ", e.Source+": "+e.Value)
 			}

@@ -54,7 +54,7 @@ with --probe, and the cloud's metadata service is asked only with --metadata.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.message, "error", "", "the client's own error message `TEXT`, instead of connecting")
-	f.BoolVar(&c.probe, "probe", false, "send the least of a protocol that tells what the listener speaks (a text:// service receives it)")
+	f.BoolVar(&c.probe, "probe", false, "send the least of a protocol that tells what the listener speaks (a text:// service receives it), and echo requests of several sizes")
 	f.StringVar(&c.server, "server", "", "the server's snapshot `FILE`")
 	f.StringVar(&c.from, "from", "", "the client's `ADDRESS` as the server sees it")
 	f.StringVar(&c.iif, "iif", "", "the server's `INTERFACE` the client's packets come in by")

@@ -132,6 +132,7 @@ type Query struct {
 	States   States
 	Want     uint8  // optional attributes, Want* bits
 	Port     uint16 // local port; 0 is every port
+	PeerPort uint16 // port of the other side; 0 is every port
 	// BoundPort limits the dump to sockets whose local port was given to bind(2)
 	// by number (SOCK_BINDPORT_LOCK), by a byte-code filter in the kernel.
 	// Sockets in TIME_WAIT never match: the kernel has forgotten it by then.
@@ -144,6 +145,9 @@ func (q Query) Key() string {
 	fmt.Fprintf(&b, "%s/%s/states=%#x/want=%#x", q.Protocol, q.Family, uint32(q.States), q.Want)
 	if q.Port != 0 {
 		fmt.Fprintf(&b, "/port=%d", q.Port)
+	}
+	if q.PeerPort != 0 {
+		fmt.Fprintf(&b, "/peer-port=%d", q.PeerPort)
 	}
 	if q.BoundPort {
 		b.WriteString("/bound-port")
@@ -160,7 +164,7 @@ func (q Query) Validate() error {
 	if (q.Protocol == TCP || q.Protocol == MPTCP) && q.States&neverTCP != 0 {
 		return fmt.Errorf("query %s: states 7 and 13 walk the whole hash and hold nothing for TCP", q.Key())
 	}
-	if q.Family == AnyFamily && (q.Protocol != TCP || q.Port != 0) {
+	if q.Family == AnyFamily && (q.Protocol != TCP || q.Port != 0 || q.PeerPort != 0) {
 		return fmt.Errorf("query %s: only TCP can be asked for both families at once", q.Key())
 	}
 	if q.Family != AnyFamily && q.Family != Inet4 && q.Family != Inet6 {
@@ -214,6 +218,7 @@ func (q Query) Request(seq uint32) []byte {
 		body[2] = q.Want
 		ne.PutUint32(body[4:], uint32(q.States))
 		binary.BigEndian.PutUint16(body[sockidOffInReq:], q.Port)
+		binary.BigEndian.PutUint16(body[sockidOffInReq+2:], q.PeerPort)
 	}
 	if q.BoundPort {
 		// Two operations. AUTO is true for sockets whose port was *not* bound by

@@ -29,7 +29,8 @@ const RecordLen = 72
 type Header struct {
 	Family    Family
 	State     State
-	Timer     uint8 // 3 is the TIME_WAIT timer, also of a FIN_WAIT_2 that only the timer keeps
+	Timer     uint8 // 1 retransmits; 3 is the TIME_WAIT timer, also of a FIN_WAIT_2 that only the timer keeps
+	Retrans   uint8 // how often in a row the retransmission timer ran out (idiag_retrans)
 	Src, Dst  netip.Addr
 	SrcPort   uint16
 	DstPort   uint16
@@ -73,6 +74,7 @@ type Record struct {
 	Protocol Optional[uint8] // of a raw socket
 	ULP      string          // upper layer protocol ("mptcp", "tls"), with WantInfo
 	Locals   []netip.Addr    // all local addresses of a multi-homed SCTP endpoint
+	TCP      Optional[TCPInfo]
 }
 
 // DecodeHeader fills h from the payload of a record in this machine's byte
@@ -83,7 +85,7 @@ func DecodeHeader(p []byte, h *Header) error {
 	}
 	p = p[:RecordLen:RecordLen]
 	ne := binary.NativeEndian
-	h.Family, h.State, h.Timer = Family(p[0]), State(p[1]), p[2]
+	h.Family, h.State, h.Timer, h.Retrans = Family(p[0]), State(p[1]), p[2], p[3]
 	h.SrcPort, h.DstPort = binary.BigEndian.Uint16(p[4:]), binary.BigEndian.Uint16(p[6:])
 	switch h.Family {
 	case Inet4:
@@ -150,6 +152,10 @@ func (r *Record) attribute(typ uint16, v []byte, order binary.ByteOrder) error {
 		return nil
 	}
 	switch typ {
+	case attrInfo:
+		if len(v) > 0 {
+			r.TCP = some(tcpInfo(v, order))
+		}
 	case attrSKV6Only:
 		if err := need(1); err != nil {
 			return err
