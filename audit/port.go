@@ -111,18 +111,20 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 			continue
 		}
 		for i := range ns.Listeners.Listeners {
-			p := &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns}
-			if ns == home {
-				p.Exposure = ev.Listener(p.Listener)
-				if p.Exposure.Who == reach.Some && p.Exposure.LeftOut == "" {
-					p.Exposure.Who = whoOf(p.Exposure.Rows)
-				}
-			} else {
-				p.Exposure = within(ev, p, published)
-			}
-			out = append(out, p)
+			out = append(out, &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns})
 		}
 	}
+	forEach(len(out), func(i int) {
+		p := out[i]
+		if p.Namespace != home {
+			p.Exposure = within(ev, p, published)
+			return
+		}
+		p.Exposure = ev.Listener(p.Listener)
+		if p.Exposure.Who == reach.Some && p.Exposure.LeftOut == "" {
+			p.Exposure.Who = whoOf(p.Exposure.Rows)
+		}
+	})
 	for i := range published {
 		out = append(out, &Port{Namespace: home, Published: &published[i], Exposure: translatedOnly(&published[i])})
 	}
@@ -247,6 +249,13 @@ func Clients(from []netip.Prefix) []netip.Prefix {
 	})
 }
 
+// HasClients reports whether Clients would leave any.
+func HasClients(from []netip.Prefix) bool {
+	return slices.ContainsFunc(from, func(p netip.Prefix) bool {
+		return !slices.ContainsFunc(noClients, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
+	})
+}
+
 // whoOf sums rows up in one word. What the kernel itself refuses on an interface
 // (martians, the reverse path) is nobody's client.
 func whoOf(rows []reach.Row) reach.Who {
@@ -255,7 +264,7 @@ func whoOf(rows []reach.Row) reach.Who {
 		switch {
 		case r.Iif == "lo":
 			local = local || r.Through()
-		case len(Clients(r.From)) == 0:
+		case !HasClients(r.From):
 		case r.Through():
 			in = true
 		case r.Unsure():

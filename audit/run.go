@@ -39,9 +39,15 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 	r.Sysctls = sysctlRows(s, host, base.Facts)
 	r.Ephemeral = ephemeral(s)
 	r.Profile = profileRow(s, cfg.Profile)
+	type ran struct {
+		result Result
+		found  []Finding
+	}
+	all := make([]ran, len(checks))
+	forEach(len(checks), func(i int) { all[i].result, all[i].found = checks[i].run(base) })
 	order := map[[2]string]int{}
 	for i, c := range checks {
-		result, found := c.run(base)
+		result, found := all[i].result, all[i].found
 		r.Checks = append(r.Checks, result)
 		if result.Status == Errored {
 			r.Incomplete = append(r.Incomplete, Gap{What: "check " + c.ID, Why: result.Unsure[0].Why})
@@ -57,7 +63,7 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 				f.Refs = []string{}
 			}
 			// The same thing said twice about the same subject is one finding.
-			if slices.ContainsFunc(r.Findings, func(g Finding) bool { return g.key() == f.key() }) {
+			if _, again := order[f.key()]; again {
 				continue
 			}
 			order[f.key()] = i

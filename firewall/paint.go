@@ -45,6 +45,9 @@ func (p *Painting) Rule(v Value) *Rule {
 	return nil
 }
 
+// Len is the number of ranges that one rule each decides about.
+func (p *Painting) Len() int { return len(p.ranges) }
+
 // First returns the first rule of the run that decides about anything.
 func (p *Painting) First() *Rule {
 	first := int32(-1)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -41,7 +39,8 @@ func CaptureFiles(ctx context.Context, root string, extra ...string) (*Tree, err
 		return nil, fmt.Errorf("open root %s: %w", root, err)
 	}
 	defer unix.Close(fd)
-	c := &capturer{ctx: ctx, root: fd, tree: &Tree{Nodes: map[string]*Node{"/": {Kind: NodeDir}}}}
+	c := &capturer{ctx: ctx, root: fd, tree: &Tree{Nodes: map[string]*Node{"/": {Kind: NodeDir}}}, dirs: map[string]int{}}
+	defer c.closeDirs()
 	for _, dir := range sysctlDirs {
 		c.dir(dir, func(name string) bool { return strings.HasSuffix(name, ".conf") })
 	}
@@ -62,6 +61,7 @@ type capturer struct {
 	root  int
 	tree  *Tree
 	bytes int
+	dirs  map[string]int // descriptors of directories, by path without links
 }
 
 // dir lists a directory and captures those of its entries that keep wants.
@@ -119,17 +119,13 @@ func (c *capturer) text(p string) string {
 
 // walk follows p component by component from the root's descriptor, never
 // following a link by the kernel's hand, and records each node. It returns the
-// final node, or nil where the path ends in nothing.
+// final node, or nil where the path ends in nothing. What was recorded before is
+// not looked at again: all paths are those of one moment.
 func (c *capturer) walk(p string) (string, *Node) {
+	c.spare()
 	todo := splitPath(p)
-	done := []string{}
+	here := "" // the directory we are in, without links; "" is the root
 	links := 0
-	cur, err := unix.Dup(c.root)
-	if err != nil {
-		c.tree.Nodes[p] = &Node{Kind: NodeOther, Err: err.Error()}
-		return p, nil
-	}
-	defer func() { unix.Close(cur) }()
 	for len(todo) > 0 {
 		if c.ctx.Err() != nil {
 			return p, nil
@@ -137,87 +133,104 @@ func (c *capturer) walk(p string) (string, *Node) {
 		name := todo[0]
 		todo = todo[1:]
 		if name == ".." {
-			// Re-open from the root: the parent of a directory is what the path
-			// says, and the descriptor's ".." could have been moved.
-			if len(done) > 0 {
-				done = done[:len(done)-1]
-			}
-			next, err := c.reopen(done)
-			if err != nil {
-				return p, nil
-			}
-			unix.Close(cur)
-			cur = next
+			here = here[:max(0, strings.LastIndexByte(here, '/'))]
 			continue
 		}
-		here := "/" + strings.Join(append(slices.Clone(done), name), "/")
-		child, err := unix.Openat(cur, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			if len(c.tree.Nodes) < maxTreeNodes {
-				n := &Node{Kind: NodeMissing}
-				if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
-					n = &Node{Kind: NodeOther, Err: err.Error()}
-				}
-				c.tree.Nodes[here] = n
-			}
-			return here, nil
-		}
-		n := c.tree.Nodes[here]
-		if n == nil || n.Kind == NodeMissing {
+		child := here + "/" + name
+		n := c.tree.Nodes[child]
+		if n == nil {
 			if len(c.tree.Nodes) >= maxTreeNodes {
-				unix.Close(child)
-				return here, nil
+				return child, nil
 			}
-			n = describe(child)
-			c.tree.Nodes[here] = n
+			n = c.look(here, name)
+			c.tree.Nodes[child] = n
 		}
 		switch n.Kind {
+		case NodeMissing:
+			return child, nil
 		case NodeLink:
-			unix.Close(child)
 			if links++; links > maxLinks || n.Err != "" {
-				return here, nil
+				return child, nil
 			}
 			if strings.HasPrefix(n.Target, "/") {
-				done = done[:0]
-				next, err := c.reopen(done)
-				if err != nil {
-					return here, nil
-				}
-				unix.Close(cur)
-				cur = next
+				here = ""
 			}
 			todo = append(splitPath(n.Target), todo...)
 		case NodeDir:
-			done = append(done, name)
-			unix.Close(cur)
-			cur = child
+			here = child
 		default:
-			unix.Close(child)
-			if len(todo) > 0 {
-				return here, nil
+			if len(todo) > 0 || n.unopened() {
+				return child, nil
 			}
-			return here, n
+			return child, n
 		}
 	}
-	final := "/" + strings.Join(done, "/")
-	return final, c.tree.Nodes[final]
+	if here == "" {
+		here = "/"
+	}
+	return here, c.tree.Nodes[here]
 }
 
-// reopen opens the directory at the given link-free components.
-func (c *capturer) reopen(components []string) (int, error) {
-	fd, err := unix.Dup(c.root)
+// unopened tells a node that is there, or may be, and could not be opened.
+func (n *Node) unopened() bool { return n.Kind == NodeOther && n.Err != "" }
+
+// look opens a name of a directory to say what stands there.
+func (c *capturer) look(dir, name string) *Node {
+	fd, err := c.directory(dir)
+	if err == nil {
+		fd, err = unix.Openat(fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
+		return &Node{Kind: NodeMissing}
+	case err != nil:
+		return &Node{Kind: NodeOther, Err: err.Error()}
+	}
+	n := describe(fd)
+	if n.Kind == NodeDir {
+		c.dirs[dir+"/"+name] = fd // the next name is often one in it
+		return n
+	}
+	unix.Close(fd)
+	return n
+}
+
+// directory gives the descriptor of a directory without links on its way, ""
+// for the root. It stays open until spare closes it.
+func (c *capturer) directory(p string) (int, error) {
+	if p == "" {
+		return c.root, nil
+	}
+	if fd, ok := c.dirs[p]; ok {
+		return fd, nil
+	}
+	at := strings.LastIndexByte(p, '/')
+	parent, err := c.directory(p[:at])
 	if err != nil {
 		return -1, err
 	}
-	for _, name := range components {
-		next, err := unix.Openat(fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		unix.Close(fd)
-		if err != nil {
-			return -1, err
-		}
-		fd = next
+	fd, err := unix.Openat(parent, p[at+1:], unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		c.dirs[p] = fd
 	}
-	return fd, nil
+	return fd, err
+}
+
+// maxOpenDirs bounds the descriptors that are kept from one path to the next.
+const maxOpenDirs = 100
+
+// spare closes the kept descriptors where they have become many.
+func (c *capturer) spare() {
+	if len(c.dirs) > maxOpenDirs {
+		c.closeDirs()
+	}
+}
+
+func (c *capturer) closeDirs() {
+	for _, fd := range c.dirs {
+		unix.Close(fd)
+	}
+	clear(c.dirs)
 }
 
 // describe says what an O_PATH descriptor stands for.
@@ -247,22 +260,26 @@ func describe(fd int) *Node {
 
 // list fills a directory node.
 func (c *capturer) list(resolved string, n *Node) {
-	f, err := c.open(resolved, unix.O_DIRECTORY)
+	fd, err := c.open(resolved, unix.O_DIRECTORY)
 	if err != nil {
 		n.Err = err.Error()
 		return
 	}
-	defer f.Close()
+	defer unix.Close(fd)
+	buf := make([]byte, 16<<10)
 	for len(n.Entries) <= maxDirEntries {
-		names, err := f.Readdirnames(256)
-		n.Entries = append(n.Entries, names...)
-		if errors.Is(err, io.EOF) {
-			break
+		got, err := unix.ReadDirent(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
 		if err != nil {
 			n.Err = err.Error()
 			break
 		}
+		if got <= 0 {
+			break
+		}
+		_, _, n.Entries = unix.ParseDirent(buf[:got], -1, n.Entries)
 	}
 	slices.Sort(n.Entries)
 	if len(n.Entries) > maxDirEntries {
@@ -273,53 +290,56 @@ func (c *capturer) list(resolved string, n *Node) {
 
 // content fills a file node.
 func (c *capturer) content(resolved string, n *Node) {
-	f, err := c.open(resolved, 0)
+	fd, err := c.open(resolved, 0)
 	if err != nil {
 		n.Err = err.Error()
 		return
 	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil {
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		n.Err = err.Error()
 		return
-	} else if !st.Mode().IsRegular() {
+	} else if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		n.Err = "changed while it was read"
 		return
 	}
 	limit := min(maxFileBytes, maxTreeBytes-c.bytes)
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
-		n.Err = err.Error()
+	// One byte more than it has shows its end, one more than allowed that it is cut.
+	data := make([]byte, 0, min(max(int(st.Size), 0), limit)+1)
+	for len(data) <= limit {
+		if len(data) == cap(data) { // it grew
+			data = slices.Grow(data, 4096)
+		}
+		got, err := unix.Read(fd, data[len(data):min(cap(data), limit+1)])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			n.Err = err.Error()
+			break
+		}
+		if got <= 0 {
+			break
+		}
+		data = data[:len(data)+got]
 	}
 	if len(data) > limit {
 		data, n.Cut = data[:limit], true
-	}
-	if data == nil {
-		data = []byte{}
 	}
 	n.Data = data
 	c.bytes += len(data)
 }
 
 // open opens a link-free path for reading, without blocking on anything.
-func (c *capturer) open(resolved string, flags int) (*os.File, error) {
-	components := splitPath(resolved)
-	if len(components) == 0 {
-		fd, err := unix.Openat(c.root, ".", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return nil, err
-		}
-		return os.NewFile(uintptr(fd), resolved), nil
+func (c *capturer) open(resolved string, flags int) (int, error) {
+	if resolved == "/" {
+		return unix.Openat(c.root, ".", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_DIRECTORY, 0)
 	}
-	dir, err := c.reopen(components[:len(components)-1])
+	at := strings.LastIndexByte(resolved, '/')
+	dir, err := c.directory(resolved[:at])
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat(dir, components[len(components)-1],
-		unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC|flags, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), resolved), nil
+	return unix.Openat(dir, resolved[at+1:], unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC|flags, 0)
 }

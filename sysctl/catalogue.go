@@ -28,14 +28,12 @@ func concat(areas ...[]*Entry) []*Entry {
 
 // Find returns the entry of a key, per-interface keys included.
 func Find(k Key) (*Entry, bool) {
-	iface, perInterface := k.Interface()
 	if e, ok := byKey[k]; ok {
 		return e, true
 	}
-	if perInterface && iface != "" {
-		if e, ok := byKey[k.WithInterface("*")]; ok {
-			return e, true
-		}
+	if head, iface, tail, ok := k.perInterface(); ok && iface != "" {
+		e, found := byTemplate[template{head, tail}]
+		return e, found
 	}
 	return nil, false
 }
@@ -51,6 +49,24 @@ func FindID(id string) (*Entry, bool) {
 }
 
 var byKey = index(catalogue)
+
+// template is a per-interface key without its interface.
+type template struct{ head, tail string }
+
+var byTemplate = templates(catalogue)
+
+func templates(entries []*Entry) map[template]*Entry {
+	m := map[template]*Entry{}
+	for _, e := range entries {
+		if _, per := e.Key.Interface(); !per {
+			continue
+		}
+		if head, iface, tail, _ := e.Key.perInterface(); iface == "*" {
+			m[template{head, tail}] = e
+		}
+	}
+	return m
+}
 
 func index(entries []*Entry) map[Key]*Entry {
 	m := make(map[Key]*Entry, len(entries))

@@ -33,6 +33,9 @@ const procSys = "/proc/sys/"
 
 // swapSeparators exchanges dots and slashes; it is its own inverse.
 func swapSeparators(s string) string {
+	if !strings.ContainsAny(s, "./") {
+		return s
+	}
 	// Byte by byte, not rune by rune: a name that is not UTF-8 must come out
 	// with its other bytes untouched.
 	b := []byte(s)
@@ -84,22 +87,38 @@ func (k Key) CheckWritable() error {
 // net.ipv4.conf.IFACE.x, net.ipv6.conf.IFACE.x and net.ipv4.neigh.IFACE.x.
 // The pseudo interfaces "all" and "default" are returned like any other.
 func (k Key) Interface() (string, bool) {
-	c := strings.Split(k.Path(), "/")
-	if len(c) == 5 && c[0] == "net" && (c[1] == "ipv4" || c[1] == "ipv6") && (c[2] == "conf" || c[2] == "neigh") {
-		return c[3], true
+	head, iface, _, ok := k.perInterface()
+	if !ok || !strings.HasPrefix(head, "net.ipv4.") && !strings.HasPrefix(head, "net.ipv6.") {
+		return "", false
 	}
-	return "", false
+	if strings.IndexByte(iface, '/') >= 0 {
+		iface = swapSeparators(iface)
+	}
+	return iface, true
+}
+
+// perInterface cuts a key of five components, the third of them conf or neigh:
+// "net.ipv4.conf." + "eth0/100" + ".rp_filter".
+func (k Key) perInterface() (head, iface, tail string, ok bool) {
+	s := string(k)
+	if strings.Count(s, ".") != 4 {
+		return "", "", "", false
+	}
+	tail = s[strings.LastIndexByte(s, '.'):]
+	s = s[:len(s)-len(tail)]
+	at := strings.LastIndexByte(s, '.') + 1
+	head, iface = s[:at], s[at:]
+	return head, iface, tail, strings.HasSuffix(head, ".conf.") || strings.HasSuffix(head, ".neigh.")
 }
 
 // WithInterface replaces the interface of a per-interface key or pattern.
 // Keys of other kinds come back unchanged.
 func (k Key) WithInterface(name string) Key {
-	c := strings.Split(k.Path(), "/")
-	if len(c) != 5 || (c[2] != "conf" && c[2] != "neigh") {
+	head, _, tail, ok := k.perInterface()
+	if !ok {
 		return k
 	}
-	c[3] = name
-	return KeyFromPath(strings.Join(c, "/"))
+	return Key(strings.Trim(head+swapSeparators(name)+tail, "."))
 }
 
 // Routes reports whether a change of the setting moves packets in ways whose effect

@@ -8,8 +8,9 @@ import (
 // KeySet is the set of settings that exist in a kernel: what a loader finds
 // when it opens a path or expands a glob below /proc/sys.
 type KeySet struct {
-	files map[string]bool
-	dirs  map[string][]string // directory → sorted names
+	files  map[string]bool
+	dirs   map[string][]string // directory → sorted names
+	sorted []Key
 }
 
 // NewKeySet builds the set from keys.
@@ -22,6 +23,7 @@ func NewKeySet(keys []Key) *KeySet {
 			continue
 		}
 		s.files[p] = true
+		s.sorted = append(s.sorted, KeyFromPath(p))
 		for p != "" {
 			dir, name := "", p
 			if i := strings.LastIndexByte(p, '/'); i >= 0 {
@@ -38,6 +40,7 @@ func NewKeySet(keys []Key) *KeySet {
 	for _, names := range s.dirs {
 		slices.Sort(names)
 	}
+	slices.Sort(s.sorted)
 	return s
 }
 
@@ -46,12 +49,7 @@ func (s *KeySet) Has(k Key) bool { return s.files[k.Path()] }
 
 // Keys returns all keys, sorted.
 func (s *KeySet) Keys() []Key {
-	out := make([]Key, 0, len(s.files))
-	for p := range s.files {
-		out = append(out, KeyFromPath(p))
-	}
-	slices.Sort(out)
-	return out
+	return slices.Clone(s.sorted)
 }
 
 // Interfaces returns the interfaces that have settings of their own, without

@@ -1,11 +1,11 @@
 package sysctl
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -87,11 +87,12 @@ const maxValueBytes = 64 << 10
 // context's.
 func ReadValues(ctx context.Context, dir string, keys []Key) (Values, error) {
 	out := make(Values, len(keys))
+	buf := make([]byte, 4096)
 	for _, k := range keys {
 		if err := ctx.Err(); err != nil {
 			return out, fmt.Errorf("read live sysctls: %w", err)
 		}
-		text, err := readValue(dir, k)
+		text, err := readValueInto(dir, k, buf)
 		switch {
 		case err == nil:
 			out[k] = Value{State: Present, Text: text}
@@ -105,17 +106,20 @@ func ReadValues(ctx context.Context, dir string, keys []Key) (Values, error) {
 }
 
 // readValue reads one key.
-func readValue(dir string, k Key) (string, error) {
-	if slices.Contains(strings.Split(k.Path(), "/"), "..") || k == "" {
+func readValue(dir string, k Key) (string, error) { return readValueInto(dir, k, make([]byte, 4096)) }
+
+// readValueInto reads one key by way of buf.
+func readValueInto(dir string, k Key, buf []byte) (string, error) {
+	p := k.Path()
+	if k == "" || strings.Contains(p, "..") && slices.Contains(strings.Split(p, "/"), "..") {
 		return "", fmt.Errorf("not a sysctl key: %q", string(k))
 	}
-	fd, err := unix.Open(dir+"/"+k.Path(), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(dir+"/"+p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(fd)
 	var b []byte
-	buf := make([]byte, 4096)
 	for {
 		n, err := unix.Read(fd, buf)
 		if errors.Is(err, unix.EINTR) {
@@ -160,6 +164,7 @@ type keyLister struct {
 	dir  string
 	keys []Key
 	gaps []Gap
+	buf  []byte
 }
 
 func (l *keyLister) walk(rel string) {
@@ -178,13 +183,13 @@ func (l *keyLister) walk(rel string) {
 	}
 	var template []string
 	for _, e := range entries {
-		p := strings.TrimPrefix(rel+"/"+e.Name(), "/")
-		if !e.IsDir() {
+		p := strings.TrimPrefix(rel+"/"+e.name, "/")
+		if !e.dir {
 			l.add(p)
 			continue
 		}
 		// "all" and "default" have keys of their own; the rest share one list.
-		if !perInterface || e.Name() == "all" || e.Name() == "default" {
+		if !perInterface || e.name == "all" || e.name == "default" {
 			l.walk(p)
 			continue
 		}
@@ -194,7 +199,7 @@ func (l *keyLister) walk(rel string) {
 				continue // the interface went away meanwhile
 			}
 			for _, n := range names {
-				template = append(template, n.Name())
+				template = append(template, n.name)
 			}
 		}
 		for _, n := range template {
@@ -209,25 +214,69 @@ func (l *keyLister) add(p string) {
 	}
 }
 
-func (l *keyLister) read(rel string) ([]os.DirEntry, error) {
+// dirent is a name in a directory.
+type dirent struct {
+	name string
+	dir  bool
+}
+
+func (l *keyLister) read(rel string) ([]dirent, error) {
 	fd, err := unix.Open(l.dir+"/"+rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), rel)
-	defer f.Close()
-	entries, err := f.ReadDir(maxKeys)
-	if errors.Is(err, io.EOF) {
-		err = nil
+	defer unix.Close(fd)
+	if l.buf == nil {
+		l.buf = make([]byte, 16<<10)
 	}
-	return entries, err
+	var out []dirent
+	for len(out) < maxKeys {
+		n, err := unix.ReadDirent(fd, l.buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		if n <= 0 {
+			break
+		}
+		out = appendEntries(out, fd, l.buf[:n])
+	}
+	return out, nil
+}
+
+// appendEntries decodes what getdents64(2) gave.
+func appendEntries(out []dirent, fd int, b []byte) []dirent {
+	const head = 19 // struct linux_dirent64 up to d_name
+	for len(b) > head {
+		size := int(binary.NativeEndian.Uint16(b[16:]))
+		if size < head || size > len(b) {
+			break
+		}
+		kind, name := b[18], b[head:size]
+		b = b[size:]
+		if i := bytes.IndexByte(name, 0); i >= 0 {
+			name = name[:i]
+		}
+		e := dirent{name: string(name), dir: kind == unix.DT_DIR}
+		if e.name == "." || e.name == ".." {
+			continue
+		}
+		if kind == unix.DT_UNKNOWN {
+			var st unix.Stat_t
+			e.dir = unix.Fstatat(fd, e.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+		}
+		out = append(out, e)
+	}
+	return out
 }
 
 // WantedKeys says which of the existing keys a report needs: those of the
 // catalogue, with their interfaces, and those that any file sets.
 func WantedKeys(keys *KeySet, outcomes ...*Outcome) []Key {
 	var out []Key
-	for _, k := range keys.Keys() {
+	for _, k := range keys.sorted {
 		if _, ok := Find(k); ok {
 			out = append(out, k)
 		}

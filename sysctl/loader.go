@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 )
 
 // Loader names a program that applies sysctl files.
@@ -267,7 +268,18 @@ func (a Assignment) concerns(k Key) bool {
 	if !a.Glob {
 		return KeyFromPath(cleanPath(a.Path)) == k
 	}
-	return matchPath(cleanPath(a.Path), k.Path())
+	return !endsOtherwise(a.Path, k) && matchPath(cleanPath(a.Path), k.Path())
+}
+
+// endsOtherwise tells cheaply that a pattern does not match: its last component
+// is plain and not the key's. Most patterns name one setting of all interfaces.
+func endsOtherwise(pattern string, k Key) bool {
+	last := pattern[strings.LastIndexByte(pattern, '/')+1:]
+	if last == "" || last == "." || last == ".." || strings.ContainsAny(last, `*?[\`) || strings.IndexByte(pattern, '{') >= 0 {
+		return false
+	}
+	name := string(k[strings.LastIndexByte(string(k), '.')+1:])
+	return name != "" && strings.IndexByte(name, '/') < 0 && name != last
 }
 
 // Keys returns every key that the loader writes, sorted.

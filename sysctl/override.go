@@ -30,6 +30,10 @@ func (o Override) Concerns(k Key) bool {
 	if !strings.Contains(string(o.Key), "*") {
 		return false
 	}
+	if i := strings.LastIndexByte(string(o.Key), '.'); !strings.ContainsAny(string(o.Key[i+1:]), `*?[{/\`) && strings.IndexByte(string(o.Key), '{') < 0 &&
+		!strings.HasSuffix(string(k), string(o.Key[i+1:])) {
+		return false // another setting
+	}
 	return Assignment{Path: o.Key.Path(), Glob: true}.concerns(k)
 }
 

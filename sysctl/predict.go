@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Persisted is what one loader makes of the files for a key: the winner.
@@ -48,6 +49,20 @@ type Host struct {
 	Kernel   Version
 
 	forward map[Key]*forwardState // by group, of the loader that runs at boot
+
+	mu    sync.Mutex
+	want  []Key              // see wanted
+	known map[Key]Provenance // what was worked out already
+}
+
+// wanted are the keys of which a report speaks, worked out once.
+func (h *Host) wanted() []Key {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.want == nil {
+		h.want = WantedKeys(h.Keys, h.Outcomes...)
+	}
+	return h.want
 }
 
 // Outcome returns what a loader does on this host.
@@ -84,7 +99,22 @@ func NewHost(t *Tree, keys *KeySet, live Values, kernel Version) *Host {
 var forwardGroups = []Key{"net.ipv4.conf.*.forwarding", "net.ipv6.conf.*.forwarding", "net.ipv6.conf.*.disable_ipv6"}
 
 // Provenance says who sets a key, under each loader, and what a reboot brings.
+// Callers do not change what they get: it is worked out once.
 func (h *Host) Provenance(k Key) Provenance {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p, ok := h.known[k]
+	if !ok {
+		p = h.provenance(k)
+		if h.known == nil {
+			h.known = map[Key]Provenance{}
+		}
+		h.known[k] = p
+	}
+	return p
+}
+
+func (h *Host) provenance(k Key) Provenance {
 	p := Provenance{Key: k, Live: h.Live[k], Losers: map[Loader][]Loser{}, Persisted: []Persisted{}}
 	for _, o := range h.Outcomes {
 		if w, ok := o.Winner(k); ok {

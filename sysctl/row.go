@@ -19,9 +19,8 @@ type Row struct {
 // Rows judges every key of the catalogue that exists, and every other key that
 // a file sets (class information, its origin is all we know), sorted by key.
 func (h *Host) Rows(f *Facts) []Row {
-	want := WantedKeys(h.Keys, h.Outcomes...)
 	var out []Row
-	for _, k := range want {
+	for _, k := range h.wanted() {
 		if !h.Keys.Has(k) {
 			continue
 		}
@@ -93,7 +92,7 @@ func (h *Host) Disagreements() []Disagreement {
 		return nil
 	}
 	var out []Disagreement
-	for _, k := range WantedKeys(h.Keys, h.Outcomes...) {
+	for _, k := range h.wanted() {
 		d := Disagreement{Key: k}
 		for _, p := range h.Provenance(k).Persisted {
 			switch {
@@ -118,7 +117,7 @@ func (h *Host) Disagreements() []Disagreement {
 // not here: their rows say why.
 func (h *Host) Drifts() []Drift {
 	var out []Drift
-	for _, k := range WantedKeys(h.Keys, h.Outcomes...) {
+	for _, k := range h.wanted() {
 		p := h.Provenance(k)
 		if p.Live.State != Present || p.Reboot.Changes != Yes {
 			continue

@@ -258,7 +258,7 @@ func linkOf(ns *reach.Namespace, a netip.Addr) string {
 // askAll sums the rows of all clients up by what decides.
 func (v *view) askAll(e *Evidence, ev *reach.Evaluator, to netip.Addr) {
 	rows := ev.Partition(reach.Query{Proto: firewall.TCP, To: to, Port: e.Target.Port, Iif: e.Iif})
-	rows = slices.DeleteFunc(slices.Clone(rows), func(r reach.Row) bool { return r.Iif == "lo" || len(audit.Clients(r.From)) == 0 })
+	rows = slices.DeleteFunc(slices.Clone(rows), func(r reach.Row) bool { return r.Iif == "lo" || !audit.HasClients(r.From) })
 	kernel := func(r reach.Row) bool {
 		return r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter
 	}

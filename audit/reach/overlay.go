@@ -37,7 +37,7 @@ func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
 		index int
 		start bool
 	}
-	var events []event
+	events := make([]event, 0, w.events(coarse)+2*len(universe))
 	add := func(rs firewall.Ranges, index int) {
 		for _, r := range rs {
 			events = append(events, event{r.Lo, index, true})
@@ -81,7 +81,9 @@ func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
 	}
 	slices.SortFunc(events, func(a, b event) int { return a.at.Cmp(b.at) })
 
-	active := map[int]int{}
+	// How often each final or accept covers the point where we are, and which do.
+	covers := make([]int32, nf+len(w.accepts))
+	inside := 0
 	bySignature := map[string]int{}
 	var parts []part
 	var ranges [][]firewall.Range
@@ -90,29 +92,33 @@ func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
 	for i := 0; i < len(events); {
 		at := events[i].at
 		for ; i < len(events) && events[i].at == at; i++ {
-			if events[i].index == cutHere {
+			id, by := events[i].index, int32(-1)
+			if events[i].start {
+				by = 1
+			}
+			switch id {
+			case cutHere:
+				continue
+			case -1:
+				inside += int(by)
 				continue
 			}
-			if events[i].start {
-				active[events[i].index]++
-			} else if active[events[i].index]--; active[events[i].index] == 0 {
-				delete(active, events[i].index)
+			covers[id] += by
+			switch at, found := slices.BinarySearch(ids, id); {
+			case covers[id] > 0 && !found:
+				ids = slices.Insert(ids, at, id)
+			case covers[id] <= 0 && found:
+				ids = slices.Delete(ids, at, at+1)
 			}
 		}
-		if active[-1] == 0 {
+		if inside == 0 {
 			continue
 		}
 		hi := universe[len(universe)-1].Hi
 		if i < len(events) {
 			hi = events[i].at.Prev()
 		}
-		ids, key = ids[:0], key[:0]
-		for id := range active {
-			if id >= 0 {
-				ids = append(ids, id)
-			}
-		}
-		slices.Sort(ids)
+		key = key[:0]
 		for _, id := range ids {
 			key = append(key, byte(id), byte(id>>8), byte(id>>16), byte(id>>24))
 			if p := painted[id]; p != nil {
@@ -136,6 +142,22 @@ func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
 		parts[i].remote = firewall.NewRanges(ranges[i])
 	}
 	return parts
+}
+
+// events bounds the events of an overlay without those of the universe. A
+// painting's cuts are known only when they are made.
+func (w *walk) events(coarse bool) int {
+	n := 0
+	for i := range w.finals {
+		n += 2 * len(w.finals[i].Remote)
+	}
+	for i := range w.accepts {
+		n += 2 * len(w.accepts[i].Remote)
+	}
+	if !coarse {
+		n += n / 2
+	}
+	return n
 }
 
 // cutHere is the index of an event at which only the rule of a painting

@@ -43,6 +43,8 @@ func (e *Evaluator) partitionOn(ns *Namespace, q Query, f firewall.Family, in *f
 			ps = w.overlay(universe, false)
 		case w.size() > limit && w.disjoint():
 			ps = w.parts()
+		case w.cuts() < limit:
+			ps = w.overlay(universe, false) // not more ranges than places where they may begin
 		default:
 			if ps = w.overlay(universe, true); size(ps) <= limit {
 				ps = w.overlay(universe, false)
@@ -64,6 +66,25 @@ func (e *Evaluator) partitionOn(ns *Namespace, q Query, f firewall.Family, in *f
 func (w *walk) size() (n int) {
 	for i := range w.finals {
 		n += len(w.finals[i].Remote)
+	}
+	return n
+}
+
+// cuts bounds the ranges that a fine overlay can have: one begins at the start
+// of a range, behind its end, or where the rule of a painting changes.
+func (w *walk) cuts() int {
+	n := 2
+	add := func(rs firewall.Ranges, p *firewall.Painting) {
+		n += 2 * len(rs)
+		if p != nil {
+			n += 2 * (len(rs) + p.Len())
+		}
+	}
+	for i := range w.finals {
+		add(w.finals[i].Remote, w.finals[i].by.painting)
+	}
+	for i := range w.accepts {
+		add(w.accepts[i].Remote, w.accepts[i].painting)
 	}
 	return n
 }

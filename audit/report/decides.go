@@ -112,7 +112,7 @@ func deciders(rows []reach.Row, keep func(reach.Row) bool) []reach.DecidedBy {
 	}
 	var all []weighed
 	for _, r := range rows {
-		if r.Iif == "lo" || !keep(r) || len(audit.Clients(r.From)) == 0 || r.DecidedBy.Kind == reach.ByOpen || r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter {
+		if r.Iif == "lo" || !keep(r) || !audit.HasClients(r.From) || r.DecidedBy.Kind == reach.ByOpen || r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter {
 			continue
 		}
 		i := slices.IndexFunc(all, func(x weighed) bool { return x.d == r.DecidedBy })
@@ -142,7 +142,7 @@ func deciders(rows []reach.Row, keep func(reach.Row) bool) []reach.DecidedBy {
 func conditions(rows []reach.Row) []string {
 	var all []string
 	for _, r := range rows {
-		if r.Iif == "lo" || len(audit.Clients(r.From)) == 0 {
+		if r.Iif == "lo" || !audit.HasClients(r.From) {
 			continue
 		}
 		for _, c := range r.Conditions {

@@ -307,7 +307,7 @@ func (l *keptPort) port() *port {
 			case r.ClientSees == reach.Depends || r.AfterConnect == reach.Depends:
 				a.unsure = a.unsure.Union(of)
 			}
-			if r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter && len(audit.Clients([]netip.Prefix{from})) > 0 {
+			if r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter && audit.HasClients([]netip.Prefix{from}) {
 				a.clients = a.clients.Union(of)
 			}
 			p.sides[s] = a

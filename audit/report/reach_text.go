@@ -244,9 +244,9 @@ func sources(rows []reach.Row, r reach.Row) string {
 // single ones that the kernel itself refuses on the interface, mostly its own.
 func nobodys(r reach.Row) bool {
 	if r.DecidedBy.Kind != reach.ByRoute {
-		return r.Iif != "lo" && len(audit.Clients(r.From)) == 0
+		return r.Iif != "lo" && !audit.HasClients(r.From)
 	}
-	if r.Iif == "lo" || len(audit.Clients(r.From)) == 0 {
+	if r.Iif == "lo" || !audit.HasClients(r.From) {
 		return true
 	}
 	return !slices.ContainsFunc(r.From, func(p netip.Prefix) bool { return p.Bits() < p.Addr().BitLen() })
