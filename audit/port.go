@@ -244,16 +244,32 @@ var noClients = []netip.Prefix{
 
 // Clients leaves out sources that no client has.
 func Clients(from []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(from), func(p netip.Prefix) bool {
-		return slices.ContainsFunc(noClients, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
-	})
+	return AppendClients(make([]netip.Prefix, 0, len(from)), from)
+}
+
+// AppendClients appends the sources that clients may have.
+func AppendClients(to, from []netip.Prefix) []netip.Prefix {
+	to = slices.Grow(to, len(from))
+	for _, p := range from {
+		if !noClient(p) {
+			to = append(to, p)
+		}
+	}
+	return to
 }
 
 // HasClients reports whether Clients would leave any.
 func HasClients(from []netip.Prefix) bool {
-	return slices.ContainsFunc(from, func(p netip.Prefix) bool {
-		return !slices.ContainsFunc(noClients, func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) })
-	})
+	return slices.ContainsFunc(from, func(p netip.Prefix) bool { return !noClient(p) })
+}
+
+func noClient(p netip.Prefix) bool {
+	for _, n := range noClients {
+		if n.Bits() <= p.Bits() && n.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
 }
 
 // whoOf sums rows up in one word. What the kernel itself refuses on an interface

@@ -46,6 +46,9 @@ func (rs *Ruleset) Walk(h Hook, in []Class, env *Env) (pass []Class, ends []End)
 	w := &walker{env: env, hook: h}
 	for _, c := range in {
 		slots, nat := rs.slots(h, &c)
+		if len(slots) == 0 && len(in) == 1 {
+			return in, nil // nothing is called here
+		}
 		cur := []Class{c}
 		for len(slots) > 0 && len(cur) > 0 {
 			n := 1
@@ -55,7 +58,11 @@ func (rs *Ruleset) Walk(h Hook, in []Class, env *Env) (pass []Class, ends []End)
 			cur = w.group(slots[:n], nat, cur)
 			slots = slots[n:]
 		}
-		pass = append(pass, cur...)
+		if pass == nil {
+			pass = cur
+		} else {
+			pass = append(pass, cur...)
+		}
 	}
 	return merge(pass), w.ends
 }

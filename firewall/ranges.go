@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sort"
@@ -29,11 +30,14 @@ func Span(lo, hi Value) Ranges {
 func All(n int) Ranges { return Ranges{{Value{}, MaxValue(n)}} }
 
 // Prefix returns the set of the addresses in p.
-func Prefix(p netip.Prefix) Ranges {
+func Prefix(p netip.Prefix) Ranges { return Ranges{PrefixRange(p)} }
+
+// PrefixRange is the interval of the addresses in p.
+func PrefixRange(p netip.Prefix) Range {
 	p = p.Masked()
 	n := p.Addr().BitLen() / 8
 	lo := AddrValue(p.Addr())
-	return Ranges{{lo, lo.Or(PrefixMask(p.Bits(), n).Not(n))}}
+	return Range{lo, lo.Or(PrefixMask(p.Bits(), n).Not(n))}
 }
 
 // NewRanges sorts and joins any intervals; those with Hi < Lo are left out. It
@@ -82,6 +86,12 @@ func (s Ranges) find(v Value) int {
 func (s Ranges) Contains(v Value) bool {
 	i := s.find(v)
 	return i < len(s) && !v.Less(s[i].Lo)
+}
+
+// Covers reports whether the whole interval is in the set.
+func (s Ranges) Covers(r Range) bool {
+	i := s.find(r.Lo)
+	return i < len(s) && !r.Lo.Less(s[i].Lo) && !s[i].Hi.Less(r.Hi)
 }
 
 // Only returns the single value of a set that holds exactly one.
@@ -267,8 +277,16 @@ func (s Ranges) Shift(d Value) Ranges {
 // AddrPrefixes returns the fewest prefixes that cover exactly the addresses of
 // the set, in order.
 func (s Ranges) AddrPrefixes(f Family) []netip.Prefix {
+	if len(s) == 0 {
+		return nil
+	}
 	n := f.AddrLen()
-	var out []netip.Prefix
+	// Made as long as it gets: counting costs less than growing.
+	count := 0
+	for _, r := range s {
+		count += r.prefixes()
+	}
+	out := make([]netip.Prefix, 0, count)
 	for _, r := range s {
 		lo := r.Lo
 		for {
@@ -293,6 +311,32 @@ func (s Ranges) AddrPrefixes(f Family) []netip.Prefix {
 		}
 	}
 	return out
+}
+
+// prefixes is the number of prefixes that make up the range: upwards one for
+// each bit to where its ends first differ, from there downwards one for each bit
+// of the first address behind it.
+func (r Range) prefixes() int {
+	end := r.Hi.Next()
+	up := Value{}.Sub(r.Lo)
+	if end.IsZero() { // it ends with the last address of IPv6
+		return max(up.OnesCount(), 1)
+	}
+	below := MaxValue(16)
+	if top := 127 - leadingZeros(r.Lo.Xor(end)); top > 0 {
+		below = below.Shr(uint(128 - top))
+	} else {
+		below = Value{}
+	}
+	// A start with no bit there is one prefix up to that place.
+	return max(up.And(below).OnesCount(), 1) + end.And(below).OnesCount()
+}
+
+func leadingZeros(v Value) int {
+	if v.Hi != 0 {
+		return bits.LeadingZeros64(v.Hi)
+	}
+	return 64 + bits.LeadingZeros64(v.Lo)
 }
 
 // String prints the intervals in hexadecimal, for tests and messages of defects.

@@ -16,6 +16,7 @@ type Evaluator struct {
 	mu     sync.Mutex
 	lookup map[*Namespace]*sockets
 	own    map[ownKey]firewall.Ranges
+	shown  sync.Map // *firewall.Rule → DecidedBy
 }
 
 // New returns an evaluator. The world is not changed, and must not be.

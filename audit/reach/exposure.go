@@ -65,7 +65,7 @@ func (e *Evaluator) Listener(l *listeners.Listener) Exposure {
 // too large to show.
 func (e *Evaluator) exposure(q Query) Exposure {
 	var x Exposure
-	var all []Row
+	var sum tally
 	ranges := 0
 	for _, in := range entries(e.home(), q.Iif) {
 		for _, f := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
@@ -77,16 +77,22 @@ func (e *Evaluator) exposure(q Query) Exposure {
 				ranges += n
 				for _, p := range parts {
 					// Enough for the sum: what they see and what sort of thing decides.
-					all = append(all, Row{Iif: in.Name, ClientSees: p.sees, AfterConnect: p.after, DecidedBy: DecidedBy{Kind: p.by.kind}})
+					sum.add(&Row{Iif: in.Name, ClientSees: p.sees, AfterConnect: p.after, DecidedBy: DecidedBy{Kind: p.by.kind}})
 				}
 				continue
 			}
-			rows := rowsOf(f, in, parts)
-			x.Rows = append(x.Rows, rows...)
-			all = append(all, rows...)
+			rows := e.rowsOf(f, in, parts)
+			for i := range rows {
+				sum.add(&rows[i])
+			}
+			if x.Rows == nil {
+				x.Rows = rows
+			} else {
+				x.Rows = append(x.Rows, rows...)
+			}
 		}
 	}
-	x.Who = e.who(all)
+	x.Who = sum.who()
 	if ranges > 0 {
 		x.Rows = nil
 		x.LeftOut = fmt.Sprintf("%d ranges of addresses", ranges)
@@ -94,34 +100,43 @@ func (e *Evaluator) exposure(q Query) Exposure {
 	return x
 }
 
-// who sums rows up in one word. Sources that the kernel itself refuses on an
-// interface (martians, the host's own addresses, reverse-path) do not count.
+// who sums rows up in one word.
 func (e *Evaluator) who(rows []Row) Who {
-	var in, out, unsure, local bool
-	for _, r := range rows {
-		if r.Iif == "lo" {
-			// What a local client sees may turn on its own source port alone.
-			local = local || r.Through() || r.Unsure()
-			continue
-		}
-		switch {
-		case r.Through():
-			in = true
-		case r.Unsure():
-			unsure = true
-		case r.DecidedBy.Kind == ByRPFilter, r.DecidedBy.Kind == ByRoute:
-		default:
-			out = true
-		}
+	var t tally
+	for i := range rows {
+		t.add(&rows[i])
 	}
+	return t.who()
+}
+
+// tally sums rows up in one word. Sources that the kernel itself refuses on an
+// interface (martians, the host's own addresses, reverse-path) do not count.
+type tally struct{ in, out, unsure, local bool }
+
+func (t *tally) add(r *Row) {
 	switch {
-	case in && out:
+	case r.Iif == "lo":
+		// What a local client sees may turn on its own source port alone.
+		t.local = t.local || r.Through() || r.Unsure()
+	case r.Through():
+		t.in = true
+	case r.Unsure():
+		t.unsure = true
+	case r.DecidedBy.Kind == ByRPFilter, r.DecidedBy.Kind == ByRoute:
+	default:
+		t.out = true
+	}
+}
+
+func (t tally) who() Who {
+	switch {
+	case t.in && t.out:
 		return Some
-	case unsure:
+	case t.unsure:
 		return Uncertain
-	case in:
+	case t.in:
 		return Everyone
-	case local:
+	case t.local:
 		return HostOnly
 	default:
 		return Nobody

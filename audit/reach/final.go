@@ -30,6 +30,21 @@ func (w witness) show() DecidedBy {
 	}
 }
 
+// show spells a witness out. The text of a rule is made once: the same few
+// rules decide about every port.
+func (e *Evaluator) show(w witness) DecidedBy {
+	r := w.rule
+	if w.kind != ByRule || r == nil {
+		return w.show()
+	}
+	if d, ok := e.shown.Load(r); ok {
+		return d.(DecidedBy)
+	}
+	d := w.show()
+	e.shown.Store(r, d)
+	return d
+}
+
 // of returns the witness for one source.
 func (w witness) of(source firewall.Value) witness {
 	if w.painting != nil && w.rule == nil {

@@ -22,7 +22,7 @@ func (e *Evaluator) Partition(q Query) []Row {
 			if q.To.IsValid() && firewall.FamilyOf(q.To) != f {
 				continue
 			}
-			rows = append(rows, rowsOf(f, in, e.partitionOn(ns, q, f, in, 0))...)
+			rows = append(rows, e.rowsOf(f, in, e.partitionOn(ns, q, f, in, 0))...)
 		}
 	}
 	return rows
@@ -162,12 +162,12 @@ func together(connect bool) (sees, after Sees, none []Condition) {
 }
 
 // rowsOf joins parts that show the same.
-func rowsOf(f firewall.Family, in *firewall.Link, parts []part) []Row {
-	var rows []Row
-	var sets []firewall.Ranges
+func (e *Evaluator) rowsOf(f firewall.Family, in *firewall.Link, parts []part) []Row {
+	rows := make([]Row, 0, len(parts))
+	sets := make([]firewall.Ranges, 0, len(parts))
 next:
 	for _, p := range parts {
-		by := p.by.show()
+		by := e.show(p.by)
 		for i := range rows {
 			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && slices.Equal(rows[i].Conditions, p.conditions) {
 				sets[i] = sets[i].Union(p.remote)

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -112,14 +113,13 @@ func sideWords(rows []reach.Row, iif, family string) string {
 		if r.Iif != iif || r.Family != family {
 			continue
 		}
-		from := audit.Clients(r.From)
 		switch {
 		case r.Through():
-			in = append(in, from...)
+			in = audit.AppendClients(in, r.From)
 		case r.Unsure():
-			unsure = append(unsure, from...)
+			unsure = audit.AppendClients(unsure, r.From)
 		case r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter:
-			out = append(out, from...)
+			out = audit.AppendClients(out, r.From)
 		case nobodys(r):
 			holes = append(holes, r.From...)
 		}
@@ -150,11 +150,7 @@ func sideWords(rows []reach.Row, iif, family string) string {
 func share(ps []netip.Prefix) float64 {
 	s := 0.0
 	for _, p := range ps {
-		f := 1.0
-		for range min(p.Bits(), 64) {
-			f /= 2
-		}
-		s += f
+		s += math.Ldexp(1, -min(p.Bits(), 64))
 	}
 	return s
 }
@@ -203,12 +199,9 @@ func fill(ps, holes []netip.Prefix) []netip.Prefix {
 		return ps
 	}
 	set, gaps := ranges(ps), ranges(holes)
-	var out []netip.Prefix
-	for _, p := range set.Union(gaps).AddrPrefixes(firewall.FamilyOf(ps[0].Addr())) {
-		if !firewall.Prefix(p).Minus(gaps).Empty() { // not a hole that stands alone
-			out = append(out, p)
-		}
-	}
+	out := slices.DeleteFunc(set.Union(gaps).AddrPrefixes(firewall.FamilyOf(ps[0].Addr())), func(p netip.Prefix) bool {
+		return gaps.Covers(firewall.PrefixRange(p)) // a hole that stands alone
+	})
 	if len(out) >= len(ps) {
 		return ps
 	}
@@ -218,7 +211,7 @@ func fill(ps, holes []netip.Prefix) []netip.Prefix {
 func ranges(ps []netip.Prefix) firewall.Ranges {
 	all := make([]firewall.Range, 0, len(ps))
 	for _, p := range ps {
-		all = append(all, firewall.Prefix(p)...)
+		all = append(all, firewall.PrefixRange(p))
 	}
 	return firewall.NewRanges(all)
 }
