@@ -84,11 +84,12 @@ func globPath(pattern string, fsys globber) []string {
 		return []string{"/"}
 	}
 	if name == "" {
-		// "dir/": the directories that dir matches, marked with a slash.
-		var out []string
-		for _, d := range globPath(dir, fsys) {
+		// "pattern/": what pattern matches, directories marked with a slash and
+		// files as they are (glob calls itself with GLOB_MARK).
+		out := globPath(strings.TrimRight(dir, "/"), fsys)
+		for i, d := range out {
 			if fsys.isDir(d) {
-				out = append(out, d+"/")
+				out[i] = d + "/"
 			}
 		}
 		return out
@@ -397,7 +398,7 @@ func matchPathBudget(pattern, path string, budget *int) bool {
 		}
 	}
 	p, s := splitPath(pattern), splitPath(path)
-	if len(p) != len(s) || strings.HasSuffix(pattern, "/") {
+	if len(p) != len(s) {
 		return false
 	}
 	for i := range p {

@@ -49,6 +49,8 @@ var globs = []string{
 	"*.core.somaxconn", "net..core.somax*", "net/../net/core/o*max", "/net/core/optme[m]_max",
 	"net.ipv4.conf.\\*.tag", "net.ipv4.co*f.*0.m*_id", "net.ipv4.conf.l[]o].tag", "net.ipv4.nothing.*",
 	"net.ipv4.conf.*", "net.ipv4.conf.*.",
+	"*/*/*/*/tag", "net.ipv4.*.*.medium_id", "/net/ipv4/conf/*/tag/", "net/ipv4/conf//*/tag", "*", "**", "net.ipv4.conf.v.*.tag", "net/ipv4/conf/v.1/*",
+	"net.ipv4.conf.[!-~]*.tag", "net.ipv4.conf.[]d]0.tag", "net.ipv4.conf.[d-]0.tag", "net.core.somaxcon[n", "net.core.somaxcon[[=n=]]", "net.ipv4.conf.*.*",
 }
 
 func (l *layout) pick(list ...string) string { return list[l.rng.IntN(len(list))] }
@@ -80,9 +82,15 @@ func (l *layout) name() string {
 	}
 	k := watched[l.rng.IntN(len(watched))]
 	dotted, path := string(k), k.Path()
-	switch l.rng.IntN(16) {
+	switch l.rng.IntN(19) {
 	case 0, 1:
 		return path
+	case 16: // where it stands, of which the loaders make something else
+		return l.pick("/proc/sys/", "proc.sys.", "/proc/sys/net/../", "./", "/./", "//") + path
+	case 17:
+		return path + l.pick("/", "/.", "/..", "//", "/../"+baseName(path))
+	case 18: // dots and slashes in one name
+		return strings.Replace(dotted, ".", "/", 1+l.rng.IntN(2))
 	case 2:
 		return "/" + path
 	case 3:
@@ -105,7 +113,22 @@ func (l *layout) name() string {
 func (l *layout) line() string {
 	space := func() string { return l.pick("", " ", "  ", "\t", " \t ", "", " ", "\v", "\f ") }
 	assign := func(name string) string { return name + space() + "=" + space() + l.value() + space() }
-	switch l.rng.IntN(30) {
+	switch l.rng.IntN(36) {
+	case 30: // about as long as the pieces in which sysctl(8) writes
+		return l.name() + " = " + l.value() + l.pick(",", " ", ",5,", " ,") + strings.Repeat(l.pick("9", "9,", " ", "x"), 4060+l.rng.IntN(60))
+	case 31: // about as long as systemd-sysctl reads
+		if l.chance(85) {
+			return ""
+		}
+		return "#" + strings.Repeat("x", 1<<20-3+l.rng.IntN(6))
+	case 32:
+		return l.pick("-", "--", "=", "-=", " - ", "-=1", "#", ";", "[section]", "key:", "\"", "include /etc/x.conf", "\xa0"+assign(l.name()))
+	case 33: // continued as in a shell, which no loader knows
+		return assign(l.name()) + "\\\n" + l.value()
+	case 34:
+		return "export " + assign(l.name())
+	case 35:
+		return space() + "-" + globs[l.rng.IntN(len(globs))] + space()
 	case 0:
 		return "# " + assign(l.name())
 	case 1:
@@ -148,8 +171,19 @@ func (l *layout) line() string {
 func (l *layout) content() string {
 	eol := l.pick("\n", "\n", "\n", "\n", "\r\n", "\r\n", "\r", "\n\n", "\n\r", "\r\n\r\n")
 	var b strings.Builder
-	if l.chance(6) {
+	switch l.rng.IntN(50) {
+	case 0, 1, 2:
 		b.WriteString("\ufeff")
+	case 3:
+		b.WriteString(l.pick("\ufeff\ufeff", "\ufeff\n", "\xff\xfe", "\ufeff#\n", "\ufeff "))
+	case 4: // UTF-16, as editors of other systems save
+		var wide strings.Builder
+		wide.WriteString("\xff\xfe")
+		for _, c := range []byte(l.line() + "\r\n" + l.line() + "\n") {
+			wide.WriteByte(c)
+			wide.WriteByte(0)
+		}
+		return wide.String()
 	}
 	n := 1 + l.rng.IntN(7)
 	for i := range n {
@@ -170,6 +204,7 @@ var fileNames = []string{
 	"10-a.conf", "10-a.conf", "50-b.conf", "50-b.conf", "60 space.conf", "90-c.conf", "99-sysctl.conf", "99-sysctl.conf",
 	"99-zz.conf", "Zz.conf", "_.conf", "ab.conf", "ac.conf", "x.conf", "x.conf", "é.conf",
 	".hidden.conf", ".conf", "-.conf", "x.conf~", "README", "x.CONF", "x.conf.dpkg-old", "conf", "aconf",
+	"\xff.conf", "a\nb.conf", "-x.conf", " .conf", "x.conf.conf", "10_a.conf", "9.conf", strings.Repeat("n", 250) + ".conf",
 	"a{b,c}.conf", "[x].conf", "?.conf", "1*.conf", "{}.conf", "{x.conf", "a\\b.conf", "[.conf",
 }
 
@@ -219,6 +254,11 @@ func (l *layout) build(root string) error {
 				if err == nil {
 					continue
 				}
+			case n == 12:
+				err = link(dir, l.pick("sysctl.d", "/usr/lib/sysctl.d", "/etc/sysctl.d", "../sysctl.d"))
+				if err == nil {
+					continue
+				}
 			case n < 14:
 				continue // not there
 			default:
@@ -234,7 +274,15 @@ func (l *layout) build(root string) error {
 				continue
 			}
 			var err error
-			switch l.rng.IntN(16) {
+			switch l.rng.IntN(19) {
+			case 16: // one after another
+				err = link(p, l.pick(fileNames...))
+			case 17:
+				err = link(p, l.pick("/opt", "/opt/sysctl.d", ".", "..", "/dev/null/", "//dev//null", "../../dev/null", "/proc/self/cwd/dev/null"))
+			case 18:
+				if err = put(p, l.content()); err == nil {
+					err = os.Chmod(filepath.Join(root, p), 0)
+				}
 			case 0, 1:
 				err = link(p, "/dev/null")
 			case 2:

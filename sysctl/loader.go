@@ -220,6 +220,9 @@ func (o *Outcome) InForce(k Key, before string) (value string, by *Write, known 
 	for _, i := range o.writesOf(k) {
 		w := &o.Writes[i]
 		after, ok, sure := e.store(value, w.Value)
+		if piece, split := procpsPiece(w.Value); !ok && split && o.Loader == LoaderProcps {
+			after, ok, sure = e.store(after, piece)
+		}
 		if ok || after != value {
 			value, by = after, w
 		}

@@ -88,8 +88,11 @@ func runLoaderDifferential(s *sandbox) error {
 		if err := l.build(s.root); err != nil {
 			return fmt.Errorf("layout %d: %w", i, err)
 		}
-		file := files[l.rng.IntN(len(files))]
-		tree, err := CaptureFiles(context.Background(), s.root, file)
+		given := make([]string, 1+l.rng.IntN(2))
+		for i := range given {
+			given[i] = files[l.rng.IntN(len(files))]
+		}
+		tree, err := CaptureFiles(context.Background(), s.root, given...)
 		if err != nil {
 			return err
 		}
@@ -102,7 +105,8 @@ func runLoaderDifferential(s *sandbox) error {
 		}{
 			{[]string{systemdProgram}, Simulate(LoaderSystemd, tree, keys)},
 			{[]string{procpsProgram, "--system"}, Simulate(LoaderProcps, tree, keys)},
-			{[]string{procpsProgram, "-p", file}, SimulateFiles(tree, keys, file)},
+			{append([]string{procpsProgram, "-p"}, given...), SimulateFiles(tree, keys, given...)},
+			{[]string{procpsProgram, "-p"}, SimulateFiles(tree, keys)},
 		}
 		for _, c := range cases {
 			if err := resetWatched(); err != nil {
@@ -146,7 +150,7 @@ func runLoaderDifferential(s *sandbox) error {
 	if different > 0 {
 		return fmt.Errorf("%d differences in %d layouts, seed %d", different, n, seed)
 	}
-	fmt.Printf("%d layouts, 3 loader runs each, %d writes simulated, %d values changed by the loaders, %d problems seen, 0 differences\n", n, writes, changed, problems)
+	fmt.Printf("%d layouts, 4 loader runs each, %d writes simulated, %d values changed by the loaders, %d problems seen, 0 differences\n", n, writes, changed, problems)
 	return nil
 }
 

@@ -199,6 +199,19 @@ func procpsWrite(o *Outcome, keys *KeySet, i int, p string) {
 	}
 }
 
+// procpsPiece is what sysctl(8) writes after the kernel refused a long value as a
+// whole: the part before the last comma of the first 4096 bytes (proc_write of
+// local/procio.c, which means lists of ports). What follows is written further
+// on in the file, where the kernel takes no numbers (sysctl_writes_strict).
+func procpsPiece(value string) (piece string, ok bool) {
+	const lineLength = 4096
+	if len(value)+1 <= lineLength { // a line end is written with it
+		return "", false
+	}
+	comma := strings.LastIndexByte(value[:lineLength], ',')
+	return value[:max(comma, 0)], comma >= 0
+}
+
 // leavesProcSys says whether a path climbs out of /proc/sys.
 func leavesProcSys(p string) bool {
 	depth := 0

@@ -52,12 +52,15 @@ const maxLinks = 40
 // absolute target starts at the tree's root and ".." never climbs above it, as
 // for a process whose root directory it is. It returns the path without links.
 func (t *Tree) resolve(p string, followLast bool) (string, *Node, error) {
-	todo := splitPath(p)
+	todo := steps(p)
 	done := []string{}
 	links := 0
 	for len(todo) > 0 {
 		c := todo[0]
 		todo = todo[1:]
+		if c == "." {
+			continue
+		}
 		if c == ".." {
 			if len(done) > 0 {
 				done = done[:len(done)-1]
@@ -90,7 +93,7 @@ func (t *Tree) resolve(p string, followLast bool) (string, *Node, error) {
 			if strings.HasPrefix(n.Target, "/") {
 				done = done[:0]
 			}
-			todo = append(splitPath(n.Target), todo...)
+			todo = append(steps(n.Target), todo...)
 		case NodeDir:
 			done = append(done, c)
 		default:
@@ -113,6 +116,16 @@ func pathError(op, p string, err error) error { return &fs.PathError{Op: op, Pat
 // splitPath cuts a path into its components, without empty ones and ".".
 func splitPath(p string) []string {
 	return slices.DeleteFunc(strings.Split(p, "/"), func(c string) bool { return c == "" || c == "." })
+}
+
+// steps is splitPath for a walk: a path that ends in a slash leads to a
+// directory or nowhere, which a last "." stands for.
+func steps(p string) []string {
+	out := splitPath(p)
+	if len(out) > 0 && (strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.")) {
+		out = append(out, ".")
+	}
+	return out
 }
 
 // list returns the names in a directory.
