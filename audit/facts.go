@@ -45,7 +45,11 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 		seen := map[int]bool{}
 		for i := range home.Listeners.Listeners {
 			l := &home.Listeners.Listeners[i]
-			f.Listeners = append(f.Listeners, sysctlListener(l))
+			out := sysctlListener(l)
+			if drops, ok := s.Dropped(l); ok {
+				out.Drops = &drops
+			}
+			f.Listeners = append(f.Listeners, out)
 			for j := range l.Owners {
 				if p := &l.Owners[j]; !seen[p.PID] {
 					seen[p.PID] = true
@@ -81,6 +85,27 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 	return f
 }
 
+// Dropped is what a listener of the audited namespace threw away while counters
+// were watched: connection attempts, or datagrams. ok is false where that was not
+// measured or the kernel does not tell.
+func (s *Snapshot) Dropped(l *listeners.Listener) (c sysctl.Counter, ok bool) {
+	if len(s.Samples) < 2 {
+		return c, false
+	}
+	first, last := s.Samples[0], s.Samples[len(s.Samples)-1]
+	before, ok1 := first.Drops[l.Cookie]
+	after, ok2 := last.Drops[l.Cookie]
+	if !ok1 || !ok2 || l.Cookie == 0 {
+		return c, false
+	}
+	return sysctl.Counter{Total: uint64(after), Delta: uint64(after - before), Window: s.window(), Sampled: true}, true
+}
+
+// window is how long counters were watched, in seconds.
+func (s *Snapshot) window() float64 {
+	return math.Round(s.Samples[len(s.Samples)-1].At.Sub(s.Samples[0].At).Seconds()*100) / 100
+}
+
 // counters takes the last sample, and the growth since the first.
 func (s *Snapshot) counters() sysctl.Counters {
 	out := sysctl.Counters{}
@@ -89,12 +114,12 @@ func (s *Snapshot) counters() sysctl.Counters {
 	}
 	first, last := s.Samples[0], s.Samples[len(s.Samples)-1]
 	growth := last.Counters.Sub(first.Counters)
-	window := last.At.Sub(first.At).Seconds()
+	window := s.window()
 	for name, total := range last.Counters {
 		c := sysctl.Counter{Total: total}
 		if len(s.Samples) > 1 {
 			c.Delta, c.Sampled = growth[name]
-			c.Window = math.Round(window*100) / 100
+			c.Window = window
 		}
 		// /proc/net/snmp6 has one word a counter: Udp6RcvbufErrors.
 		for _, group := range []string{"Udp6", "UdpLite6", "Ip6", "Icmp6"} {
@@ -110,7 +135,7 @@ func (s *Snapshot) counters() sysctl.Counters {
 
 func sysctlListener(l *listeners.Listener) sysctl.Listener {
 	out := sysctl.Listener{
-		Proto: string(l.Proto), Address: l.Local.Addr().String(), Port: l.Port(), V6: l.Local.Addr().Is6() && !l.Local.Addr().Is4In6(),
+		Proto: string(l.Proto), Address: l.Local.Addr().String(), Port: l.Port(), Subject: l.Subject(), V6: l.Local.Addr().Is6() && !l.Local.Addr().Is4In6(),
 		// A wildcard or low UDP port is chosen; one bound by connect(2) or bind(0)
 		// lies in the ephemeral range and cannot be told from it.
 		Configured: !l.Proto.Datagram(),
@@ -118,11 +143,9 @@ func sysctlListener(l *listeners.Listener) sysctl.Listener {
 	if l.Proto == listeners.MPTCP {
 		out.Proto = string(listeners.TCP)
 	}
-	if !l.Proto.Datagram() {
-		out.Queued = int(l.Accept.Len)
-		if l.Tells(listeners.FactLimit) {
-			out.Limit = int(l.Accept.Limit)
-		}
+	out.Queued = int(l.Accept.Len)
+	if l.Tells(listeners.FactLimit) {
+		out.Limit = int(l.Accept.Limit)
 	}
 	if len(l.Owners) > 0 {
 		out.Program = string(l.Owners[0].Comm)

@@ -67,6 +67,10 @@ type Gap struct {
 type Sample struct {
 	At       time.Time
 	Counters listeners.Counters
+	// Drops is what each listening socket of the audited namespace had thrown away
+	// by then, by the socket's cookie: connection attempts, or datagrams. Only
+	// sockets of which the kernel tells (Linux 4.7); nil where they were not read.
+	Drops map[uint64]uint32 `json:",omitempty"`
 }
 
 // Timing is how long one part of the reading took.

@@ -203,7 +203,7 @@ func judgeNoFile(_ Key, f *Facts) []Judgement {
 			continue
 		}
 		share := float64(p.OpenFiles) / float64(p.SoftLimit)
-		if share < f.Profile.filesWarn() {
+		if share < f.Profile.FilesShare() {
 			continue
 		}
 		j := Judgement{

@@ -178,11 +178,20 @@ func judgeAcceptQueue(k Key, f *Facts) []Judgement {
 	}
 	var out []Judgement
 	for _, l := range f.Listeners {
-		if l.Proto != "tcp" || l.Limit <= 0 || float64(l.Queued) < f.Profile.queueWarn()*float64(l.Limit) {
+		now := l.Limit > 0 && float64(l.Queued) >= f.Profile.QueueShare()*float64(l.Limit)
+		if l.Proto != "tcp" || !now && !(overflow.moving && l.dropping()) {
 			continue
 		}
-		subject := fmt.Sprintf("%s %s:%d", l.Proto, l.Address, l.Port)
-		ev := append([]Evidence{{"accept queue of " + subject, fmt.Sprintf("%d of %d", l.Queued, l.Limit)}}, overflow.evidence...)
+		subject := l.name()
+		ev := []Evidence{{"accept queue of " + subject, fmt.Sprintf("%d of %d", l.Queued, l.Limit)}}
+		if l.dropping() {
+			ev = append(ev, Evidence{"dropped at " + subject, l.Drops.String()})
+		}
+		ev = append(ev, overflow.evidence...)
+		if !now {
+			out = append(out, f.overflowed(k, l, limit, ev))
+			continue
+		}
 		severity := Warning
 		if l.Queued > l.Limit {
 			severity = Critical // sk_acceptq_is_full: more than the backlog waits, everything further is dropped
@@ -207,9 +216,25 @@ func judgeAcceptQueue(k Key, f *Facts) []Judgement {
 	}
 	return overflow.judge(Judgement{
 		Verdict: Advice, Finding: "sysctl.accept-queue-overflow", Severity: Warning,
-		Why:    "connections were dropped at a full accept queue; no queue is full at this moment",
+		Why:    "connections were dropped at a full accept queue; no queue is full at this moment, and no listener that is still there counted them",
 		Remedy: "watch the queues (`ss -lnt`, Recv-Q against Send-Q) to find the listener before raising anything",
 	})
+}
+
+// overflowed is the word on a listener whose queue ran over while it was watched
+// and is not full at this moment.
+func (f *Facts) overflowed(k Key, l Listener, limit int64, ev []Evidence) Judgement {
+	j := Judgement{
+		Verdict: Advice, Finding: "sysctl.accept-queue-overflow", Severity: Warning, Subject: l.name(), Evidence: ev,
+		Why: fmt.Sprintf("connections to %s were dropped at a full accept queue while this was measured; it is not full at this moment", nameOr(l.Program)),
+	}
+	if int64(l.Limit) == limit {
+		j.Recommend = double(f, k, 4096, 65535)
+		j.Remedy = "for bursts raise net.core.somaxconn, which bounds this queue, then restart the listener; and find out why " + nameOr(l.Program) + " accepts so slowly"
+		return j
+	}
+	j.Remedy = fmt.Sprintf("for bursts raise the backlog of %d in the program's own configuration and restart it (net.core.somaxconn would allow %d); find out why it accepts so slowly", l.Limit, limit)
+	return j
 }
 
 func nameOr(program string) string {

@@ -31,18 +31,9 @@ func memoryEntries() []*Entry {
 	}
 	rmem := buffer("net.core.rmem_max", "largest receive buffer a program may ask for",
 		"Bounds SO_RCVBUF only. It does not bound TCP's own enlargement of buffers, which tcp_rmem does: raising it does nothing for programs that do not ask.")
-	rmem.Decides = []string{"Udp.RcvbufErrors", "a UDP program that asks for its buffer"}
-	rmem.Advice = "when a UDP program that asks for its buffer drops: twice the value in force, from 1 MiB to 64 MiB"
-	rmem.Rule = func(k Key, f *Facts) []Judgement {
-		if f.roles().SetsBufferSize != Yes {
-			return nil
-		}
-		return f.seen("Udp.RcvbufErrors", "Udp6.RcvbufErrors").judge(Judgement{
-			Verdict: Advice, Finding: "sysctl.udp-receive-buffer", Severity: Warning, Recommend: double(f, k, 1<<20, 64<<20),
-			Why:    "UDP packets were dropped at full receive buffers, and the program asks for a larger one than the bound allows",
-			Remedy: "raise net.core.rmem_max and restart the program; a program that cannot keep up needs more than a buffer",
-		})
-	}
+	rmem.Decides = []string{"Udp.RcvbufErrors", "Udp6.RcvbufErrors", "datagrams dropped by each UDP socket, and the size of its buffer"}
+	rmem.Advice = "when a UDP program that asked for as much as this allows drops: twice the value in force, from 1 MiB to 64 MiB"
+	rmem.Rule = judgeReceiveBuffer
 	wmem := buffer("net.core.wmem_max", "largest send buffer a program may ask for",
 		"Bounds SO_SNDBUF only. It does not bound TCP's own enlargement of buffers, which tcp_wmem does.")
 	wmem.Class = ClassInfo
@@ -120,6 +111,72 @@ func memoryEntries() []*Entry {
 			Unit:    UnitBytes, Shape: ShapeInt, DefaultNote: "grew from 262144 to 4194304", Scope: ScopeNamespace, Class: ClassInfo, ReadOnly: true, Refs: []string{refIPSysctl},
 		},
 	}
+}
+
+// judgeReceiveBuffer tells for each UDP socket that drops what bounds its buffer:
+// this setting, or what its program asked for (sk_setsockopt doubles it), or
+// nothing it asked for.
+func judgeReceiveBuffer(k Key, f *Facts) []Judgement {
+	allowed, ok := f.Live.Int(k)
+	if !ok {
+		return nil
+	}
+	s := f.seen("Udp.RcvbufErrors", "Udp6.RcvbufErrors")
+	if !f.ListenersRead {
+		return s.judge(Judgement{
+			Verdict: Unknown, Finding: "sysctl.udp-receive-buffer", Severity: Warning,
+			Why: "datagrams were dropped at full receive buffers; which socket's could not be read", Missing: []string{"UDP sockets with their buffers"},
+		})
+	}
+	if s.sampled && !s.moving {
+		return nil // UDP that lost something some time ago is no news
+	}
+	if !s.moving {
+		return s.judge(Judgement{
+			Verdict: Advice, Finding: "sysctl.udp-receive-buffer", Severity: Info, Why: "datagrams were dropped at full receive buffers",
+			Remedy: "see which sockets drop (`ss -uam`, the number after d) when it happens again",
+		})
+	}
+	var out []Judgement
+	for _, l := range f.Listeners {
+		if l.Proto != "udp" && l.Proto != "udplite" || !l.dropping() {
+			continue
+		}
+		j := Judgement{
+			Verdict: Advice, Finding: "sysctl.udp-receive-buffer", Severity: Warning, Subject: l.name(),
+			Evidence: append([]Evidence{
+				{"dropped at " + l.name(), l.Drops.String()}, {"its receive buffer", fmt.Sprintf("%d bytes, %d of them taken", l.Limit, l.Queued)},
+			}, s.evidence...),
+		}
+		own, _ := f.Live.Int("net.core.rmem_default")
+		switch {
+		case l.Limit == 0:
+			j.Why = "datagrams are dropped because its receive buffer is full; how large that is the kernel does not tell"
+			j.Remedy = "find out why " + nameOr(l.Program) + " reads so slowly; for bursts let it ask for a larger buffer (SO_RCVBUF)"
+		case int64(l.Limit) == 2*allowed:
+			j.Why = "datagrams are dropped because its receive buffer is full, and net.core.rmem_max is what bounds it: the program asked for that much or more"
+			j.Recommend = double(f, k, 1<<20, 64<<20)
+			j.Remedy = "raise net.core.rmem_max and restart the program; a program that cannot keep up needs more than a buffer"
+		case int64(l.Limit) == own:
+			j.Why = "datagrams are dropped because its receive buffer is full; the program took the default size (net.core.rmem_default)"
+			j.Remedy = fmt.Sprintf("find out why %s reads so slowly; for bursts let it ask for a larger buffer in its own configuration (SO_RCVBUF, up to %d bytes by net.core.rmem_max); raising net.core.rmem_max alone changes nothing", nameOr(l.Program), allowed)
+		case int64(l.Limit) > 2*allowed:
+			j.Why = fmt.Sprintf("datagrams are dropped because its receive buffer of %d bytes is full, which is more than net.core.rmem_max gives (SO_RCVBUFFORCE, or it was lowered since)", l.Limit)
+			j.Remedy = "find out why " + nameOr(l.Program) + " reads so slowly; for bursts raise the buffer in its own configuration"
+		default:
+			j.Why = fmt.Sprintf("datagrams are dropped because its receive buffer is full; the program itself asked for %d bytes, and net.core.rmem_max would allow %d", l.Limit/2, allowed)
+			j.Remedy = "find out why " + nameOr(l.Program) + " reads so slowly; for bursts raise the buffer in its own configuration; raising net.core.rmem_max alone changes nothing"
+		}
+		out = append(out, j)
+	}
+	if len(out) > 0 {
+		return out
+	}
+	return s.judge(Judgement{
+		Verdict: Advice, Finding: "sysctl.udp-receive-buffer", Severity: Warning,
+		Why:    "datagrams were dropped at full receive buffers of sockets that are connected, or closed by now",
+		Remedy: "see which sockets drop (`ss -uam`, the number after d); what bounds a buffer is what its program asked for (SO_RCVBUF), up to net.core.rmem_max",
+	})
 }
 
 // judgePages compares pages in use with the middle bound, where pressure begins.

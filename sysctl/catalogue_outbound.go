@@ -45,7 +45,7 @@ func outboundEntries() []*Entry {
 				"first. The kernel's own text: \"should not be changed without advice or request of technical experts\".",
 			Unit: UnitNone, Shape: ShapeInt, Max: number(2), Default: "2", DefaultNote: "0 before Linux 4.19", Scope: ScopeNamespace, Class: ClassEvidence,
 			Advice:  "1 only when connections in TIME_WAIT to one destination fill half of the range and its ports run out, with timestamps on; else the default",
-			Decides: []string{"outgoing TIME_WAIT per destination", "connects that failed with EADDRNOTAVAIL", "net.ipv4.tcp_timestamps"},
+			Decides: []string{"outgoing TIME_WAIT per destination", "ports in use per destination", "net.ipv4.tcp_timestamps"},
 			Rule:    judgeTWReuse, Refs: []string{refIPSysctl, refWorkerman},
 		},
 		{
@@ -179,8 +179,8 @@ func judgePortRange(_ Key, f *Facts) []Judgement {
 		}
 		held := ratio(int64(d.InUse-d.TimeWait), int64(usable))
 		switch {
-		case d.Failed == Yes:
-			j.Severity = Critical
+		case f.timeWaitFills(d, usable): // judgeTWReuse speaks, once for the one cause
+			j.Finding, j.Severity, j.Part = findingTimeWait, Critical, true
 		case f.takesOver(d) && held < f.Profile.rangeWarn():
 			j.Severity, j.Recommend = Info, ""
 			j.Why = fmt.Sprintf("%d of %d ports for connections to this destination are in use, all but %d of them in TIME_WAIT, where new connections take them over: "+
@@ -316,34 +316,55 @@ func judgeTWReuse(k Key, f *Facts) []Judgement {
 	if v == 1 && !off {
 		return nil
 	}
-	_, usable, ok := f.ephemeral()
+	r, usable, ok := f.ephemeral()
 	if !ok || !f.CensusRead {
 		return []Judgement{{Verdict: Unknown, Why: "how many outgoing connections are in TIME_WAIT was not counted", Missing: []string{"census of outgoing connections"}}}
 	}
 	var out []Judgement
 	for _, d := range f.Destinations {
-		waiting, used := ratio(int64(d.TimeWait), int64(usable)), ratio(int64(d.InUse), int64(usable))
-		if d.Proto != "tcp" || waiting < 0.50 || d.Failed != Yes && used < f.Profile.rangeCritical() || f.takesOver(d) {
+		if !f.timeWaitFills(d, usable) {
 			continue
 		}
+		waiting := ratio(int64(d.TimeWait), int64(usable))
 		j := Judgement{
-			Verdict: Advice, Finding: "sysctl.time-wait-exhaustion", Severity: Critical, Subject: d.Name(), Recommend: "1",
-			Evidence: append([]Evidence{{"TIME_WAIT to " + d.Name(), fmt.Sprintf("%d of %d ports (%s)", d.TimeWait, usable, percent(waiting))}},
-				f.timeWaitEvidence(d, usable)...),
-			Why:    "outgoing connections in TIME_WAIT fill the ephemeral range to this destination",
-			Remedy: "keep connections open and reuse them; tcp_tw_reuse = 1 is the last resort and works for outgoing connections only, " + f.delayWords(),
-		}
-		if d.Failed == Yes {
-			j.Evidence = append(j.Evidence, Evidence{"connects failed", "yes"})
+			Verdict: Advice, Finding: findingTimeWait, Severity: Critical, Subject: d.Name(), Recommend: "1",
+			Evidence: append([]Evidence{
+				{"TIME_WAIT to " + d.Name(), fmt.Sprintf("%d of %d ports (%s)", d.TimeWait, usable, percent(waiting))},
+				{"ports in use", fmt.Sprintf("%d, %d left", d.InUse, max(usable-d.InUse, 0))},
+				{string(keyPortRange), r.spaced()},
+			}, f.timeWaitEvidence(d, usable)...),
+			Why: "outgoing connections in TIME_WAIT fill the ephemeral range to this destination; when no port is left connect() fails with \"Cannot assign requested address\"",
+			Remedy: "keep connections open and reuse them (a pool, HTTP keep-alive); then more destination or source addresses, each of which has all ports again" +
+				widerWords(f, r) + "; tcp_tw_reuse = 1 comes last and works for outgoing connections only, " + f.delayWords(),
 		}
 		if off {
 			j.Recommend = ""
 			j.Why = "outgoing connections in TIME_WAIT fill the ephemeral range; tcp_tw_reuse does not help, because timestamps are off"
-			j.Remedy = "keep connections open and reuse them; turn net.ipv4.tcp_timestamps on"
+			j.Remedy = "keep connections open and reuse them (a pool, HTTP keep-alive); then more destination or source addresses" + widerWords(f, r) + "; turn net.ipv4.tcp_timestamps on"
 		}
 		out = append(out, j)
 	}
 	return out
+}
+
+// findingTimeWait is one cause in two settings: what the range lacks, taking ports
+// over from TIME_WAIT may give.
+const findingTimeWait = "sysctl.time-wait-exhaustion"
+
+// timeWaitFills says whether ports in TIME_WAIT, which nothing takes over, are what
+// uses up the range to a destination.
+func (f *Facts) timeWaitFills(d Destination, usable int) bool {
+	_, ok := f.Live.Int(keyTWReuse)
+	return ok && d.Proto == "tcp" && ratio(int64(d.TimeWait), int64(usable)) >= 0.50 && ratio(int64(d.InUse), int64(usable)) >= f.Profile.rangeCritical() &&
+		!f.takesOver(d)
+}
+
+// widerWords is the wider range as a step of a remedy, where there is one.
+func widerWords(f *Facts, r PortRange) string {
+	if wide := widerRange(f, r); wide != "" {
+		return fmt.Sprintf("; then a wider range (%s = %s) with the ports of services inside it reserved", keyPortRange, wide)
+	}
+	return ""
 }
 
 // delayWords says from when a port is taken over.

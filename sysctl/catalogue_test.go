@@ -104,7 +104,7 @@ func healthy() *Facts {
 		Processes: []Process{{PID: 7, Name: "nginx", OpenFiles: 100, SoftLimit: 1024, HardLimit: 524288}},
 		Roles: Roles{
 			Router: No, ContainerHost: No, PolicyRouting: No, VRRP: No, DNATToLoopback: No, DNATElsewhere: No, RARoute: No, IPv6Wanted: No,
-			PathMTULost: No, SetsBufferSize: No, SystemdRaisesFD: Yes,
+			PathMTULost: No, SystemdRaisesFD: Yes,
 		},
 		Boot: &Boot{Loader: BootSystemd},
 	}
@@ -247,7 +247,10 @@ var ruleCases = []struct {
 	{"range half used", keyPortRange, func(f *Facts) { f.Destinations[0].InUse = 20000 }, "sysctl.ephemeral-range-small", Warning, "16384 65535"},
 	{"range nearly used", keyPortRange, func(f *Facts) { f.Destinations[0].InUse = 27000 }, "sysctl.ephemeral-range-small", Critical, "16384 65535"},
 	{"range used, nothing to widen", keyPortRange, func(f *Facts) { f.set(keyPortRange, "10000 65535"); f.Destinations[0].InUse = 40000 }, "sysctl.ephemeral-range-small", Warning, ""},
-	{"range shrunk by reserved ports", keyPortRange, func(f *Facts) { f.set(keyReservedPorts, "32769-60999"); f.Destinations[0].InUse = 1 }, "sysctl.ephemeral-range-small", Critical, "16384 65535"},
+	{"range shrunk by reserved ports", keyPortRange, func(f *Facts) {
+		f.set(keyReservedPorts, "32769-60999")
+		f.Destinations[0].InUse, f.Destinations[0].TimeWait = 1, 0
+	}, "sysctl.ephemeral-range-small", Critical, "16384 65535"},
 	{"parity", keyPortRange, func(f *Facts) { f.set(keyPortRange, "10240 65000") }, "sysctl.ephemeral-range-parity", Info, ""},
 	{"range from 1024", keyPortRange, func(f *Facts) { f.set(keyPortRange, "1024 65535") }, "sysctl.ephemeral-range-overlaps", Warning, ""},
 	{"listener in range", keyReservedPorts, func(f *Facts) {
@@ -255,9 +258,7 @@ var ruleCases = []struct {
 		f.Listeners = append(f.Listeners, Listener{Proto: "tcp", Port: 50000, Program: "chat"}, Listener{Proto: "tcp", Port: 40005}, Listener{Proto: "udp", Port: 50001})
 	}, "sysctl.ephemeral-range-overlaps", Warning, "40000-40010,50000"},
 	{"TIME_WAIT fills the range", keyTWReuse, func(f *Facts) { f.Destinations[0].InUse, f.Destinations[0].TimeWait = 27000, 26000 }, "sysctl.time-wait-exhaustion", Critical, "1"},
-	{"TIME_WAIT and failures", keyTWReuse, func(f *Facts) {
-		f.Destinations[0].InUse, f.Destinations[0].TimeWait, f.Destinations[0].Failed = 15000, 14200, Yes
-	}, "sysctl.time-wait-exhaustion", Critical, "1"},
+	{"TIME_WAIT fills the range, as the range says it", keyPortRange, func(f *Facts) { f.Destinations[0].InUse, f.Destinations[0].TimeWait = 27000, 26000 }, "sysctl.time-wait-exhaustion", Critical, "16384 65535"},
 	{"TIME_WAIT fills, timestamps off", keyTWReuse, func(f *Facts) {
 		f.set(keyTimestamps, "0")
 		f.set(keyTWReuse, "0")
@@ -311,11 +312,20 @@ var ruleCases = []struct {
 	{"UDP memory", "net.ipv4.udp_mem", func(f *Facts) { f.Sockets.UDPMemPages = 130000 }, "sysctl.socket-memory-pressure", Warning, ""},
 	{"memory in bytes", "net.ipv4.tcp_mem", func(f *Facts) { f.set("net.ipv4.tcp_mem", "8388608 12582912 1677721600") }, "sysctl.memory-oversized", Warning, ""},
 	{"default buffer", "net.core.rmem_default", func(f *Facts) { f.set("net.core.rmem_default", "16777216") }, "sysctl.memory-oversized", Warning, ""},
-	{"UDP buffer", "net.core.rmem_max", func(f *Facts) {
-		f.Roles.SetsBufferSize = Yes
-		f.grow("Udp.RcvbufErrors", 4)
-		f.set("net.core.rmem_max", "212992")
-	}, "sysctl.udp-receive-buffer", Warning, "1048576"},
+	{"UDP buffer, bounded by the setting", "net.core.rmem_max", func(f *Facts) { udpDrops(f, 2*212992) }, "sysctl.udp-receive-buffer", Warning, "1048576"},
+	{"UDP buffer, bounded by the program", "net.core.rmem_max", func(f *Facts) { udpDrops(f, 100000) }, "sysctl.udp-receive-buffer", Warning, ""},
+	{"UDP buffer, default", "net.core.rmem_max", func(f *Facts) { udpDrops(f, 212992) }, "sysctl.udp-receive-buffer", Warning, ""},
+	{"UDP buffer, forced", "net.core.rmem_max", func(f *Facts) { udpDrops(f, 64<<20) }, "sysctl.udp-receive-buffer", Warning, ""},
+	{"UDP buffer of a socket that is connected", "net.core.rmem_max", func(f *Facts) { f.grow("Udp.RcvbufErrors", 4) }, "sysctl.udp-receive-buffer", Warning, ""},
+	{"overflows at a listener, bounded by somaxconn", keySomaxconn, func(f *Facts) {
+		f.set(keySomaxconn, "128")
+		f.grow("TcpExt.ListenOverflows", 12)
+		f.Listeners = []Listener{{Proto: "tcp", Address: "0.0.0.0", Port: 80, Queued: 1, Limit: 128, Drops: &Counter{Total: 12, Delta: 12, Window: 1, Sampled: true}}}
+	}, "sysctl.accept-queue-overflow", Warning, "4096"},
+	{"overflows at a listener, bounded by the program", keySomaxconn, func(f *Facts) {
+		f.grow("TcpExt.ListenOverflows", 12)
+		f.Listeners = []Listener{{Proto: "tcp", Address: "0.0.0.0", Port: 80, Queued: 1, Limit: 128, Drops: &Counter{Total: 12, Delta: 12, Window: 1, Sampled: true}}}
+	}, "sysctl.accept-queue-overflow", Warning, ""},
 	{"UDP pressure", "net.ipv4.udp_rmem_min", func(f *Facts) { f.Sockets.UDPMemPages = 130000; f.grow("Udp.RcvbufErrors", 4) }, "sysctl.udp-memory-pressure", Warning, "16384"},
 	{"keepalive", "net.ipv4.tcp_keepalive_time", func(f *Facts) { f.set("net.ipv4.tcp_keepalive_time", "30") }, "sysctl.keepalive-misused", Info, ""},
 	{"files", keyFileMax, func(f *Facts) { f.Files = &FileTable{Open: 95, Max: 100} }, "sysctl.file-table-near-limit", Critical, ""},
@@ -328,6 +338,13 @@ var ruleCases = []struct {
 	{"tasks once", "limit.tasks", func(f *Facts) { f.grow("pids.max:/system.slice/chat.service", 0) }, "limits.tasks-exhausted", Info, ""},
 	{"killed for memory", "limit.memory", func(f *Facts) { f.grow("memory.oom_kill:/system.slice/chat.service", 1) }, "limits.killed-for-memory", Warning, ""},
 	{"syn backlog raised", "net.ipv4.tcp_max_syn_backlog", func(f *Facts) { f.set("net.ipv4.tcp_max_syn_backlog", "262144") }, "sysctl.syn-backlog-ineffective", Info, ""},
+}
+
+// udpDrops is a UDP socket with a full receive buffer.
+func udpDrops(f *Facts, buffer int) {
+	f.grow("Udp.RcvbufErrors", 4)
+	f.set("net.core.rmem_max", "212992")
+	f.Listeners = append(f.Listeners, Listener{Proto: "udp", Address: "0.0.0.0", Port: 514, Queued: buffer, Limit: buffer, Drops: &Counter{Total: 4, Delta: 4, Window: 1, Sampled: true}})
 }
 
 func TestRules(t *testing.T) {

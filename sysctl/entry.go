@@ -92,6 +92,9 @@ type Judgement struct {
 	Recommend string     `json:"recommend,omitempty"`
 	Remedy    string     `json:"remedy,omitempty"` // what to do, in words
 	Evidence  []Evidence `json:"evidence,omitempty"`
+	// Part: the finding is another entry's; this one has a value to recommend for
+	// the same cause and nothing to report beside it.
+	Part bool `json:"part,omitempty"`
 	// Missing names the facts that would be needed; set with Unknown.
 	Missing []string `json:"missing,omitempty"`
 }

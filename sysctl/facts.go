@@ -106,8 +106,13 @@ type Listener struct {
 	Proto   string // "tcp", "udp"
 	Address string // as shown to people
 	Port    uint16
-	Queued  int // accept queue now (Recv-Q); tcp only
-	Limit   int // its bound (Send-Q); 0 when not known
+	Subject string // names it in findings: "tcp [::]:80 on eth1"
+	// Queued is the accept queue now (Recv-Q) and Limit its bound (Send-Q), 0 when
+	// not known; of a datagram socket bytes in its receive buffer, and its size.
+	Queued, Limit int
+	// Drops is what the socket threw away while counters were watched (connection
+	// attempts, datagrams); nil when that was not measured.
+	Drops   *Counter
 	V6      bool
 	Program string
 	// Configured: the port is chosen by configuration, not by bind(0). For TCP
@@ -115,6 +120,17 @@ type Listener struct {
 	// clients, so they count only with it.
 	Configured bool
 }
+
+// name is what findings about the listener are about.
+func (l Listener) name() string {
+	if l.Subject != "" {
+		return l.Subject
+	}
+	return fmt.Sprintf("%s %s:%d", l.Proto, l.Address, l.Port)
+}
+
+// dropping says that the socket threw something away while it was watched.
+func (l Listener) dropping() bool { return l.Drops != nil && l.Drops.Moving() }
 
 // Destination is one group of outgoing connections that share the ephemeral
 // range: same protocol, source address, destination address and port.
@@ -124,9 +140,7 @@ type Destination struct {
 	Port     uint16
 	InUse    int // ports in use, TIME_WAIT included
 	TimeWait int
-	// Failed: clients were seen to fail with EADDRNOTAVAIL.
-	Failed  Fact
-	Program string
+	Program  string
 }
 
 // Name is "tcp 10.0.0.1 → 10.0.0.2:3306".
@@ -183,7 +197,6 @@ type Roles struct {
 	RARoute         Fact // the IPv6 default route came from a router advertisement
 	IPv6Wanted      Fact // an AAAA record points here, or a listener is bound to an IPv6 address
 	PathMTULost     Fact // connections were seen to hang after the handshake
-	SetsBufferSize  Fact // a UDP application asks for its own SO_RCVBUF
 	SystemdRaisesFD Fact // systemd 240 or newer manages fs.file-max
 }
 

@@ -33,8 +33,12 @@ type AskedValue struct {
 
 func (p Profile) rangeWarn() float64     { return orElse(p.RangeWarn, 0.50) }
 func (p Profile) rangeCritical() float64 { return orElse(p.RangeCritical, 0.85) }
-func (p Profile) queueWarn() float64     { return orElse(p.QueueWarn, 0.80) }
-func (p Profile) filesWarn() float64     { return orElse(p.FilesWarn, 0.80) }
+
+// QueueShare is the share of an accept queue from which we speak.
+func (p Profile) QueueShare() float64 { return orElse(p.QueueWarn, 0.80) }
+
+// FilesShare is the share of a process's descriptors from which we speak.
+func (p Profile) FilesShare() float64 { return orElse(p.FilesWarn, 0.80) }
 
 func orElse(v, general float64) float64 {
 	if v == 0 {
@@ -113,7 +117,6 @@ func (f *Facts) roles() Roles {
 	either(&r.RARoute, e.RARoute)
 	either(&r.IPv6Wanted, e.IPv6Wanted)
 	either(&r.PathMTULost, e.PathMTULost)
-	either(&r.SetsBufferSize, e.SetsBufferSize)
 	either(&r.SystemdRaisesFD, e.SystemdRaisesFD)
 	return r
 }

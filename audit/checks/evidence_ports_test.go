@@ -79,7 +79,9 @@ func TestTimeWaitExhaustion(t *testing.T) {
 		t.Fatalf("one connection more: %v, want EADDRNOTAVAIL", err)
 	}
 	subject := "tcp 10.9.0.2 → 10.9.0.1:80"
-	f := want(t, h.scan(nil), audit.Critical, "sysctl.time-wait-exhaustion", subject, "sysctl.ephemeral-range-small")
+	f := want(t, h.scan(nil), audit.Critical, "sysctl.time-wait-exhaustion", subject)
+	evidence(t, f, "ports in use", "20, 0 left")
+	evidence(t, f, "net.ipv4.ip_local_port_range", "40000 40019")
 	evidence(t, f, "TIME_WAIT to "+subject, "20 of 20 ports")
 	evidence(t, f, "net.ipv4.tcp_timestamps", "1")
 	if got := recommended(t, f, "net.ipv4.tcp_tw_reuse"); got != "1" {
@@ -102,7 +104,7 @@ func TestTimeWaitExhaustion(t *testing.T) {
 	if err := h.visit(h.Server, to, 20); err != nil {
 		t.Fatal(err)
 	}
-	f = want(t, h.scan(nil), audit.Critical, "sysctl.time-wait-exhaustion", subject, "sysctl.ephemeral-range-small", "sysctl.tcp-feature-disabled",
+	f = want(t, h.scan(nil), audit.Critical, "sysctl.time-wait-exhaustion", subject, "sysctl.tcp-feature-disabled",
 		"sysctl.tw-reuse-without-timestamps")
 	if f.Remedy == "" || recommends(f, "net.ipv4.tcp_tw_reuse") {
 		t.Errorf("tcp_tw_reuse without timestamps: %q", f.Remedy)

@@ -2,13 +2,12 @@ package checks
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/listeners"
+	"github.com/hostaudit/hostaudit/sysctl"
 )
-
-// queueNear is the share of an accept queue from which we speak.
-const queueNear = 0.8
 
 // QueueFull finds listeners that take no more connections.
 var QueueFull = &audit.Check{
@@ -38,8 +37,8 @@ var QueueNearlyFull = &audit.Check{
 	ID:       "listener.queue-nearly-full",
 	Title:    "an accept queue is nearly full",
 	Severity: audit.Warning,
-	Doc: `At least four fifths of a listener's accept queue are taken: the program accepts more
-slowly than clients connect. When the queue is full, further clients see a timeout
+	Doc: `At least four fifths of a listener's accept queue are taken (profiles web and proxy:
+seven tenths): the program accepts more slowly than clients connect. When the queue is full, further clients see a timeout
 (listener.queue-full explains what decides).`,
 	Refs:   []string{refListen, refIPSysctl},
 	Causes: []audit.Cause{audit.ConnectionTimeout},
@@ -47,7 +46,7 @@ slowly than clients connect. When the queue is full, further clients see a timeo
 	Fix:    audit.FixManual,
 	Run: func(p *audit.Pass) error {
 		return queues(p, func(q listeners.Queue) bool {
-			return !q.Full() && q.Limit >= 5 && q.Fill() >= queueNear
+			return !q.Full() && q.Limit >= 5 && q.Fill() >= p.Facts.Profile.QueueShare()
 		}, "%s accepts connections too slowly: its queue is nearly full")
 	},
 }
@@ -78,7 +77,7 @@ func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
 			Evidence: []audit.Evidence{audit.Evidencef("accept queue", "%d of %d", l.Accept.Len, l.Accept.Limit), listening(port)},
 			Remedy:   fmt.Sprintf("find out why %s does not accept: busy, stopped, waiting for something, or out of descriptors", port.Program()),
 		}
-		f.Evidence = append(f.Evidence, overflows(p)...)
+		f.Evidence = append(f.Evidence, dropped(p, l)...)
 		if proc := port.Process(); proc != nil {
 			if share, known := proc.Files.Fill(); known && share >= 1 {
 				f.Why += fmt.Sprintf("; the program is out of descriptors (%d of %d)", proc.Files.Open, proc.Files.Soft)
@@ -88,6 +87,10 @@ func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
 		evidence, remedy := limitedBy(p, port)
 		f.Evidence = append(f.Evidence, evidence...)
 		f.Remedy += remedy
+		if value := longerQueue(p, l); value != "" {
+			f.Fix = audit.FixAutomatic
+			f.Remedy += fmt.Sprintf("; net.core.somaxconn = %s", value)
+		}
 		p.Report(f)
 	}
 	return nil
@@ -113,11 +116,37 @@ func limitedBy(p *audit.Pass, port *audit.Port) (evidence []audit.Evidence, reme
 	}
 }
 
-// overflows is what the kernel dropped at full queues, of all listeners, while
-// it was watched. The count since the boot says nothing about now and is no
-// evidence.
-func overflows(p *audit.Pass) []audit.Evidence {
+// longerQueue is what the catalogue recommends for net.core.somaxconn because of
+// this listener, "" where the setting does not bound its queue.
+func longerQueue(p *audit.Pass, l *listeners.Listener) string {
+	const key = sysctl.Key("net.core.somaxconn")
+	e, ok := sysctl.Find(key)
+	if !ok || !home(p, l) {
+		return ""
+	}
+	for _, j := range e.Judge(key, p.Facts) {
+		if j.Finding == "sysctl.somaxconn-bounds-queue" && j.Subject == l.Subject() {
+			return j.Recommend
+		}
+	}
+	return ""
+}
+
+// home says whether the listener is one of the audited namespace, whose settings
+// and counters were read.
+func home(p *audit.Pass, l *listeners.Listener) bool {
+	t := p.Snapshot.World.Namespaces[0].Listeners
+	return t != nil && slices.ContainsFunc(t.Listeners, func(x listeners.Listener) bool { return x.Cookie == l.Cookie && x.Inode == l.Inode })
+}
+
+// dropped is what the kernel dropped at this listener and at full queues of all
+// listeners, while it was watched. The count since the boot says nothing about
+// now and is no evidence.
+func dropped(p *audit.Pass, l *listeners.Listener) []audit.Evidence {
 	var out []audit.Evidence
+	if c, ok := p.Snapshot.Dropped(l); ok && c.Moving() {
+		out = append(out, audit.Evidencef("dropped at this listener", "+%d in %g s", c.Delta, c.Window))
+	}
 	for _, name := range []string{"TcpExt.ListenOverflows", "TcpExt.ListenDrops"} {
 		if c, ok := p.Facts.Counters[name]; ok && c.Sampled && c.Delta > 0 {
 			out = append(out, audit.Evidencef(name, "+%d in %g s, all listeners together", c.Delta, c.Window))

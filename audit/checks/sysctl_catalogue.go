@@ -56,6 +56,7 @@ var found = map[sysctl.Key][]string{
 var elsewhere = []string{
 	"limits.nofile-near-limit",        // listener.nofile-near-limit
 	"sysctl.application-bounds-queue", // listener.queue-full, listener.queue-nearly-full
+	"sysctl.somaxconn-bounds-queue",   // the same, with the value to set
 }
 
 // causes says what a client sees, for findings where it is certain.
@@ -65,7 +66,6 @@ var causes = map[string][]audit.Cause{
 	"sysctl.time-wait-exhaustion":     {audit.CannotAssign},
 	"sysctl.conntrack-near-limit":     {audit.ConnectionTimeout},
 	"sysctl.accept-queue-overflow":    {audit.ConnectionTimeout},
-	"sysctl.somaxconn-bounds-queue":   {audit.ConnectionTimeout},
 	"sysctl.syn-queue-overflow":       {audit.ConnectionTimeout},
 	"sysctl.rp-filter-strict":         {audit.ConnectionTimeout},
 	"sysctl.rp-filter-drops":          {audit.ConnectionTimeout},
@@ -132,7 +132,7 @@ func judged(p *audit.Pass, k sysctl.Key, j sysctl.Judgement) {
 		p.Unsure(string(k), why)
 		return
 	}
-	if j.Finding == "" || slices.Contains(elsewhere, j.Finding) || isLint(j.Finding) && j.Subject == "" {
+	if j.Finding == "" || j.Part || slices.Contains(elsewhere, j.Finding) || isLint(j.Finding) && j.Subject == "" {
 		return // the lint says it together with the files
 	}
 	f := audit.Finding{

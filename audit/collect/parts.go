@@ -41,11 +41,19 @@ func (c *collection) sample(ctx context.Context) time.Time {
 	type result struct {
 		sample   *listeners.Sample
 		counters listeners.Counters
+		drops    map[uint64]uint32
 		gaps     []audit.Gap
 	}
 	r, err := timed(ctx, &c.clock, "counters", c.o.Limit, c.home.place, func(ctx context.Context) (result, error) {
 		s, counters, gaps, err := readCounters(ctx)
-		return result{s, counters, gaps}, err
+		if err != nil || c.o.Quick {
+			return result{sample: s, counters: counters, gaps: gaps}, err
+		}
+		drops, err := readDrops(ctx)
+		if err != nil {
+			gaps = append(gaps, audit.Gap{What: "drops of each listener", Why: c.uid.explain(err, needNothing), Minor: true})
+		}
+		return result{s, counters, drops, gaps}, nil
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "counters", Why: c.uid.explain(err, needNothing)})
@@ -61,8 +69,24 @@ func (c *collection) sample(ctx context.Context) time.Time {
 			Why: "left out on request (--quick): whether queues overflow and limits are hit now was not measured"})
 		return now
 	}
-	c.snapshot.Samples = append(c.snapshot.Samples, audit.Sample{At: now.UTC(), Counters: r.counters})
+	c.snapshot.Samples = append(c.snapshot.Samples, audit.Sample{At: now.UTC(), Counters: r.counters, Drops: r.drops})
 	return now
+}
+
+// readDrops reads what each listening socket of the thread's namespace has thrown
+// away since it was made.
+func readDrops(ctx context.Context) (map[uint64]uint32, error) {
+	t, _, err := readSockets(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[uint64]uint32, len(t.Listeners))
+	for i := range t.Listeners {
+		if l := &t.Listeners[i]; l.Cookie != 0 && l.Accept.Drops != nil {
+			out[l.Cookie] = *l.Accept.Drops
+		}
+	}
+	return out, nil
 }
 
 // last takes the second sample, as long after the first as was asked for.

@@ -168,6 +168,20 @@ func (n *Namespace) listen(specs []Listen) (*Listeners, error) {
 	return ls, nil
 }
 
+// Drain takes the connections that wait at deaf listeners and resets them.
+func (ls *Listeners) Drain() {
+	for fd, spec := range ls.sockets {
+		for spec.Deaf && spec.Proto == TCP {
+			c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+			if err != nil {
+				break // none left: the sockets do not block
+			}
+			_ = unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			unix.Close(c)
+		}
+	}
+}
+
 // open makes the socket in the namespace of the calling thread.
 func (s Listen) open() (fd int, bound netip.AddrPort, err error) {
 	kind := unix.SOCK_STREAM
