@@ -154,7 +154,10 @@ func sysctlListener(l *listeners.Listener) sysctl.Listener {
 }
 
 func sysctlProcess(p *listeners.Process) sysctl.Process {
-	out := sysctl.Process{PID: p.PID, Name: string(p.Comm), OpenFiles: p.Files.Open, SoftLimit: limit(p.Files.Soft), HardLimit: limit(p.Files.Hard), SelectOn: p.SelectOn}
+	out := sysctl.Process{PID: p.PID, Name: string(p.Comm), Unit: string(p.Unit), OpenFiles: p.Files.Open, SoftLimit: limit(p.Files.Soft), HardLimit: limit(p.Files.Hard), SelectOn: p.SelectOn}
+	if u := p.UnitFiles; u != nil {
+		out.UnitLimit, out.UnitLimitAt = limit(u.Limit), fmt.Sprintf("%s:%d", u.File, u.Line)
+	}
 	if p.SelectOn > 0 {
 		out.SelectLoop = sysctl.Yes
 	}

@@ -48,7 +48,8 @@ type Owners struct {
 // OwnerOptions steer [ReadOwners]. The zero value is the usual search.
 type OwnerOptions struct {
 	Proc string // where procfs is mounted, "" is /proc
-	// Root is where /etc/passwd and the state of container runtimes lie, "" is /.
+	// Root is where /etc/passwd, systemd's units and the state of container runtimes
+	// lie, "" is /.
 	Root string
 	// FirstOnly stops as soon as each socket has one owner; sockets shared by
 	// several processes then show only some of them.
@@ -97,8 +98,9 @@ func ReadOwners(ctx context.Context, inodes []uint32, opt OwnerOptions) (*Owners
 	if err != nil {
 		o.Gaps = append(o.Gaps, Gap{What: "user names", Why: err.Error()})
 	}
-	containers := newContainerNames(opt.Root)
+	containers, units := newContainerNames(opt.Root), newUnitFileLimits(opt.Root)
 	for i := range o.Processes {
+		o.Processes[i].UnitFiles = units.of(o.Processes[i].Unit)
 		o.Processes[i].User = HostText(names[o.Processes[i].UID])
 		containers.fill(o.Processes[i].Container)
 	}

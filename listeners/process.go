@@ -35,6 +35,8 @@ type Process struct {
 	Unit             HostText   `json:"unit,omitempty"`   // systemd unit
 	Container        *Container `json:"container,omitempty"`
 	Files            FileLimit  `json:"files"`
+	// UnitFiles is LimitNOFILE= of the unit, nil where it has none.
+	UnitFiles *UnitFiles `json:"unit_files,omitempty"`
 	// SelectOn is the number of descriptors that the process waits for in
 	// select(2); 0 where it does not, or holds few, or that is not known.
 	SelectOn int    `json:"select_on,omitempty"`

@@ -103,6 +103,7 @@ func captureBoot(c *capturer) {
 	}
 	captureOverrides(c)
 	captureLimits(c)
+	captureFirewalls(c)
 }
 
 // lines captures a file and keeps only the lines that matter, so that a

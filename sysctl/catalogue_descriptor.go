@@ -178,16 +178,34 @@ func judgeNrOpen(k Key, f *Facts) []Judgement {
 			continue // infinity means "as much as fs.nr_open allows"
 		}
 		out = append(out, Judgement{
-			Verdict: Wrong, Finding: "sysctl.nr-open-below-limit", Severity: Warning, Subject: p.label(),
-			Evidence: []Evidence{{"LimitNOFILE=", fmt.Sprint(p.UnitLimit)}, {string(k), fmt.Sprint(v)}},
+			Verdict: Wrong, Finding: "sysctl.nr-open-below-limit", Severity: Warning, Subject: p.subject(),
+			Evidence: []Evidence{{strings.TrimSpace("LimitNOFILE= " + p.UnitLimitAt), fmt.Sprint(p.UnitLimit)}, {string(k), fmt.Sprint(v)}, {"hard limit of " + p.label(), unlimited(p.HardLimit)}},
 			Why:      "the unit asks for more open files than fs.nr_open lets any process have",
 			Remedy:   "raise fs.nr_open, or ask for less",
 		})
 	}
-	return out
+	return each(out)
 }
 
 func (p Process) label() string { return fmt.Sprintf("%s (pid %d)", nameOr(p.Name), p.PID) }
+
+// subject names the service the same way in every run: its unit, else the program.
+func (p Process) subject() string { return cmp.Or(p.Unit, nameOr(p.Name)) }
+
+// each keeps one judgement for a subject, the loudest: a service has many processes.
+func each(in []Judgement) []Judgement {
+	var out []Judgement
+	for _, j := range in {
+		i := slices.IndexFunc(out, func(x Judgement) bool { return x.Subject == j.Subject })
+		switch {
+		case i < 0:
+			out = append(out, j)
+		case j.Severity == Critical && out[i].Severity != Critical:
+			out[i] = j
+		}
+	}
+	return out
+}
 
 func judgeNoFile(_ Key, f *Facts) []Judgement {
 	if !f.ProcessesRead {
@@ -234,8 +252,8 @@ func judgeSelectLoop(_ Key, f *Facts) []Judgement {
 			continue
 		}
 		j := Judgement{
-			Verdict: Advice, Finding: "limits.select-loop-full", Severity: Warning, Subject: p.label(),
-			Evidence: []Evidence{{"open descriptors", fmt.Sprintf("%d of 1024", p.OpenFiles)}, {"waits in", fmt.Sprintf("select(2), for descriptors below %d", p.SelectOn)}},
+			Verdict: Advice, Finding: "limits.select-loop-full", Severity: Warning, Subject: p.subject(),
+			Evidence: []Evidence{{"open descriptors of " + p.label(), fmt.Sprintf("%d of 1024", p.OpenFiles)}, {"waits in", fmt.Sprintf("select(2), for descriptors below %d", p.SelectOn)}},
 			Why:      "the process waits with select(2), which cannot watch more than 1024 descriptors, whatever the limits say",
 			Remedy:   "give it an event loop on epoll: for PHP install the event or ev extension and restart",
 		}
@@ -244,5 +262,5 @@ func judgeSelectLoop(_ Key, f *Facts) []Judgement {
 		}
 		out = append(out, j)
 	}
-	return out
+	return each(out)
 }

@@ -174,6 +174,7 @@ type FileTable struct {
 type Process struct {
 	PID       int
 	Name      string
+	Unit      string // of systemd; empty without one
 	OpenFiles int    // -1 when not counted
 	SoftLimit uint64 // RLIMIT_NOFILE, soft; math.MaxUint64 for unlimited
 	HardLimit uint64
@@ -181,8 +182,10 @@ type Process struct {
 	// ev.so), for SelectOn descriptors.
 	SelectLoop Fact
 	SelectOn   int
-	// UnitLimit is LimitNOFILE= of its unit, 0 when there is none or it is not known.
-	UnitLimit uint64
+	// UnitLimit is LimitNOFILE= of its unit, 0 when there is none or it is not known,
+	// math.MaxUint64 for infinity; UnitLimitAt is the file and line.
+	UnitLimit   uint64
+	UnitLimitAt string
 }
 
 // Roles are facts about what the host is for. They keep security baselines and

@@ -23,6 +23,7 @@ func All() []*audit.Check {
 		QueueFull,
 		QueueNearlyFull,
 		OpensUnusedPort,
+		FirewallDisabled,
 		FilesNearLimit,
 		SysctlDrift,
 		SysctlLoaders,

@@ -75,15 +75,7 @@ func TestAdviceInFiles(t *testing.T) {
 	for _, a := range advice {
 		masked = append(masked, a.key+" = "+a.value)
 	}
-	write := func(name, text string) {
-		name = filepath.Join(h.root, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := h.file
 	write("usr/lib/sysctl.d/50-tuning.conf", strings.Join(masked, "\n")+"\n")
 	write("etc/sysctl.d/50-tuning.conf", "net.ipv4.ip_forward 1\n") // masks it, and is no assignment
 	write("etc/security/limits.conf", "* soft nofile 1024000\n")
@@ -109,5 +101,40 @@ func TestAdviceInFiles(t *testing.T) {
 		if _, ok := found[id]; !ok {
 			t.Errorf("no %s among %v", id, slices.Sorted(maps.Keys(found)))
 		}
+	}
+}
+
+// TestFirewallDisabled: the rules of nftables.service are in the kernel and keep a
+// client out; somebody flushes them "to test", and the client comes in.
+func TestFirewallDisabled(t *testing.T) {
+	lab.Need(t, "nft")
+	const rules = "table inet filter {\n\tchain input {\n\t\ttype filter hook input priority 0; policy drop;\n\t\tct state established accept\n\t\ttcp dport 22 accept\n\t}\n}\n"
+	h := newHost(t, lab.Topology{})
+	h.Server.Listen(t, lab.Listen{Proto: lab.TCP, Addr: addrPort("0.0.0.0:80")})
+	probe := lab.Probe{From: h.ClientAddr(0), To: addrPort("10.9.0.2:80")}
+	said := func() []string {
+		return slices.DeleteFunc(ids(h.scan(nil)), func(s string) bool { return !strings.HasPrefix(s, "firewall.disabled") })
+	}
+	h.sees(lab.Connected, probe)
+	if got := said(); len(got) > 0 {
+		t.Errorf("no firewall was ever set up: %v", got)
+	}
+	h.file("etc/nftables.conf", "flush ruleset\n"+rules)
+	unit := filepath.Join(h.root, "etc/systemd/system/sysinit.target.wants")
+	if err := os.MkdirAll(unit, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/lib/systemd/system/nftables.service", filepath.Join(unit, "nftables.service")); err != nil {
+		t.Fatal(err)
+	}
+	h.Server.Load(t, lab.NFT, rules)
+	h.sees(lab.Timeout, probe)
+	if got := said(); len(got) > 0 {
+		t.Errorf("the firewall works: %v", got)
+	}
+	h.Server.Run(t, "nft", "flush", "ruleset")
+	h.sees(lab.Connected, probe)
+	if got := said(); !slices.Equal(got, []string{"firewall.disabled nftables.service"}) {
+		t.Errorf("flushed: %v", got)
 	}
 }

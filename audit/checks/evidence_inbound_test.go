@@ -210,8 +210,24 @@ func segment(from, to netip.AddrPort, flags byte, sequence uint32) []byte {
 // The group is one of this machine's, made for the test and taken away again.
 func TestTasksExhausted(t *testing.T) {
 	h := newHost(t, lab.Topology{})
-	name := fmt.Sprintf("hostaudit-test-%d.service", os.Getpid())
-	dir := ""
+	name, dir := serviceGroup(t)
+	limit := func(n string) {
+		if err := os.WriteFile(filepath.Join(dir, "pids.max"), []byte(n), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("1")
+	silent(t, h.scan(func() { enter(t, dir, false) }), "sysctl.limit.tasks")
+	f := want(t, h.scan(func() { enter(t, dir, true) }), audit.Warning, "limits.tasks-exhausted", "/"+name)
+	evidence(t, f, "pids.max of /"+name, "+1 in")
+	want(t, h.scan(nil), audit.Info, "limits.tasks-exhausted", "/"+name)
+}
+
+// serviceGroup makes a control group of this machine as systemd makes one for a
+// service, and takes it away again.
+func serviceGroup(t *testing.T) (name, dir string) {
+	t.Helper()
+	name = fmt.Sprintf("hostaudit-test-%d.service", os.Getpid())
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids"} {
 		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
 			continue
@@ -226,20 +242,16 @@ func TestTasksExhausted(t *testing.T) {
 		missing(t, "no control group can be made here")
 	}
 	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Errorf("leftover: %v", err)
+		var err error
+		for range 100 { // a killed process leaves it a moment later
+			if err = os.Remove(dir); err == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
 		}
+		t.Errorf("leftover: %v", err)
 	})
-	limit := func(n string) {
-		if err := os.WriteFile(filepath.Join(dir, "pids.max"), []byte(n), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	limit("1")
-	silent(t, h.scan(func() { enter(t, dir, false) }), "sysctl.limit.tasks")
-	f := want(t, h.scan(func() { enter(t, dir, true) }), audit.Warning, "limits.tasks-exhausted", "/"+name)
-	evidence(t, f, "pids.max of /"+name, "+1 in")
-	want(t, h.scan(nil), audit.Info, "limits.tasks-exhausted", "/"+name)
+	return name, dir
 }
 
 // enter runs a shell in the control group, which starts another process there.

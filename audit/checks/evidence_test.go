@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,18 @@ func newHost(t *testing.T, topology lab.Topology) *host {
 	// The laboratory raises these; a host has them as the kernel does.
 	h.Server.Sysctl(t, "net.ipv4.tcp_max_syn_backlog", "1024", "net.core.somaxconn", "4096")
 	return h
+}
+
+// file writes one of the host's files.
+func (h *host) file(name, text string) {
+	h.t.Helper()
+	name = filepath.Join(h.root, name)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // scan reads the server. during happens between the two readings of the

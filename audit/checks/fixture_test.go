@@ -141,6 +141,7 @@ func parseFixture(t *testing.T, text string) *fixture {
 			t.Fatalf("fixture: no such line %q", s.Text())
 		}
 	}
+	snap.Meta.Root = x.root
 	snap.Files = nil
 	if !noFiles {
 		snap.Files, err = sysctl.CaptureFiles(t.Context(), x.root)
