@@ -156,6 +156,9 @@ func judged(p *audit.Pass, k sysctl.Key, j sysctl.Judgement) {
 			f.Fix = audit.FixAutomatic
 		}
 		f.Remedy = strings.TrimSuffix(f.Remedy, ".") + fmt.Sprintf("; %s = %s", k, j.Recommend)
+		if f.Fix == audit.FixAutomatic {
+			f.Remedy += "; hostaudit fix " + f.ID + " shows the change"
+		}
 	}
 	p.Report(f)
 }

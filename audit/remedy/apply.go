@@ -220,7 +220,7 @@ func (s *System) keep(ctx context.Context, st *store, j *Journal) error {
 // await waits for somebody else to confirm or to roll back, and rolls back at the
 // deadline or when this run is interrupted (the login hung up).
 func (s *System) await(ctx context.Context, j *Journal) (*store, error) {
-	for {
+	for faults := 0; ; {
 		left := time.Duration(j.DeadlineBoot) - sinceBoot()
 		if left > 0 && ctx.Err() == nil {
 			t := time.NewTimer(min(left, s.Poll))
@@ -230,17 +230,19 @@ func (s *System) await(ctx context.Context, j *Journal) (*store, error) {
 				t.Stop()
 			}
 		}
-		st, err := s.openStore(false)
+		st, now, err := s.look()
 		if errors.Is(err, errLocked) {
 			time.Sleep(min(s.Poll, 50*time.Millisecond))
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: while waiting for the confirmation: %w", ErrLeft, err)
-		}
-		now, err := st.load()
-		if err != nil {
-			return st, fmt.Errorf("%w: %w", ErrLeft, err)
+			// A passing fault is no reason to give up while there is time.
+			over := ctx.Err() != nil || sinceBoot() >= time.Duration(j.DeadlineBoot)
+			if faults++; over && faults >= 3 {
+				return nil, fmt.Errorf("%w: while waiting for the confirmation: %w", ErrLeft, err)
+			}
+			time.Sleep(min(s.Poll, 50*time.Millisecond))
+			continue
 		}
 		if now == nil || now.ID != j.ID {
 			return st, s.ended(st, j.ID)
@@ -253,6 +255,20 @@ func (s *System) await(ctx context.Context, j *Journal) (*store, error) {
 		}
 		st.close()
 	}
+}
+
+// look takes the lock and reads the journal, nil where there is none.
+func (s *System) look() (*store, *Journal, error) {
+	st, err := s.openStore(false)
+	if err != nil {
+		return nil, nil, err
+	}
+	j, err := st.load()
+	if err != nil {
+		st.close()
+		return nil, nil, err
+	}
+	return st, j, nil
 }
 
 // ended tells how a transaction that somebody else ended has ended.

@@ -22,10 +22,10 @@
 // All writing happens on the goroutine that calls, locked to its thread, in that
 // thread's network namespace.
 //
-// Programs are run by this package itself and not through go-iptables: that knows
-// neither a deadline nor a bound of output nor process groups, and hands the
-// caller's environment on; a program that hangs or floods would take the change
-// along.
+// Rules of iptables are changed through go-iptables, every other program is run as
+// it is; both in a process of this program's own (RunErrand), for neither has a bound
+// of its own in time or output. That process keeps the lock: when the run is killed, a
+// recovery waits until the program that it had started has come to its end.
 //
 // The boot-time half of the watchdog is a unit that the packages install:
 //

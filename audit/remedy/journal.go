@@ -2,6 +2,7 @@ package remedy
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -154,17 +155,36 @@ const keepHistory = 50
 
 // store is the state directory, open and locked.
 type store struct {
+	sys                 *System
 	state, history, run *dir
 	lock                int
 }
 
-// errLocked: another run holds the lock.
+// errLocked: another run holds the lock, or a program that one has started and that
+// goes on without it.
 var errLocked = errors.New("another run of hostaudit is at work")
+
+// waitStore is openStore for those who end a change: it waits for a program that a
+// killed run has left behind at its work, and for another run, as long as the first can
+// take.
+func (s *System) waitStore(ctx context.Context) (*store, error) {
+	until := sinceBoot() + s.ToolTime + 5*time.Second
+	for said := false; ; said = true {
+		st, err := s.openStore(false)
+		if !errors.Is(err, errLocked) || sinceBoot() >= until || ctx.Err() != nil {
+			return st, err
+		}
+		if !said {
+			s.say("%v: waiting for it", err)
+		}
+		time.Sleep(min(s.Poll, 50*time.Millisecond))
+	}
+}
 
 // openStore opens the state directory and takes the lock. Without create a
 // missing state directory is fs.ErrNotExist.
 func (s *System) openStore(create bool) (_ *store, err error) {
-	st := &store{lock: -1}
+	st := &store{sys: s, lock: -1}
 	defer func() {
 		if err != nil {
 			st.close()
@@ -194,6 +214,7 @@ func (s *System) openStore(create bool) (_ *store, err error) {
 	}
 	// Advisory: nobody decides by it.
 	_, _ = unix.Pwrite(st.lock, fmt.Appendf(nil, "%-20d\n", os.Getpid()), 0)
+	s.at = st
 	return st, nil
 }
 
@@ -205,6 +226,7 @@ func (st *store) close() {
 	}
 	if st.lock >= 0 {
 		unix.Close(st.lock)
+		st.sys.at = nil
 	}
 }
 

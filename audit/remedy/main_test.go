@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/collect"
 	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/sysctl"
 )
@@ -25,6 +27,9 @@ func TestMain(m *testing.M) {
 	if what := os.Getenv("REMEDY_CHILD"); what != "" {
 		runtime.LockOSThread() // strace counts system calls by thread
 		os.Exit(childMain(what))
+	}
+	if len(os.Args) > 1 && os.Args[1] == ErrandCommand {
+		os.Exit(RunErrand(os.Stdin, os.Stdout))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "rollback" {
 		os.Exit(guardMain(os.Args[2:]))
@@ -75,6 +80,12 @@ func childSystem() *System {
 		Say: func(f string, a ...any) { fmt.Fprintf(os.Stderr, "say: "+f+"\n", a...) }}
 	s.Defaults()
 	s.Poll = 20 * time.Millisecond
+	s.Read = func(ctx context.Context) (*audit.Snapshot, error) {
+		return collect.Host(ctx, collect.Options{Root: s.Root, Quick: true, NoCensus: true})
+	}
+	if d, err := time.ParseDuration(os.Getenv("REMEDY_TOOLTIME")); err == nil {
+		s.ToolTime = d
+	}
 	return s
 }
 

@@ -259,10 +259,22 @@ func (p *Plan) number() {
 		}
 		if s.File != nil && s.File.HasAfter {
 			s.File.After = []byte(put(string(s.File.After)))
+			if s.File.CheckWith != nil {
+				s.File.CheckWith = []byte(put(string(s.File.CheckWith)))
+			}
 		}
 	}
 	for i := range p.Changes {
 		c := &p.Changes[i]
 		c.After, c.Command, c.Undo, c.Diff = put(c.After), put(c.Command), "hostaudit rollback "+p.ID, put(c.Diff)
+	}
+	for _, rows := range [][]EffectRow{p.Effect.Opens, p.Effect.Closes} {
+		for i := range rows {
+			r := &rows[i]
+			r.DecidedBy.Text = put(r.DecidedBy.Text)
+			for n := range r.Conditions {
+				r.Conditions[n].Text = put(r.Conditions[n].Text)
+			}
+		}
 	}
 }

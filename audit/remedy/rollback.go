@@ -209,7 +209,7 @@ func (s *System) recover(ctx context.Context, st *store, j *Journal) error {
 func (s *System) Recover(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	st, err := s.openStore(false)
+	st, err := s.waitStore(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -243,7 +243,7 @@ func (s *System) Recover(ctx context.Context) error {
 func (s *System) Rollback(ctx context.Context, id string, ifUnconfirmed bool) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	st, err := s.openStore(false)
+	st, err := s.waitStore(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		if ifUnconfirmed {
 			return nil
@@ -321,7 +321,7 @@ func (s *System) undone(err error) error {
 func (s *System) Confirm(ctx context.Context) (*Journal, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	st, err := s.openStore(false)
+	st, err := s.waitStore(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, refused(errors.New("no change waits to be confirmed"))
 	}

@@ -41,6 +41,9 @@ func (s *System) observeRule(ctx context.Context, i *owner.Insertion) (position,
 }
 
 func (s *System) setRule(ctx context.Context, i *owner.Insertion, forward bool) error {
+	if i.Backend != firewall.NFTables {
+		return s.believeNobody(s.iptables(ctx, i, forward))
+	}
 	if forward {
 		argv, stdin := i.Do()
 		_, err := s.run(ctx, argv, stdin)

@@ -41,6 +41,10 @@ type System struct {
 	Poll time.Duration
 	// Now is the wall clock, nil for time.Now.
 	Now func() time.Time
+
+	// at is the open journal, nil for none: programs that work for a change keep its
+	// lock, too.
+	at *store
 }
 
 // Defaults fills in what was left out.

@@ -53,7 +53,7 @@ func (p *Plan) Text(ids []string, apply bool) string {
 			fmt.Fprintf(&b, "    %-8s %s\n", "restart", c.Restart)
 		}
 		for _, l := range lines(c.Diff) {
-			b.WriteString("    | " + untabbed(l) + "\n")
+			b.WriteString("    | " + l + "\n")
 		}
 	}
 	if len(p.Changes) > 0 {
@@ -76,7 +76,7 @@ func (p *Plan) Text(ids []string, apply bool) string {
 			b.WriteString(wrap(fmt.Sprintf("  %s  %s: %s", m.Finding, m.Subject, m.Why), 4))
 			b.WriteString(wrap("    "+m.Words, 4))
 			for _, l := range lines(m.Diff) {
-				b.WriteString("    | " + untabbed(l) + "\n")
+				b.WriteString("    | " + l + "\n")
 			}
 		}
 	}
@@ -87,11 +87,9 @@ func (p *Plan) Text(ids []string, apply bool) string {
 			line("Apply it:  hostaudit fix %s--apply", strings.Join(append(slices.Clone(ids), ""), " "))
 		}
 	}
-	return b.String()
+	// Tabs would be escaped as control characters.
+	return strings.ReplaceAll(b.String(), "\t", "    ")
 }
-
-// untabbed shows tabs as blanks: they would be escaped as control characters.
-func untabbed(l string) string { return strings.ReplaceAll(l, "\t", "    ") }
 
 // wrap breaks a line at blanks; what follows the first part is indented.
 func wrap(text string, indent int) string {

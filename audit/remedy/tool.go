@@ -3,6 +3,7 @@ package remedy
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/firewall/owner"
 )
 
 // toolDirs are where programs are looked for. PATH is not asked.
@@ -66,11 +69,8 @@ func findTool(root, name string) (string, error) {
 }
 
 // run runs a program without a shell: absolute path, clean environment, bounded
-// time and output. When its time is up the whole process group is killed. Its
-// word is not taken for anything: see observe.
+// time and output. Its word is not taken for anything: see observe.
 func (s *System) run(ctx context.Context, argv []string, stdin string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.ToolTime)
-	defer cancel()
 	root := "/"
 	if !slices.Contains(kernelTools, argv[0]) {
 		root = s.root()
@@ -79,13 +79,43 @@ func (s *System) run(ctx context.Context, argv []string, stdin string) (string, 
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, p, argv[1:]...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root", "TERM=dumb"}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if root != "/" {
-		cmd.SysProcAttr.Chroot = root
+	return s.send(ctx, &errand{Argv: append([]string{p}, argv[1:]...), Root: root, Stdin: stdin}, argv)
+}
+
+// iptables puts a rule of iptables in, or takes it out, through go-iptables.
+func (s *System) iptables(ctx context.Context, i *owner.Insertion, in bool) error {
+	p, err := findTool("/", i.Program())
+	if err != nil {
+		return err
 	}
+	argv, _ := i.Do()
+	if !in {
+		argv, _ = i.Undo(0)
+	}
+	_, err = s.send(ctx, &errand{Rule: i, In: in, Path: p}, argv)
+	return err
+}
+
+// send has an errand done by a process of this program, which keeps the lock as long
+// as it works. One that has begun is not interrupted: a program that is killed while
+// it writes its own files could leave half of them.
+func (s *System) send(ctx context.Context, e *errand, argv []string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", &toolError{argv: argv, status: -1, err: fmt.Errorf("not begun: %w", context.Cause(ctx))}
+	}
+	e.Time = s.ToolTime
+	// It ends itself when its time is up; this is for the case that it cannot.
+	const grace = 2 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ToolTime+grace)
+	defer cancel()
+	told, err := json.Marshal(e)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", ErrandCommand)
+	cmd.Args[0] = "hostaudit"
+	cmd.Env, cmd.Dir = toolEnv(), "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {
 		err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		if errors.Is(err, unix.ESRCH) {
@@ -93,26 +123,31 @@ func (s *System) run(ctx context.Context, argv []string, stdin string) (string, 
 		}
 		return err
 	}
-	cmd.WaitDelay = 2 * time.Second
-	cmd.Stdin = strings.NewReader(stdin)
+	cmd.WaitDelay = grace
+	if s.at != nil {
+		fd, err := unix.FcntlInt(uintptr(s.at.lock), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return "", fmt.Errorf("hand on the lock: %w", err)
+		}
+		lock := os.NewFile(uintptr(fd), "lock")
+		defer func() { _ = lock.Close() }()
+		cmd.ExtraFiles = []*os.File{lock} // lockFD
+	}
+	cmd.Stdin = bytes.NewReader(told)
 	out := &capped{over: cancel}
 	cmd.Stdout, cmd.Stderr = out, out
-	err = cmd.Run()
-	if err == nil && !out.flooded {
+	if err = cmd.Run(); err == nil {
 		return out.b.String(), nil
 	}
-	e := &toolError{argv: argv, status: -1, output: strings.TrimSpace(out.b.String()), err: err}
+	t := &toolError{argv: argv, status: -1, output: strings.TrimSpace(out.b.String()), err: err}
 	var exit *exec.ExitError
 	switch {
-	case out.flooded:
-		e.err = errors.New("more output than it should have")
-		e.output = ""
-	case ctx.Err() != nil:
-		e.err = fmt.Errorf("killed: %w", context.Cause(ctx))
-	case errors.As(err, &exit) && exit.Exited():
-		e.status = exit.ExitCode()
+	case errors.As(err, &exit) && exit.Exited() && exit.ExitCode() != errandFailed:
+		t.status = exit.ExitCode()
+	case t.output != "":
+		t.err, t.output = errors.New(t.output), "" // what the errand said of it
 	}
-	return out.b.String(), e
+	return out.b.String(), t
 }
 
 // capped keeps the first part of an output and ends the program that writes more.

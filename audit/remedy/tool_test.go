@@ -41,10 +41,24 @@ func TestToolsThatLie(t *testing.T) {
 			{"garbage", `printf '\377\376\033[2J'; exit 2`, ErrRolledBack},
 			{"works and says 1", `"$REAL" "$@"; exit 1`, nil},
 			{"works and hangs, once", `if [ -e "$ONCE" ]; then exec "$REAL" "$@"; fi; "$REAL" "$@"; : > "$ONCE"; sleep 1000`, ErrRolledBack},
+			{"floods what errors go to", "cat /dev/zero >&2", ErrRolledBack},
+			{"--version: status 1", "exit 1", ErrRolledBack},
+			{"--version: hangs", "sleep 1000", ErrRolledBack},
+			{"--version: floods", "cat /dev/zero", ErrRolledBack},
+			{"--version: garbage", `printf '\377\376\033[2J'`, ErrRolledBack},
 			{"works and cannot undo", `case "$*$(cat)" in *-D*|*delete*) exit 1;; esac; "$REAL" "$@"; sleep 1000`, ErrLeft},
 		} {
-			if tool.program == "nft" && strings.Contains(fake.name, "cannot undo") {
+			// go-iptables asks for the version first.
+			version, about := strings.CutPrefix(fake.name, "--version: ")
+			script := fake.script
+			switch {
+			case tool.program == "nft" && (about || strings.Contains(fake.name, "cannot undo")):
 				continue // the script eats what nft reads; iptables stands for both
+			case about:
+				fake.name = "version " + version
+				script = "case $1 in --version) " + script + "; exit;; esac; exec \"$REAL\" \"$@\""
+			case tool.program != "nft":
+				script = "case $1 in --version) exec \"$REAL\" \"$@\";; esac; " + script
 			}
 			t.Run(tool.name+" "+fake.name, func(t *testing.T) {
 				d := newDrill(t, false, everybody)
@@ -54,7 +68,7 @@ func TestToolsThatLie(t *testing.T) {
 				if err != nil || len(p.Steps) == 0 {
 					t.Fatalf("%v %v", p, err)
 				}
-				restore := replaceTool(t, tool.program, fake.script)
+				restore := replaceTool(t, tool.program, script)
 				err = d.apply(p, in, nil)
 				restore()
 				if (fake.want == nil) != (err == nil) || fake.want != nil && !errors.Is(err, fake.want) {
@@ -74,6 +88,13 @@ func TestToolsThatLie(t *testing.T) {
 // replaceTool binds a script over a program, in the mount namespace of the
 // laboratory, and returns what takes it away.
 func replaceTool(t *testing.T, name, script string) func() {
+	t.Helper()
+	undo, _ := replaceToolOnce(t, name, script)
+	return undo
+}
+
+// replaceToolOnce says, too, which file $ONCE is in the script.
+func replaceToolOnce(t *testing.T, name, script string) (undo func(), once string) {
 	t.Helper()
 	p, err := findTool("/", name)
 	if err != nil {
@@ -106,7 +127,7 @@ func replaceTool(t *testing.T, name, script string) func() {
 		t.Fatal(err)
 	}
 	done := false
-	undo := func() {
+	undo = func() {
 		if done {
 			return
 		}
@@ -116,5 +137,5 @@ func replaceTool(t *testing.T, name, script string) func() {
 		}
 	}
 	t.Cleanup(undo)
-	return undo
+	return undo, filepath.Join(dir, "once")
 }

@@ -11,6 +11,8 @@ import (
 	"os/signal"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit/remedy"
 )
 
 func main() {
@@ -20,6 +22,10 @@ func main() {
 
 // run is the program without the process around it.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	if len(args) == 1 && args[0] == remedy.ErrandCommand {
+		// No command for people: how a change runs another program.
+		return remedy.RunErrand(stdin, stdout)
+	}
 	// A reader that goes away (hostaudit scan | head) is a write error here, not
 	// the end of the program: the exit code still says what was found.
 	signal.Ignore(unix.SIGPIPE)

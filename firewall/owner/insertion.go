@@ -126,8 +126,8 @@ func (i *Insertion) Program() string {
 	return front + "-nft"
 }
 
-// lockWait is how many seconds iptables waits for its lock.
-const lockWait = "10"
+// LockWait is how many seconds iptables waits for its lock (--wait).
+const LockWait = 10
 
 // Do is the command that puts the rule in, and what it reads.
 func (i *Insertion) Do() (argv []string, stdin string) {
@@ -140,7 +140,7 @@ func (i *Insertion) Do() (argv []string, stdin string) {
 		return []string{"nft", "-f", "-"}, fmt.Sprintf("%s %s %s %s%s %s\n", verb, i.Family, i.Table, i.Chain, place, i.Expression())
 	}
 	spec := i.Spec()
-	argv = append([]string{i.Program(), "--wait", lockWait, "-t", i.Table, "-I", spec[0], strconv.Itoa(i.Number)}, spec[1:]...)
+	argv = append([]string{i.Program(), "--wait", strconv.Itoa(LockWait), "-t", i.Table, "-I", spec[0], strconv.Itoa(i.Number)}, spec[1:]...)
 	return argv, ""
 }
 
@@ -149,7 +149,7 @@ func (i *Insertion) Undo(handle uint64) (argv []string, stdin string) {
 	if i.Backend == firewall.NFTables {
 		return []string{"nft", "-f", "-"}, fmt.Sprintf("delete rule %s %s %s handle %d\n", i.Family, i.Table, i.Chain, handle)
 	}
-	return append([]string{i.Program(), "--wait", lockWait, "-t", i.Table, "-D"}, i.Spec()...), ""
+	return append([]string{i.Program(), "--wait", strconv.Itoa(LockWait), "-t", i.Table, "-D"}, i.Spec()...), ""
 }
 
 // Command is what an operator would type.
