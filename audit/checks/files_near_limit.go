@@ -58,7 +58,7 @@ websocket from six tenths.`,
 						audit.Evidencef(fmt.Sprintf("/proc/%d", proc.PID), "%d descriptors open, soft limit %d, hard limit %s", proc.Files.Open, proc.Files.Soft, hard(proc.Files.Hard)),
 						listening(port),
 					},
-					Remedy: "find out whether it leaks descriptors; otherwise set LimitNOFILE= in its unit and restart it; hostaudit fix listener.files-near-limit shows the change",
+					Remedy: "find out whether it leaks descriptors; otherwise set LimitNOFILE= in its unit and restart it; hostaudit fix listener.nofile-near-limit shows the change",
 				}
 				if share >= 0.95 {
 					f.Severity = audit.Critical

@@ -218,8 +218,10 @@ func (s *System) keep(ctx context.Context, st *store, j *Journal) error {
 }
 
 // await waits for somebody else to confirm or to roll back, and rolls back at the
-// deadline or when this run is interrupted (the login hung up).
+// deadline or when this run is interrupted or its login ends.
 func (s *System) await(ctx context.Context, j *Journal) (*store, error) {
+	// Without a terminal nothing hangs up when the login ends.
+	loggedIn := s.Login.there()
 	for faults := 0; ; {
 		left := time.Duration(j.DeadlineBoot) - sinceBoot()
 		if left > 0 && ctx.Err() == nil {
@@ -252,6 +254,8 @@ func (s *System) await(ctx context.Context, j *Journal) (*store, error) {
 			return st, s.undo(context.WithoutCancel(ctx), st, now, fmt.Errorf("interrupted before it was confirmed: %w", context.Cause(ctx)))
 		case sinceBoot() >= time.Duration(now.DeadlineBoot):
 			return st, s.undo(ctx, st, now, errors.New("not confirmed in time"))
+		case loggedIn && !s.Login.there():
+			return st, s.undo(ctx, st, now, errors.New("the login that it was made over has ended before it was confirmed"))
 		}
 		st.close()
 	}

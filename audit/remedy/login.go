@@ -27,6 +27,16 @@ type Login struct {
 // Older says whether the connection surely was open at a time of CLOCK_BOOTTIME.
 func (l Login) Older(at int64) bool { return l.Connection != "" && l.Since != 0 && l.Since < at }
 
+// there says whether the sshd that serves the connection is seen to live; false where it
+// is not known.
+func (l Login) there() bool {
+	if l.Server == 0 || l.Since == 0 {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.Server))
+	return err == nil && startOf(stat) == l.Since
+}
+
 // Same says whether two runs came in over the same connection.
 func (l Login) Same(o Login) bool {
 	return l.Connection != "" && l.Connection == o.Connection && (l.Server == o.Server || l.Server == 0 || o.Server == 0)

@@ -105,7 +105,9 @@ func childMain(what string) int {
 	signal.Ignore(unix.SIGPIPE) // as the program does
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	s.Login.Connection = os.Getenv("REMEDY_LOGIN")
+	if s.Login.Connection = os.Getenv("REMEDY_LOGIN"); s.Login.Connection == "real" {
+		s.Login = FindLogin("/proc", os.Getpid())
+	}
 	deadline := 20 * time.Second
 	if d := os.Getenv("REMEDY_DEADLINE"); d != "" {
 		if deadline, err = time.ParseDuration(d); err != nil {
@@ -123,6 +125,8 @@ func childMain(what string) int {
 		if p, err = childPlan(os.Getenv("REMEDY_PLAN")); err == nil {
 			err = s.Apply(ctx, p, ApplyOptions{Wait: os.Getenv("REMEDY_WAIT") != "", Deadline: deadline})
 		}
+	case "login":
+		err = tellLogin(ctx, s)
 	case "recover":
 		err = s.Recover(ctx)
 	case "rollback":
@@ -134,6 +138,26 @@ func childMain(what string) int {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	return childExit(err)
+}
+
+// tellLogin prints what is found out about the login that this process came by.
+func tellLogin(ctx context.Context, s *System) error {
+	snap, err := s.Read(ctx)
+	if err != nil {
+		return err
+	}
+	paths, err := s.operators(snap)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(toldLogin{s.Login, paths})
+	fmt.Printf("LOGIN %s\n", text)
+	return err
+}
+
+type toldLogin struct {
+	Login Login
+	Paths []Path
 }
 
 func childPlan(text string) (*Plan, error) {
