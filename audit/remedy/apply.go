@@ -64,6 +64,7 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 	if err != nil {
 		return refused(err)
 	}
+	j.Seq = st.next()
 	if err := s.stillBefore(ctx, j.Steps); err != nil {
 		return refused(err)
 	}
@@ -152,6 +153,23 @@ func (s *System) stillBefore(ctx context.Context, steps []Step) error {
 	return nil
 }
 
+// stillAfter: a change is kept only while all of it is in place.
+func (s *System) stillAfter(ctx context.Context, steps []Step) error {
+	for i := range steps {
+		if steps[i].Phase != Live {
+			continue
+		}
+		at, what, err := s.observe(ctx, &steps[i])
+		if err != nil {
+			return err
+		}
+		if at != isAfter {
+			return fmt.Errorf("%s is not in place any more, somebody else changed it while it waited%s", &steps[i], prefixed(": ", what))
+		}
+	}
+	return nil
+}
+
 // carryOut does the steps of a phase, each named in the journal before it begins
 // and read back after it.
 func (s *System) carryOut(ctx context.Context, st *store, j *Journal, phase Phase) error {
@@ -201,6 +219,12 @@ func (s *System) keep(ctx context.Context, st *store, j *Journal) error {
 	j.State = Confirmed
 	if err := st.save(j); err != nil {
 		return s.undo(ctx, st, j, err)
+	}
+	if j.Wait {
+		// It has been verified a while ago: somebody else may have loaded the rules anew.
+		if err := s.stillAfter(ctx, j.Steps); err != nil {
+			return s.undo(ctx, st, j, err)
+		}
 	}
 	if err := s.carryOut(ctx, st, j, Persist); err != nil {
 		return s.undo(ctx, st, j, err)

@@ -50,7 +50,9 @@ func (s *System) History() ([]*Journal, error) {
 			out = append(out, j)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *Journal) int { return cmp.Or(b.Started.Compare(a.Started), strings.Compare(a.ID, b.ID)) })
+	slices.SortStableFunc(out, func(a, b *Journal) int {
+		return cmp.Or(cmp.Compare(b.Seq, a.Seq), b.Started.Compare(a.Started), strings.Compare(a.ID, b.ID))
+	})
 	return out, errors.Join(errs...)
 }
 
@@ -79,26 +81,50 @@ func (d *dir) list() ([]string, error) {
 	return all, nil
 }
 
-// prune keeps the history short. Failing at it is nobody's trouble.
-func (st *store) prune() {
+// aged are the entries of the history, latest first; one that cannot be read is older
+// than all others.
+func (st *store) aged() (names []string, latest int) {
 	names, err := st.history.names()
-	if err != nil || len(names) <= keepHistory {
-		return
+	if err != nil {
+		return nil, 0
 	}
-	type entry struct {
-		name string
-		at   int64
+	type age struct {
+		seq int
+		at  int64
 	}
-	var all []entry
+	ages := map[string]age{}
 	for _, n := range names {
+		var a age
 		var s unix.Stat_t
 		if unix.Fstatat(st.history.fd, n, &s, unix.AT_SYMLINK_NOFOLLOW) == nil {
-			all = append(all, entry{n, s.Mtim.Nano()})
+			a.at = s.Mtim.Nano()
 		}
+		if j, err := readJournal(st.history, n); err == nil && j != nil {
+			a.seq = j.Seq
+		}
+		ages[n] = a
+		latest = max(latest, a.seq)
 	}
-	slices.SortFunc(all, func(a, b entry) int { return cmp.Compare(b.at, a.at) })
-	for _, e := range all[min(keepHistory, len(all)):] {
-		_ = st.history.unlink(e.name)
+	slices.SortStableFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(ages[b].seq, ages[a].seq), cmp.Compare(ages[b].at, ages[a].at))
+	})
+	return names, latest
+}
+
+// next is the number of the next change.
+func (st *store) next() int {
+	_, latest := st.aged()
+	return latest + 1
+}
+
+// prune keeps the history short. Failing at it is nobody's trouble.
+func (st *store) prune() {
+	if all, err := st.history.names(); err != nil || len(all) <= keepHistory {
+		return
+	}
+	names, _ := st.aged()
+	for _, n := range names[min(keepHistory, len(names)):] {
+		_ = st.history.unlink(n)
 	}
 }
 

@@ -48,7 +48,9 @@ type Journal struct {
 	Host    string    `json:"host"`  // /etc/machine-id, "" where there is none
 	NetNS   uint64    `json:"netns"` // inode of the network namespace
 	Started time.Time `json:"started"`
-	Ended   time.Time `json:"ended,omitzero"`
+	// Seq counts the changes of this host: clocks can be set back.
+	Seq   int       `json:"seq,omitempty"`
+	Ended time.Time `json:"ended,omitzero"`
 	// Deadline is when a change that was not confirmed is undone: wall clock for
 	// people, and nanoseconds of CLOCK_BOOTTIME, which no one can set.
 	Deadline     time.Time `json:"deadline"`

@@ -67,6 +67,8 @@ var protocolMutants = []struct{ name, file, old, new, judge string }{
 	{"confirmed from a connection that was open before", "rollback.go", "case s.Login.Older(j.AppliedBoot):", "case s.Login.Older(0):", "TestOldConnection$"},
 	{"no watchdog", "apply.go", "if j.Watchdog, err = s.Watch.Arm(ctx, j.ID, o.Deadline); err != nil {", "if j.Watchdog, err = \"\", nil; err != nil {", "TestTimerRefused$/^fails$"},
 	{"only the own environment is asked for the login", "login.go", "if l.Connection == \"\" {\n\t\t\tif env", "if l.Connection == \"\" && pid == os.Getpid() {\n\t\t\tif env", "TestFindLogin$"},
+	{"a clock that can be set decides", "apply.go", "case sinceBoot() >= time.Duration(now.DeadlineBoot):", "case !s.Now().Before(now.Deadline):", "TestClockIsSet$"},
+	{"kept without a look at what is in place", "apply.go", "\tif j.Wait {\n", "\tif false {\n", "TestWriterWhileItWaits$/^nft,_its_file"},
 	{"a program at work does not keep the lock", "tool.go", "cmd.ExtraFiles = []*os.File{lock} // lockFD", "_ = lock", "TestRunKilledWhileAToolWorks$/^iptables-legacy_works$"},
 	{"a program is not bounded in time", "errand.go", "time.AfterFunc(e.Time, ", "time.AfterFunc(time.Hour, ", "TestRunKilledWhileAToolWorks$/^nft_works_and_hangs$"},
 	{"nothing is verified", "verify.go", "\t\treturn p.verify(&before.World, &now.World, paths)\n", "\t\t_ = p.verify(&before.World, &now.World, paths)\n\t\treturn nil\n", "TestOperatorCutOff$"},
