@@ -48,6 +48,9 @@ type timer struct {
 // status 5): the timer has run, or there never was one.
 const unitUnknown = 5
 
+// armTries is how often the timer is asked for, a second apart.
+const armTries = 4
+
 func unitName(id string) string { return "hostaudit-rollback-" + id }
 
 func (t *timer) Arm(ctx context.Context, id string, after time.Duration) (string, error) {
@@ -57,8 +60,18 @@ func (t *timer) Arm(ctx context.Context, id string, after time.Duration) (string
 		"--timer-property=AccuracySec=1s", "--property=Restart=on-failure", "--property=RestartSec=2", "--property=StartLimitIntervalSec=0",
 		"--collect", t.exe, "rollback"}
 	argv = append(append(argv, t.args...), id, "--if-unconfirmed")
-	if _, err := t.s.run(ctx, argv, ""); err != nil {
-		return "", err
+	// The same change may have been undone a moment ago by its timer, whose service has
+	// not quite ended: its name is taken until then.
+	for try := 1; ; try++ {
+		_, err := t.s.run(ctx, argv, "")
+		if err == nil {
+			break
+		}
+		var e *toolError
+		if try == armTries || !errors.As(err, &e) || e.status < 0 {
+			return "", err
+		}
+		time.Sleep(time.Second)
 	}
 	out, err := t.s.run(ctx, []string{"systemctl", "show", "--property=ActiveState", unit + ".timer"}, "")
 	if err != nil {
