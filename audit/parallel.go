@@ -9,9 +9,9 @@ import (
 // processors take turns, which costs nothing.
 const atOnce = 4
 
-// forEach calls f for 0 to n-1, several at once. What f does with an index must
+// ForEach calls f for 0 to n-1, several at once. What f does with an index must
 // not depend on another's.
-func forEach(n int, f func(i int)) {
+func ForEach(n int, f func(i int)) {
 	var next atomic.Int64
 	work := func() {
 		for {

@@ -114,7 +114,7 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 			out = append(out, &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns})
 		}
 	}
-	forEach(len(out), func(i int) {
+	ForEach(len(out), func(i int) {
 		p := out[i]
 		if p.Namespace != home {
 			p.Exposure = within(ev, p, published)

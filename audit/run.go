@@ -44,7 +44,7 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 		found  []Finding
 	}
 	all := make([]ran, len(checks))
-	forEach(len(checks), func(i int) { all[i].result, all[i].found = checks[i].run(base) })
+	ForEach(len(checks), func(i int) { all[i].result, all[i].found = checks[i].run(base) })
 	order := map[[2]string]int{}
 	for i, c := range checks {
 		result, found := all[i].result, all[i].found

@@ -193,31 +193,54 @@ func socketInode(link []byte) (uint32, bool) {
 // (clone without CLONE_FILES, unshare(CLONE_FILES)): rare, and only when a
 // wanted socket has no owner yet.
 func (s *search) scanThreads(ctx context.Context, pids []int) error {
-	w := scanner{want: s.want, proc: s.proc, dents: make([]byte, 32<<10)}
-	for i, pid := range pids {
-		if i%64 == 0 && ctx.Err() != nil {
-			return fmt.Errorf("look for socket owners: %w", ctx.Err())
-		}
-		task := strconv.Itoa(pid) + "/task"
-		var st unix.Stat_t
-		if err := unix.Fstatat(s.proc, task, &st, 0); err != nil || st.Nlink <= 3 {
-			continue // gone, or a single thread
-		}
-		tids, err := listNumbers(s.proc, task)
-		if err != nil {
-			continue
-		}
-		for _, tid := range tids {
-			if tid == pid || sameFiles(pid, tid) {
-				continue
+	var (
+		next atomic.Int64
+		mu   sync.Mutex
+		wg   sync.WaitGroup
+	)
+	for range min(s.opt.Workers, len(pids)) {
+		wg.Go(func() {
+			w := scanner{want: s.want, proc: s.proc, dents: make([]byte, 32<<10)}
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(pids) {
+					return
+				}
+				w.threads(pids[i], func(h holding) {
+					mu.Lock()
+					defer mu.Unlock()
+					s.keep(h)
+				})
 			}
-			h, err := w.process(pid, tid)
-			if err == nil && len(h.inodes) > 0 {
-				s.keep(h)
-			}
-		}
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("look for socket owners: %w", err)
 	}
 	return nil
+}
+
+// threads looks into those threads of a process that do not share its descriptor
+// table.
+func (w *scanner) threads(pid int, found func(holding)) {
+	task := strconv.Itoa(pid) + "/task"
+	var st unix.Stat_t
+	if err := unix.Fstatat(w.proc, task, &st, 0); err != nil || st.Nlink <= 3 {
+		return // gone, or a single thread
+	}
+	tids, err := listNumbers(w.proc, task)
+	if err != nil {
+		return
+	}
+	for _, tid := range tids {
+		if tid == pid || sameFiles(pid, tid) {
+			continue
+		}
+		if h, err := w.process(pid, tid); err == nil && len(h.inodes) > 0 {
+			found(h)
+		}
+	}
 }
 
 // sameFiles asks kcmp(2) whether two tasks share their descriptor table. Where

@@ -88,7 +88,7 @@ func (a *answers) one(key string, live func() ([]byte, error)) ([]byte, error) {
 func (a *answers) recording() []answer {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := make([]answer, 0, len(a.keys))
+	var out []answer // nil for none, as a saved one comes back
 	for _, k := range a.keys {
 		out = append(out, a.by[k])
 	}

@@ -51,8 +51,10 @@ type reading struct {
 	ID   uint64             `json:"id"`
 	Name listeners.HostText `json:"name"`
 	// Failed says of a part why it could not be read at all.
-	Failed    map[string]string `json:"failed,omitempty"`
-	Listeners *listeners.Tape   `json:"listeners,omitempty"`
+	Failed map[string]string `json:"failed,omitempty"`
+	// Apart: no link leads there, and nothing but its listeners was read.
+	Apart     bool            `json:"apart,omitempty"`
+	Listeners *listeners.Tape `json:"listeners,omitempty"`
 	// Later are the listeners once more, to tell sockets that nobody holds from
 	// those that were closed meanwhile.
 	Later    *listeners.Tape `json:"later,omitempty"`

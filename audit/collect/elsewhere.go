@@ -114,18 +114,18 @@ func (c *collection) refused(err error) {
 // atOnce is how many namespaces are read side by side.
 const atOnce = 2
 
-// elsewhere does something in each of the other namespaces.
-func (c *collection) elsewhere(ctx context.Context, do func(context.Context, *visited)) {
+// elsewhere does something in each of these namespaces.
+func (c *collection) elsewhere(ctx context.Context, these []*visited, do func(context.Context, *visited)) {
 	work := make(chan *visited)
 	var wg sync.WaitGroup
-	for range min(atOnce, len(c.seen)) {
+	for range min(atOnce, len(these)) {
 		wg.Go(func() {
 			for v := range work {
 				do(ctx, v)
 			}
 		})
 	}
-	for _, v := range c.seen {
+	for _, v := range these {
 		work <- v
 	}
 	close(work)
@@ -146,6 +146,37 @@ func (c *collection) socketsOnly(ctx context.Context, v *visited) {
 	if err := c.sockets(ctx, v); err != nil && errors.Is(err, unix.EPERM) {
 		v.dropped = true
 		c.refused(err)
+	}
+}
+
+// surroundings reads what stands beside netfilter in the audited namespace, and
+// the rest of the namespaces that links lead to from there. Of the others, which
+// no packet of this host comes to, the listeners are enough.
+func (c *collection) surroundings(ctx context.Context) {
+	c.beside(ctx, c.home)
+	apart := slices.Clone(c.seen)
+	for from := []*visited{c.home}; len(from) > 0 && len(apart) > 0; {
+		linked := map[uint64]bool{}
+		all := false // where a link leads that was not followed cannot be told
+		for _, v := range from {
+			all = all || v.decoded.failed[partPrograms] != "" || v.decoded.beside.lost > 0
+			for _, p := range v.decoded.beside.peers {
+				linked[p.Namespace] = true
+			}
+		}
+		from = nil
+		apart = slices.DeleteFunc(apart, func(v *visited) bool {
+			next := all || linked[v.place.inode]
+			if next {
+				from = append(from, v)
+			}
+			return next
+		})
+		c.elsewhere(ctx, from, c.theRest)
+	}
+	for _, v := range apart {
+		v.raw.Apart = true
+		v.dropped = v.dropped || v.table != nil && len(v.table.Listeners) == 0
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -104,22 +105,22 @@ func collect(ctx context.Context, o Options, keep bool) (*audit.Snapshot, *Captu
 	}
 	c.home = c.visit(inode, "", handle)
 	c.meta(ctx)
-	first := c.sample(ctx)
 
 	// What is independent runs side by side: the kernel walks its rules while
 	// this program looks through processes.
 	var wg, sockets sync.WaitGroup
+	var first time.Time
+	wg.Go(func() { first = c.sample(ctx) })
 	sockets.Go(func() { _ = c.sockets(ctx, c.home) }) // the failure is noted
 	wg.Go(func() { c.rules(ctx, c.home) })
 	wg.Go(func() { c.routes(ctx, c.home) })
 	wg.Go(func() { c.settings(ctx) })
 	closeAll := c.namespaces(ctx)
 	defer closeAll()
-	c.elsewhere(ctx, c.socketsOnly)
+	c.elsewhere(ctx, c.seen, c.socketsOnly)
 	sockets.Wait() // owners and control groups are looked for by them
 	wg.Go(func() { c.owners(ctx) })
-	wg.Go(func() { c.beside(ctx, c.home) })
-	wg.Go(func() { c.elsewhere(ctx, c.theRest) })
+	wg.Go(func() { c.surroundings(ctx) })
 	wg.Wait()
 	c.last(ctx, first)
 	if err := ctx.Err(); err != nil {

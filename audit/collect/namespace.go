@@ -192,6 +192,9 @@ func (r *reading) replay(ctx context.Context, c *Capture, host *answers, options
 			d.table.MarkGone(later)
 		}
 	}
+	if r.Apart {
+		return d
+	}
 	part(partRoutes, r.Routes != nil, needNothing, func() (err error) {
 		d.routes, err = route.Decode(r.Routes)
 		return err

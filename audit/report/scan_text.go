@@ -121,10 +121,15 @@ func tableLines(r *audit.Report) []line {
 		at    int
 	}
 	groups := map[string]*group{}
-	for i := range r.Listeners {
+	all := make([]line, len(r.Listeners))
+	audit.ForEach(len(all), func(i int) {
 		l := &r.Listeners[i]
 		x := l.Of.Exposure
-		n := line{process: process(l), who: whoCan(x), decides: decides(x), mark: markOf(r, l.Of), order: []int{0, int(l.Port)}}
+		all[i] = line{process: process(l), who: whoCan(x), decides: decides(x), mark: markOf(r, l.Of), order: []int{0, int(l.Port)}}
+	})
+	for i := range r.Listeners {
+		l := &r.Listeners[i]
+		x, n := l.Of.Exposure, all[i]
 		if l.Proto != string(listeners.TCP) && l.Proto != string(listeners.MPTCP) {
 			n.order[0] = 1
 		}
