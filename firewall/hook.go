@@ -55,7 +55,11 @@ func (rs *Ruleset) Walk(h Hook, in []Class, env *Env) (pass []Class, ends []End)
 			for n < len(slots) && slots[n].priority == slots[0].priority {
 				n++
 			}
-			cur = w.group(slots[:n], nat, cur)
+			if rs.Order[h] != nil && !slices.ContainsFunc(slots[:n], func(s slot) bool { return s.kind != slotChain }) {
+				cur = w.inOrder(slots[:n], nat, cur)
+			} else {
+				cur = w.group(slots[:n], nat, cur)
+			}
 			slots = slots[n:]
 		}
 		if pass == nil {
@@ -109,7 +113,9 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 		}
 	}
 	slices.SortStableFunc(slots, func(a, b slot) int { return cmp.Compare(a.priority, b.priority) })
+	settle(slots, func(s slot) *Chain { return s.chain })
 	slices.SortStableFunc(nat, func(a, b *Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+	settle(nat, func(ch *Chain) *Chain { return ch })
 	if order := rs.Order[h]; order != nil {
 		byOrder := func(a, b *Chain) int { return cmp.Compare(slices.Index(order, a), slices.Index(order, b)) }
 		slices.SortStableFunc(slots, func(a, b slot) int {
@@ -146,7 +152,11 @@ func (w *walker) group(slots []slot, nat []*Chain, in []Class) []Class {
 	if len(slots) == 1 || w.commute(slots) {
 		return w.inOrder(slots, nat, in)
 	}
-	orders := permutations(len(slots))
+	if i := slices.IndexFunc(slots, slot.idle); i >= 0 { // its place does not matter
+		others := slices.Delete(slices.Clone(slots), i, i+1)
+		return w.group(others, nat, w.inOrder(slots[i:i+1], nat, in))
+	}
+	orders := orders(slots)
 	var results []*walker
 	var passes [][]Class
 	for _, order := range orders {
@@ -222,10 +232,11 @@ func (w *walker) inOrder(slots []slot, nat []*Chain, cur []Class) []Class {
 // priority where there are several.
 func (w *walker) natOrders(nat []*Chain, c Class, src bool) []Class {
 	for i := 1; i < len(nat); i++ {
-		if nat[i].Base.Priority == nat[i-1].Base.Priority {
+		if nat[i].Base.Priority == nat[i-1].Base.Priority && registered(nat[i-1], nat[i]) == 0 {
 			reversed := slices.Clone(nat)
 			slices.Reverse(reversed)
 			slices.SortStableFunc(reversed, func(a, b *Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+			settle(reversed, func(ch *Chain) *Chain { return ch })
 			one, two := &walker{env: w.env, hook: w.hook}, &walker{env: w.env, hook: w.hook}
 			p, q := one.translateAt(nat, c, src), two.translateAt(reversed, c, src)
 			w.ends = append(w.ends, one.ends...)
@@ -253,14 +264,23 @@ func (s *State) track() {
 	if s.CTState != 0 {
 		return // untracked, attached by REJECT, or seen before (over lo)
 	}
+	s.Template = false
+	if s.Expect&(CTEstablished|CTRelated) != 0 && zoneFor(s.CTZone, s.ZoneDir, s.Reply) != zoneFor(s.FlowZone, s.FlowZoneDir, s.Reply) {
+		s.stranger()
+	}
 	s.CTState = s.Expect
 	if s.CTState == 0 {
 		s.CTState = CTNew
 	}
-	if s.CTState == CTNew {
+	if s.CTState != CTNew {
+		s.CTZone, s.ZoneDir = s.FlowZone, s.FlowZoneDir
+	} else {
+		s.FlowZone, s.FlowZoneDir = s.CTZone, s.ZoneDir
 		s.CTStatus = 0
 		s.CTMark = Known{}
-		s.OrigLocal, s.OrigLocalPort = s.Local, s.LocalPort
+		if !s.Reply {
+			s.OrigLocal, s.OrigLocalPort = s.Local, s.LocalPort
+		}
 	}
 }
 
@@ -322,38 +342,6 @@ func (ch *Chain) filtersOnly(seen map[*Chain]bool) bool {
 		}
 	}
 	return true
-}
-
-// maxPermuted bounds the functions of one priority whose orders are all tried;
-// beyond it each is tried first and last.
-const maxPermuted = 4
-
-func permutations(n int) [][]int {
-	if n > maxPermuted {
-		var out [][]int
-		for i := range n {
-			first := []int{i}
-			for j := range n {
-				if j != i {
-					first = append(first, j)
-				}
-			}
-			last := slices.Clone(first)
-			slices.Reverse(last)
-			out = append(out, first, last)
-		}
-		return out
-	}
-	if n == 0 {
-		return [][]int{{}}
-	}
-	var out [][]int
-	for _, p := range permutations(n - 1) {
-		for i := 0; i <= len(p); i++ {
-			out = append(out, slices.Insert(slices.Clone(p), i, n-1))
-		}
-	}
-	return out
 }
 
 // sameOutcome reports whether two lists hold the same packets in the same states.

@@ -79,10 +79,17 @@ type State struct {
 	BasePort     uint16
 
 	// Connection. CTState is 0 while conntrack has not seen the packet.
-	CTState    uint8
-	CTStatus   uint32
-	CTMark     Known
-	CTZone     uint16
+	CTState  uint8
+	CTStatus uint32
+	CTMark   Known
+	// CTZone is the zone the packet is to be tracked in or, once it is, that of
+	// its connection, ZoneDir the directions it counts for; FlowZone and
+	// FlowZoneDir are those of the connection.
+	CTZone, FlowZone     uint16
+	ZoneDir, FlowZoneDir ZoneDir
+	// Template: a zone or a helper is chosen, and conntrack has not seen the
+	// packet yet.
+	Template   bool
 	CTHelper   string
 	CTLabelled bool // labels were set
 	// Original and reply tuple's this-side address and port: the original

@@ -314,7 +314,10 @@ func (c *Class) readConn(f Field) (reading, bool) {
 	switch f.Kind {
 	case FieldCTState, FieldCTStateNAT:
 		st := uint64(s.CTState)
-		if st == 0 {
+		switch {
+		case st == 0 && s.Template:
+			st = CTNew // nf_ct_set(skb, template, IP_CT_NEW)
+		case st == 0:
 			st = CTInvalid
 		}
 		if f.Kind == FieldCTStateNAT && s.tracked() {
@@ -328,6 +331,9 @@ func (c *Class) readConn(f Field) (reading, bool) {
 		return isConst(st), true
 	case FieldCTStatus, FieldCTDirection, FieldCTMark, FieldCTZone, FieldCTHelper, FieldCTL3Proto, FieldCTL4Proto,
 		FieldCTSrcAddr, FieldCTDstAddr, FieldCTSrcPort, FieldCTDstPort:
+		if s.CTState == 0 && s.Template {
+			return isUnknown("what a connection template holds before the packet is tracked"), true
+		}
 		if !s.tracked() {
 			return isAbsent(), true
 		}
@@ -336,11 +342,14 @@ func (c *Class) readConn(f Field) (reading, bool) {
 	case FieldCTStatus:
 		return isConst(uint64(s.CTStatus)), true
 	case FieldCTDirection:
-		return boolConst(s.Reply), true
+		return boolConst(s.Reply && s.CTState != CTNew), true
 	case FieldCTMark:
 		return isKnown(s.CTMark, "the connection mark"), true
 	case FieldCTZone:
-		return isConst(uint64(s.CTZone)), true
+		if f.A == 0 {
+			return isConst(uint64(s.CTZone)), true
+		}
+		return isConst(uint64(zoneFor(s.CTZone, s.ZoneDir, ZoneDir(f.A) == ZoneReply))), true
 	case FieldCTHelper:
 		if s.CTHelper == "" {
 			return isAbsent(), true
@@ -366,6 +375,19 @@ func (c *Class) readTuple(f Field) reading {
 	s := &c.State
 	if s.Family == IPv4 || s.Family == IPv6 {
 		original := f.A == 0
+		if s.Reply && s.CTState == CTNew { // an answer that is a flow of its own
+			switch local := original == (f.Kind == FieldCTSrcAddr || f.Kind == FieldCTSrcPort); {
+			case f.Kind == FieldCTSrcAddr || f.Kind == FieldCTDstAddr:
+				if local {
+					return c.localAddr()
+				}
+				return c.remoteAddr()
+			case local:
+				return c.localPort()
+			default:
+				return c.remotePort()
+			}
+		}
 		switch {
 		case f.Kind == FieldCTSrcAddr && original:
 			return c.addrOf(s.BaseAddrKind, s.BaseAddr)

@@ -24,14 +24,20 @@ func (x *ruleWalk) rewrite(c Class, s Stmt) []alive {
 		c.State.RewroteHeader = "a rule"
 	case *Notrack:
 		// nft_notrack_eval, notrack_tg: only packets that have no connection yet.
-		if c.State.CTState == 0 {
+		if c.State.CTState == 0 && !c.State.Template {
 			c.State.CTState = CTUntracked
 		}
 	case *CTTemplate:
 		// xt_ct_target: only packets without a connection; the template's zone
 		// and helper go to the connection that conntrack makes.
-		if c.State.CTState == 0 {
-			c.State.CTZone = s.Zone
+		zone := s.Zone
+		if s.ZoneOfMark {
+			if zone = uint16(c.State.Mark.Value); c.State.Mark.Unknown {
+				x.opaqueEnd(c, "the zone of the connection, which is the packet's mark")
+				return nil
+			}
+		}
+		if c.State.template(zone, s.Dir, false) {
 			c.State.CTHelper = s.Helper
 		}
 	case *SetUpdate:
@@ -39,7 +45,7 @@ func (x *ruleWalk) rewrite(c Class, s Stmt) []alive {
 			x.fork(&c, Condition{Rule: x.rule, Why: s.Limited})
 			x.skip(c, CannotTell, s.Limited)
 		}
-		if !c.State.touches(s.Set) || s.Set == nil {
+		if s.Set != nil && !c.State.touches(s.Set) || s.Set == nil && !c.State.touchesNamed(s.Name) {
 			c.State.touched = &touched{name: s.Name, set: s.Set, next: c.State.touched}
 		}
 	default:
@@ -149,9 +155,11 @@ func (x *ruleWalk) setField(c Class, s *SetField) []alive {
 			}
 			st.PktType = uint8(k.Value)
 		case FieldCTZone:
-			if st.CTState == 0 {
-				st.CTZone = uint16(k.Value)
+			if k.Unknown {
+				x.opaqueEnd(c, v.unknown)
+				continue
 			}
+			st.template(uint16(k.Value), s.Dir, true)
 		case FieldCTHelper:
 			if st.tracked() {
 				st.CTHelper = v.value.Name()

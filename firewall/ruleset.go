@@ -62,6 +62,8 @@ type Ruleset struct {
 	// Flowtables are the names of flowtables ("inet filter ft"): once a flow is
 	// in one, its packets pass no chain. First packets always do.
 	Flowtables []string
+
+	remembered remembered
 }
 
 // Table is one table of one back end.

@@ -64,7 +64,9 @@ func (s State) Answer(kind AnswerKind, typ, code uint8) State {
 	a.CTStatus |= CTStatusSeenReply | CTStatusConfirmed
 	a.CTState = 0
 	a.RewroteHeader = ""
-	a.touched = nil
+	if kind == AnswerData || kind == AnswerReset || kind == AnswerNoSocket || !s.tracked() {
+		a.CTZone, a.ZoneDir, a.Template = 0, 0, false
+	}
 	tracked := s.tracked()
 	switch kind {
 	case AnswerData:
@@ -131,7 +133,7 @@ func (s State) Later(in *Link, answerTracked bool) State {
 		RemoteAddrKind: s.BaseAddrKind, RemoteAddr: s.BaseAddr, RemotePortKind: s.BasePortKind, RemotePort: s.BasePort,
 		BaseAddrKind: s.BaseAddrKind, BaseAddr: s.BaseAddr, BasePortKind: s.BasePortKind, BasePort: s.BasePort,
 		Local: s.OrigLocal, LocalPort: s.OrigLocalPort, OrigLocal: s.OrigLocal, OrigLocalPort: s.OrigLocalPort,
-		CTZone: s.CTZone, RewroteHeader: s.RewroteHeader}
+		FlowZone: s.FlowZone, FlowZoneDir: s.FlowZoneDir, RewroteHeader: s.RewroteHeader, touched: s.touched}
 	switch {
 	case !s.tracked():
 		a.Expect = CTNew
@@ -147,6 +149,62 @@ func (s State) Later(in *Link, answerTracked bool) State {
 		}
 	}
 	return a
+}
+
+// ZoneDir says for which directions of a connection its zone counts; 0 is both.
+type ZoneDir uint8
+
+// The directions of a zone (NF_CT_ZONE_DIR_ORIG, NF_CT_ZONE_DIR_REPL).
+const (
+	ZoneOriginal ZoneDir = 1
+	ZoneReply    ZoneDir = 2
+)
+
+// zoneFor is nf_ct_zone_id: the zone of a packet of one direction.
+func zoneFor(zone uint16, dir ZoneDir, reply bool) uint16 {
+	if dir == ZoneOriginal && reply || dir == ZoneReply && !reply {
+		return 0
+	}
+	return zone
+}
+
+// template chooses the zone that conntrack is to use for the packet; the first
+// choice stands (a packet that has a connection or a template is left alone), but
+// to nft (nft_ct_set_zone_eval) an untracked packet has none, to x_tables
+// (xt_ct_target) it has.
+func (s *State) template(zone uint16, dir ZoneDir, nft bool) bool {
+	if s.CTState == CTUntracked && nft {
+		s.CTState = 0
+	}
+	if s.CTState != 0 || s.Template {
+		return false
+	}
+	s.Template, s.CTZone, s.ZoneDir = true, zone, dir
+	return true
+}
+
+// stranger makes of a later packet of a flow, in whose zone conntrack does not
+// find it, what it is there: an answer to nothing, or the first of a flow.
+func (s *State) stranger() {
+	s.CTStatus, s.CTMark, s.CTHelper, s.CTLabelled = 0, Known{}, "", false
+	s.DstNATInit, s.SrcNATInit, s.flow = false, false, nil
+	switch {
+	case s.Proto == UDP, s.Proto == TCP && !s.Reply:
+		s.Expect = CTNew // tcp_new: with nf_conntrack_tcp_loose an ACK starts a flow
+	default:
+		s.Expect = CTInvalid // tcp_conntracks: sNO and a SYN-ACK or RST; icmp_error_message
+	}
+}
+
+// SameSets reports whether the packet has changed no other sets than the one
+// with state t.
+func (s State) SameSets(t State) bool { return s.touched == t.touched }
+
+// WithSetsOf returns the state of a packet that follows one with state t: the
+// sets that it changed are changed.
+func (s State) WithSetsOf(t State) State {
+	s.touched = t.touched
+	return s
 }
 
 // Confirm is nf_conntrack_confirm, at the end of input and postrouting.

@@ -51,6 +51,8 @@ type SetField struct {
 	Kind FieldKind
 	From Source
 	Keep *Value
+	// Dir is the direction that a zone counts for.
+	Dir ZoneDir
 }
 
 // Connmark is CONNMARK --save-mark (ToConnection) or --restore-mark, with
@@ -154,7 +156,10 @@ type Notrack struct{}
 // or a helper. Zone is 0 for none.
 type CTTemplate struct {
 	Zone   uint16
+	Dir    ZoneDir
 	Helper string
+	// ZoneOfMark: the zone is the packet's mark.
+	ZoneOfMark bool
 }
 
 // SetUpdate adds, updates or deletes an element of a set from the packet path

@@ -101,7 +101,7 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 	}
 	order := ch.relevant(cur, w.env)
 	for len(cur) > 0 {
-		if len(cur) == 1 && len(order.a) >= paintFrom {
+		if len(cur) == 1 && len(order.a) >= paintFrom && cur[0].State.touched == nil {
 			rest, acc, ret, ok := w.byPainting(ch, cur[0], &order, depth)
 			if ok {
 				accepted, returned, cur = append(accepted, acc...), append(returned, ret...), rest

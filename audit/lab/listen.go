@@ -41,8 +41,11 @@ type Listen struct {
 	V6Only    bool           // IPV6_V6ONLY; without it [::] takes IPv4 too
 	ReusePort bool           // SO_REUSEPORT
 	FreeBind  bool           // IP_FREEBIND: Addr need not be an address of the host
-	Backlog   int            // of listen(2); 0 means 4096
-	Deaf      bool           // never accepts and never answers: the queue fills
+	// Transparent sets IP_TRANSPARENT: the socket takes what TPROXY hands to it,
+	// whatever the destination was.
+	Transparent bool
+	Backlog     int  // of listen(2); 0 means 4096
+	Deaf        bool // never accepts and never answers: the queue fills
 }
 
 // Delivery is the proof that a probe reached a listener of this process.
@@ -208,6 +211,12 @@ func (s Listen) open() (fd int, bound netip.AddrPort, err error) {
 	}
 	if s.FreeBind {
 		options = append(options, option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1})
+	}
+	if s.Transparent {
+		options = append(options, option{"IP_TRANSPARENT", unix.SOL_IP, unix.IP_TRANSPARENT, 1})
+		if fam == unix.AF_INET6 {
+			options = append(options, option{"IPV6_TRANSPARENT", unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1})
+		}
 	}
 	if fam == unix.AF_INET6 {
 		v6only := 0

@@ -12,6 +12,8 @@ type reply struct {
 	// path and first are the way of the packet that is answered, and its state.
 	path  *path
 	first firewall.State
+	// oif is the interface that the answering socket is bound to, nil for none.
+	oif *firewall.Link
 }
 
 // rejected sends the answer of a reject rule on its way.
@@ -67,11 +69,12 @@ func (w *walk) bridgedReset(p *path, c *firewall.Class, by witness) {
 
 // answer walks what the namespace answers back to the client.
 func (w *walk) answer(p *path, c firewall.Class, kind firewall.AnswerKind, typ, code uint8, sees Sees, by witness, d *Delivered) {
-	w.answerFrom(p, c, kind, typ, code, sees, by, d, firewall.Known{})
+	w.answerFrom(p, c, kind, typ, code, sees, by, d, firewall.Known{}, nil)
 }
 
-// answerFrom is answer for a socket with a mark (SO_MARK).
-func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, typ, code uint8, sees Sees, by witness, d *Delivered, socketMark firewall.Known) {
+// answerFrom is answer for a socket with a mark (SO_MARK), bound to interface oif
+// (SO_BINDTODEVICE), which its routes have to leave by.
+func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, typ, code uint8, sees Sees, by witness, d *Delivered, socketMark firewall.Known, oif *firewall.Link) {
 	if w.later != nil {
 		// A reset or an ICMP error about an established connection.
 		w.finish(c, p, sees, by, nil, "")
@@ -81,7 +84,7 @@ func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, t
 	owner := c.State.Owner
 	first := c.State
 	wasAnswering, cur := w.answering, w.reply
-	w.answering, w.reply = true, reply{sees, by, d, p, first}
+	w.answering, w.reply = true, reply{sees, by, d, p, first, oif}
 	defer func() { w.answering, w.reply = wasAnswering, cur }()
 	c.State = first.Answer(kind, typ, code)
 	if ns.Route == nil {
@@ -98,7 +101,7 @@ func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, t
 	}
 	c.State.Mark = answerMark(ns, kind, first, socketMark)
 	w.note(&c, answerText(kind, first.Proto)+" leaves")
-	for _, r := range w.routeAnswer(ns, c, kind, first.In) {
+	for _, r := range w.routeAnswer(ns, c, kind, first.In, oif) {
 		if r.verdict == routeUnknown {
 			w.unknown(r.class, p, r.why)
 			continue
@@ -134,7 +137,7 @@ func (w *walk) afterOutput(p *path, c firewall.Class, before firewall.State) {
 	st := &c.State
 	if st.Reroute || st.RemoteAddrKind != before.RemoteAddrKind || st.RemoteAddr != before.RemoteAddr {
 		st.Reroute = false
-		for _, r := range w.routeHarder(p.ns, c) {
+		for _, r := range w.routeHarder(p.ns, c, w.reply.oif) {
 			switch {
 			case r.verdict == routeUnknown:
 				w.unknown(r.class, p, r.why)
@@ -164,6 +167,10 @@ func (w *walk) out(p *path, c firewall.Class) {
 // depart hands an answer to what is at the other end of the link.
 func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 	if out.Name == "lo" {
+		if !p.local {
+			w.lost(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer goes to this host itself, whose address the client uses"})
+			return
+		}
 		w.backHome(p, c, out)
 		return
 	}

@@ -150,12 +150,17 @@ func (w *walk) run(ns *Namespace, q Query, f firewall.Family, to netip.Addr, in 
 	}
 	c := firewall.Class{Remote: from, Ports: ports, State: firewall.First(f, q.Proto, firewall.AddrValue(to.WithZone("")), q.Port)}
 	p := &path{ns: ns}
-	w.origin = origin{ns, in, local}
-	if local {
+	w.origin = origin{ns, in, local, c.State}
+	w.send(p, c)
+}
+
+// send starts the way of what the client sends.
+func (w *walk) send(p *path, c firewall.Class) {
+	if w.origin.local {
 		w.start(p, c)
 		return
 	}
-	w.arrive(p, in, []firewall.Class{c})
+	w.arrive(p, w.origin.in, []firewall.Class{c})
 }
 
 // start walks what a client on the namespace itself sends.

@@ -90,12 +90,35 @@ func (w *walk) note(c *firewall.Class, text string) {
 
 // finish records the end of a class.
 func (w *walk) finish(c firewall.Class, p *path, sees Sees, by witness, d *Delivered, why string) {
+	if sees == Timeout && w.waversWhenResent(p, &c) {
+		sees, why = Depends, "whether it is sent again: the packet that is dropped here changes a set that rules ask, and the next one may fare otherwise"
+	}
 	f := final{Piece: firewall.Piece{Remote: c.Remote, Ports: c.Ports}, sees: sees, by: by, forks: c.Forks,
 		why: why, deliver: d, trace: w.trail(p, c)}
 	if w.later != nil {
 		w.later.ending(&f)
 	}
 	w.finals = append(w.finals, f)
+}
+
+// waversWhenResent reports whether what the client sends again, when a packet is
+// not answered, may fare otherwise because that packet has changed sets.
+func (w *walk) waversWhenResent(p *path, c *firewall.Class) bool {
+	if w.resent || p.ns != w.origin.ns || p.ns.Ruleset == nil || !p.ns.Ruleset.Remembers(c.State) {
+		return false
+	}
+	if w.later != nil {
+		return true
+	}
+	again := w.e.newWalk(AnswerOnly)
+	again.proto, again.origin, again.resent = w.proto, w.origin, true
+	again.send(&path{ns: p.ns}, firewall.Class{Remote: c.Remote, Ports: c.Ports, State: w.origin.first.WithSetsOf(c.State)})
+	for i := range again.finals {
+		if again.finals[i].sees != Timeout {
+			return true
+		}
+	}
+	return false
 }
 
 // condition is what an end that cannot be told (sees is Depends) turns on.

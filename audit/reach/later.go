@@ -54,6 +54,7 @@ func (w *walk) follow(p *path, c firewall.Class) {
 	if c.State.Tracked() { // the answer may have changed it
 		l.mark(l.home, c.State.CTMark)
 	}
+	l.first[l.home] = l.first[l.home].WithSetsOf(c.State)
 	l.trace = w.trail(p, c)
 	if w.unhindered(l, c) {
 		w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")
@@ -93,7 +94,7 @@ func (w *walk) unhindered(l *later, c firewall.Class) bool {
 		}
 		d = pass[0]
 		st := &d.State
-		if st.CTMark != l.first[l.home].CTMark {
+		if st.CTMark != l.first[l.home].CTMark || !st.SameSets(l.first[l.home]) {
 			return false
 		}
 		if h == firewall.Prerouting && (st.Mark != (firewall.Known{}) || w.reply.path.marked || st.Local != first.Local || st.LocalPort != first.LocalPort || st.TProxied) {
@@ -111,21 +112,31 @@ func (l *later) mark(ns *Namespace, to firewall.Known) {
 }
 
 // maxAgain bounds how often later packets are walked again because the one before
-// changed the mark of the connection.
+// changed the mark of the connection, or a set.
 const maxAgain = 3
 
 // met: the ACK came to a socket.
 func (w *walk) met(p *path, c firewall.Class) {
 	l, first := w.later, w.later.reply.first
-	if was := l.first[p.ns].CTMark; c.State.CTMark != was && c.State.Tracked() {
-		if p.ns != l.home || w.origin.local || l.again == maxAgain {
+	was := l.first[p.ns]
+	marked := c.State.CTMark != was.CTMark && c.State.Tracked()
+	if marked || !c.State.SameSets(was) {
+		switch {
+		case p.ns == l.home && !w.origin.local && l.again < maxAgain:
+		case marked:
 			w.unknown(c, p, "the connection mark, which the client's own packets change")
+			return
+		default:
+			w.unknown(c, p, "a set, which the client's own packets change")
 			return
 		}
 		again := *l
 		again.first = maps.Clone(l.first)
 		again.again++
-		again.mark(l.home, c.State.CTMark)
+		if marked {
+			again.mark(l.home, c.State.CTMark)
+		}
+		again.first[l.home] = again.first[l.home].WithSetsOf(c.State)
 		w.later = &again
 		c.State, _ = again.state(l.home, w.origin.in)
 		w.arrive(&path{ns: l.home, trail: w.trail(p, c)}, w.origin.in, []firewall.Class{c})

@@ -3,6 +3,7 @@ package reach_test
 import (
 	"context"
 	"errors"
+	"net"
 	"testing"
 	"time"
 
@@ -45,11 +46,19 @@ func readNamespace(ctx context.Context) (*reach.Namespace, error) {
 		return nil, err
 	}
 	defer src.Close()
-	if ns.Ruleset, err = nft.Read(ctx, src, nft.Options{}); err != nil {
-		return nil, err
-	}
 	sets, err := readSets(ctx)
 	if err != nil {
+		return nil, err
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	opt := nft.Options{LinkNames: map[int]string{}, Sets: sets}
+	for _, l := range links {
+		opt.LinkNames[l.Index] = l.Name
+	}
+	if ns.Ruleset, err = nft.Read(ctx, src, opt); err != nil {
 		return nil, err
 	}
 	kernel, err := xtables.Open()

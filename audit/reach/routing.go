@@ -211,9 +211,12 @@ var (
 // ::1 is looked up by the interface whose route made the destination local
 // (tcp_v6_send_response: rt6_need_strict, tcp_v6_iif), so that one for another
 // address than ::1 finds no route.
-func (w *walk) routeAnswer(ns *Namespace, c firewall.Class, kind firewall.AnswerKind, in *firewall.Link) []routed {
+func (w *walk) routeAnswer(ns *Namespace, c firewall.Class, kind firewall.AnswerKind, in, oif *firewall.Link) []routed {
 	if c.State.Family == firewall.IPv4 && kind == firewall.AnswerRejectReset {
-		return w.routeHarder(ns, c)
+		return w.routeHarder(ns, c, nil)
+	}
+	if oif != nil {
+		return w.routeOut(ns, c, oif) // inet_csk_route_req, udp_sendmsg
 	}
 	if c.State.Family == firewall.IPv4 || c.State.RemoteAddrKind != firewall.RemoteSame {
 		return w.routeOut(ns, c, nil)
@@ -259,14 +262,14 @@ func (w *walk) routeOut(ns *Namespace, c firewall.Class, oif *firewall.Link) []r
 // routeHarder is ip_route_me_harder and ip6_route_me_harder: the RST of an IPv4
 // reject rule (nf_send_reset), whose source may be a host that it was forwarded
 // to, and what output hooks route again. Neither tells the protocol or the ports.
-func (w *walk) routeHarder(ns *Namespace, c firewall.Class) []routed {
+func (w *walk) routeHarder(ns *Namespace, c firewall.Class, oif *firewall.Link) []routed {
 	if c.State.LocalUnknown {
-		return w.routeOut(ns, c, nil)
+		return w.routeOut(ns, c, oif)
 	}
 	k := key(&c)
 	k.AnySource, k.Proto, k.Sport, k.Dport = true, route.NoProto, nil, nil
 	return overLo(w.overRemote(ns, c, func(dsts firewall.Ranges) []route.Part {
-		return ns.Route.Output(k, dsts, c.State.Local, nil)
+		return ns.Route.Output(k, dsts, c.State.Local, oif)
 	}))
 }
 

@@ -3,6 +3,7 @@ package reach
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/hostaudit/hostaudit/firewall"
@@ -47,6 +48,24 @@ func (s *sockets) find(f firewall.Family, p firewall.Proto, addr netip.Addr, por
 		}
 	}
 	return best
+}
+
+// bound reports whether a socket of the port is bound to an interface.
+func (s *sockets) bound(p firewall.Proto, port uint16) bool {
+	return slices.ContainsFunc(s.byPort[portKey{p, port}], func(l *listeners.Listener) bool { return l.Device.Index != 0 })
+}
+
+// ownerOf is the interface that the local route of an address names. To a socket
+// that is bound to an interface, packets between the host's own addresses come in
+// by it and not by lo (inet_iif: rt_iif of ip_route_output_key_hash_rcu; IP6CB iif
+// of ip6_rcv_core).
+func ownerOf(ns *Namespace, f firewall.Family, addr firewall.Value) *firewall.Link {
+	for _, own := range ns.Route.LocalAddrs(f) {
+		if own.Addrs.Contains(addr) {
+			return own.Link.Link
+		}
+	}
+	return nil
 }
 
 // score is compute_score; 0 when the socket does not take the packet.
@@ -109,7 +128,7 @@ func whyNot(l *listeners.Listener, f firewall.Family, addr netip.Addr, in *firew
 	switch {
 	case f == firewall.IPv4 && local.Is6() && !local.Is4In6() && local.IsUnspecified() && l.V6Only:
 		return "takes IPv6 only"
-	case f == firewall.IPv4 && local.Is6() && !local.Is4In6():
+	case f == firewall.IPv4 && local.Is6() && !local.Is4In6() && !local.IsUnspecified():
 		return "listens on an IPv6 address only"
 	case f == firewall.IPv6 && (local.Is4() || local.Is4In6()):
 		return "takes IPv4 only"

@@ -22,6 +22,7 @@ type walk struct {
 	finals     []final
 	accepts    []accept
 	hops       int
+	resent     bool // what met no answer is sent again
 }
 
 // origin is where the packets of the question come in.
@@ -29,6 +30,7 @@ type origin struct {
 	ns    *Namespace
 	in    *firewall.Link
 	local bool
+	first firewall.State // of the first packet
 }
 
 // maxHops bounds how often packets of one question may change from one
@@ -209,9 +211,13 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 			w.doubtProgram(p, &c, pr)
 		}
 	}
-	l := socks.find(st.Family, st.Proto, addr, port, st.In)
+	in := st.In
+	if in != nil && in.Name == "lo" && socks.bound(st.Proto, port) {
+		in = ownerOf(ns, st.Family, st.Local)
+	}
+	l := socks.find(st.Family, st.Proto, addr, port, in)
 	if l == nil {
-		by := socks.missing(ns, st.Family, st.Proto, addr, port, st.In)
+		by := socks.missing(ns, st.Family, st.Proto, addr, port, in)
 		if st.Proto == firewall.TCP {
 			w.answer(p, c, firewall.AnswerReset, 0, 0, Refused, by, nil)
 			return
@@ -242,7 +248,13 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 	}
 	c.State.Owner = &firewall.Owner{UID: l.UID, GIDUnknown: true}
 	mark := firewall.Known{Value: l.Mark, Unknown: !l.Tells(listeners.FactMark)}
-	w.answerFrom(p, c, firewall.AnswerData, 0, 0, Connected, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d, mark)
+	var oif *firewall.Link
+	if l.Device.Index != 0 && ns.Route != nil {
+		if on := ns.Route.Link(l.Device.Index); on != nil {
+			oif = on.Link
+		}
+	}
+	w.answerFrom(p, c, firewall.AnswerData, 0, 0, Connected, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d, mark, oif)
 }
 
 var mapped6 = firewall.Prefix(netip.MustParsePrefix("::ffff:0:0/96"))

@@ -175,7 +175,7 @@ func (r *run) ct(t *table) {
 	case ctAvgPkt:
 		r.loadUnknown(t, 1, 8, "the traffic of the connection")
 	case ctZone:
-		num(fw.FieldCTZone, 2)
+		r.load(t, 1, field(fw.FieldCTZone, uint32(zoneDir(t)), 2), 2, true)
 	case ctEventMask:
 		num(fw.FieldCTEventMask, 4)
 	case ctID:

@@ -55,7 +55,11 @@ func (r *run) ctSet(t *table, key uint32) {
 			return
 		}
 		src := r.rewrite(at, n, host)
-		r.emit(&fw.SetField{Kind: kind, From: src})
+		to := &fw.SetField{Kind: kind, From: src}
+		if kind == fw.FieldCTZone {
+			to.Dir = zoneDir(t)
+		}
+		r.emit(to)
 		r.m.stale(func(o *origin) bool { return o.kind == originField && o.op.Field.Kind == kind })
 	}
 	switch key {
@@ -71,6 +75,18 @@ func (r *run) ctSet(t *table, key uint32) {
 		set(fw.FieldCTEventMask, 4, true)
 	default:
 		r.opaque("ct set", fmt.Sprintf("a write of ct key %d, which the model does not know", key))
+	}
+}
+
+// zoneDir is the direction that NFTA_CT_DIRECTION names, 0 where it is not there.
+func zoneDir(t *table) fw.ZoneDir {
+	switch {
+	case !t.has(3):
+		return 0
+	case u8(t.val(3)) == 0:
+		return fw.ZoneOriginal
+	default:
+		return fw.ZoneReply
 	}
 }
 

@@ -167,13 +167,13 @@ func (w *writer) ct(t *table, reg func(int) int) left {
 			c = left{name: fmt.Sprint(key), kind: valHex, n: 4}
 		}
 	}
-	if t.has(4) {
-		w.say("ct %s set %s", c.name, w.right(w.at(reg(4)), c.kind, c.n, c.host))
-		return left{}
-	}
 	dir := ""
 	if t.has(3) {
 		dir = [...]string{"original ", "reply "}[u8(t.val(3))&1]
+	}
+	if t.has(4) {
+		w.say("ct %s%s set %s", dir, c.name, w.right(w.at(reg(4)), c.kind, c.n, c.host))
+		return left{}
 	}
 	switch key {
 	case ctL3Protocol, ctProtocol, ctState, ctMark, ctDirection:

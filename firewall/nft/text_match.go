@@ -233,7 +233,7 @@ func (w *writer) learn(l *left, op uint32, data []byte) {
 	v := number(data)
 	fam := w.t.table.Family
 	switch {
-	case l.name == "meta nfproto":
+	case l.name == "meta nfproto", l.name == "ct l3proto":
 		switch v {
 		case nfprotoIPv4:
 			w.family = fw.IPv4

@@ -131,9 +131,12 @@ func (w *writer) setText(i *setInfo, kinds []keyKind, host bool) string {
 		order[j] = j
 	}
 	sortKey := func(j int) []byte {
-		k, end := s.Key(j)
+		k, _ := s.Key(j)
 		if len(kinds) > 1 && s.Interval {
-			return singleParts(s, k, end)
+			return nil // the order of the kernel's dump
+		}
+		if len(kinds) > 1 {
+			return concatKey(s, k)
 		}
 		if len(kinds) != 1 || s.Interval {
 			return k
@@ -171,19 +174,23 @@ func (w *writer) setText(i *setInfo, kinds []keyKind, host bool) string {
 	return "{ " + strings.Join(out, ", ") + " }"
 }
 
-// singleParts is what nft sorts concatenations with intervals by: the parts that
-// are single values, as one number.
-func singleParts(s *fw.Set, key, end []byte) []byte {
+// concatKey is what nft sorts concatenations by (concat_expr_msort_value): the
+// bytes of all parts as one number of the host's byte order, so that on hosts of
+// little endian the last byte counts most.
+func concatKey(s *fw.Set, key []byte) []byte {
 	var b []byte
 	off := 0
 	for _, n := range s.Fields {
-		if off+n <= len(key) && bytes.Equal(key[off:off+n], end[off:off+n]) {
-			b = append(b, key[off:off+n]...)
+		if off+n > len(key) {
+			break
 		}
+		b = append(b, key[off:off+n]...)
 		off += (n + 3) &^ 3
 	}
-	// As a number: what is longer without leading zeros is greater.
-	return append(make([]byte, max(registerBytes-len(b), 0)), b...)
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		slices.Reverse(b)
+	}
+	return b
 }
 
 func (w *writer) elementText(i *setInfo, j int, kinds []keyKind) string {

@@ -301,7 +301,7 @@ func (w *writer) target(addr, addrMax, port, portMax int, f fw.Family, flags uin
 		fromMap = l != nil && l.isMap
 		out = w.right(l, kind, n, false)
 		if addrMax >= 0 && addrMax != addr && !fromMap {
-			if hi := w.at(addrMax); flags&fw.NATNetmap != 0 && l != nil && hi != nil && l.konst != nil && hi.konst != nil {
+			if hi := w.at(addrMax); l != nil && hi != nil && l.konst != nil && hi.konst != nil {
 				out = w.rangeText(kind, l.konst, hi.konst, false)
 			} else {
 				out += "-" + w.right(hi, kind, n, false)

@@ -20,12 +20,14 @@ func targetCT(_ *Context, b []byte) []firewall.Stmt {
 	if flags&ctNotrack != 0 {
 		return one(&firewall.Notrack{})
 	}
-	to := one(&firewall.CTTemplate{Zone: u16(b, 2), Helper: cstring(b[12:28])})
-	if flags&ctZoneMark != 0 {
-		op := firewall.Plain(firewall.FieldMark, 2)
-		to = append(to, &firewall.SetField{Kind: firewall.FieldCTZone, From: &firewall.FromField{Operand: op}})
+	to := &firewall.CTTemplate{Zone: u16(b, 2), Helper: cstring(b[12:28]), ZoneOfMark: flags&ctZoneMark != 0}
+	switch flags & (ctZoneDirOrig | ctZoneDirRepl) { // xt_ct_flags_to_dir
+	case ctZoneDirOrig:
+		to.Dir = firewall.ZoneOriginal
+	case ctZoneDirRepl:
+		to.Dir = firewall.ZoneReply
 	}
-	return to
+	return one(to)
 }
 
 // Modes of xt_CONNMARK.
