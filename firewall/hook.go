@@ -265,6 +265,9 @@ func (s *State) track() {
 		return // untracked, attached by REJECT, or seen before (over lo)
 	}
 	s.Template = false
+	if s.FlowZoneDir == ZoneSame {
+		s.FlowZone, s.FlowZoneDir = s.CTZone, s.ZoneDir
+	}
 	if s.Expect&(CTEstablished|CTRelated) != 0 && zoneFor(s.CTZone, s.ZoneDir, s.Reply) != zoneFor(s.FlowZone, s.FlowZoneDir, s.Reply) {
 		s.stranger()
 	}

@@ -158,6 +158,8 @@ type ZoneDir uint8
 const (
 	ZoneOriginal ZoneDir = 1
 	ZoneReply    ZoneDir = 2
+	// ZoneSame, of a flow: its packets are always looked for in its own zone.
+	ZoneSame ZoneDir = 4
 )
 
 // zoneFor is nf_ct_zone_id: the zone of a packet of one direction.

@@ -37,9 +37,10 @@ func (e *Evaluator) TooBig(to netip.Addr, port uint16, iif string) TooBig {
 	}
 	// nf_conntrack_inet_error: conntrack knows it by the packet that it quotes.
 	st.Expect, st.DstNATInit, st.SrcNATInit = firewall.CTRelated, true, true
+	st.FlowZoneDir = firewall.ZoneSame
 	w := e.newWalk(AnswerOnly)
 	w.logAccepts, w.notice = false, true
-	w.origin = origin{ns, in, false}
+	w.origin = origin{ns, in, false, st}
 	w.proto = st.Proto
 	w.arrive(&path{ns: ns}, in, []firewall.Class{{Remote: firewall.Prefix(all), Ports: unprivileged(), State: st}})
 	out := TooBig{Sees: Connected}
