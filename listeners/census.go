@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/listeners/sockdiag"
 )
@@ -120,12 +121,19 @@ type CensusOptions struct {
 	// more than BoundFrom of the ports.
 	Bound     bool
 	BoundFrom float64
+	// Beside asks about the same namespace over a socket of its own. With it, and a
+	// small BoundFrom, the second walk goes on beside the first. May be nil.
+	Beside Source
 	// Top is how many destinations are listed, 0 means 100; sources and inbound
 	// ports likewise.
 	Top int
 	// Keep is how many destinations are counted at once, 0 means 32,768.
 	Keep int
 }
+
+// soonBound is the BoundFrom up to which the second walk does not wait for the
+// first to say that it is needed.
+const soonBound = 0.05
 
 // ReadCensus counts the sockets of the namespace that src asks about.
 func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, error) {
@@ -140,6 +148,14 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 	}
 	c := &Census{NetNS: src.NetNS(), Settings: opt.Settings, HeadRoom: map[Proto]HeadRoom{}, States: map[string]uint64{}}
 	tcp := newTally(TCP, opt)
+	// Where a few ports in use are enough to look for bound ones, both walks of the
+	// kernel's table go on at once.
+	var early sync.WaitGroup
+	var found *boundPorts
+	if opt.Bound && opt.Beside != nil && opt.BoundFrom <= soonBound {
+		early.Go(func() { found = readBound(ctx, opt.Beside, opt.Settings.Low, opt.Settings.High) })
+	}
+	defer early.Wait() // it reads what the caller closes
 	if err := tcp.readTCP(ctx, src); err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("census of local ports: %w", err)
@@ -151,9 +167,15 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		c.Gaps = append(c.Gaps, Gap{What: "ports: stalled connections", Why: err.Error()})
 	}
 	var bound *PortSet
+	early.Wait()
 	if opt.Bound && tcp.busiest() >= opt.BoundFrom {
-		if bound, err = tcp.readBound(ctx, src); err != nil {
-			c.Gaps = append(c.Gaps, Gap{What: "ports: bound by number", Why: err.Error()})
+		if found == nil {
+			found = readBound(ctx, src, opt.Settings.Low, opt.Settings.High)
+		}
+		bound = &found.ports
+		tcp.addBound(found)
+		if found.err != nil {
+			c.Gaps = append(c.Gaps, Gap{What: "ports: bound by number", Why: found.err.Error()})
 		} else {
 			c.BoundKnown = true
 		}

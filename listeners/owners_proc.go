@@ -25,7 +25,7 @@ func (s *search) scan(ctx context.Context, pids []int) error {
 	)
 	for range min(s.opt.Workers, len(pids)) {
 		wg.Go(func() {
-			w := scanner{want: s.want, proc: s.proc, dents: make([]byte, 32<<10)}
+			w := scanner{want: s.want, proc: s.proc, dents: make([]byte, 32<<10), enough: s.opt.FirstOnly}
 			for !stop.Load() {
 				i := int(next.Add(1)) - 1
 				if i >= len(pids) {
@@ -78,6 +78,7 @@ type scanner struct {
 	dents  []byte
 	link   [64]byte
 	hits   []uint32
+	enough bool // stop where all wanted sockets were hit
 	path   []byte
 	reader procReader
 }
@@ -160,9 +161,20 @@ func (w *scanner) descriptors(fd int) error {
 			}
 			if _, wanted := w.want[ino]; wanted {
 				w.hits = append(w.hits, ino)
+				if w.enough && len(w.hits) >= len(w.want) && w.all() {
+					return nil
+				}
 			}
 		}
 	}
+}
+
+// all tells that every wanted socket was hit; some are hit by several
+// descriptors.
+func (w *scanner) all() bool {
+	slices.Sort(w.hits)
+	w.hits = slices.Compact(w.hits)
+	return len(w.hits) == len(w.want)
 }
 
 // readlinkat is readlinkat(2) on a NUL-terminated name, without allocating and

@@ -359,12 +359,19 @@ func (t *tally) fallback(ctx context.Context, src Source, why error, names ...st
 	return nil
 }
 
-// readBound finds the sockets bound to a port by number and gives their ports.
-// TIME_WAIT is left out of the walk: nothing there could match.
-func (t *tally) readBound(ctx context.Context, src Source) (*PortSet, error) {
-	var ports PortSet
+// boundPorts are the sockets bound to a port by number.
+type boundPorts struct {
+	ports PortSet
+	by    map[destinationKey]uint32 // those within the range
+	err   error
+}
+
+// readBound finds the sockets bound to a port by number. TIME_WAIT is left out of
+// the walk: nothing there could match.
+func readBound(ctx context.Context, src Source, low, high uint16) *boundPorts {
+	out := &boundPorts{by: map[destinationKey]uint32{}}
 	q := sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.TimeWait, sockdiag.SynRecv), BoundPort: true}
-	err := src.Dump(ctx, q, func(b []byte) error {
+	out.err = src.Dump(ctx, q, func(b []byte) error {
 		for len(b) > 0 {
 			m, rest, err := sockdiag.NextNative(b)
 			if err != nil {
@@ -379,17 +386,32 @@ func (t *tally) readBound(ctx context.Context, src Source) (*PortSet, error) {
 				return err
 			}
 			port := binary.BigEndian.Uint16(m.Payload[4:])
-			ports.Add(port)
-			if port < t.low || port > t.high {
+			out.ports.Add(port)
+			if port < low || port > high {
 				continue
 			}
-			if i, ok := t.at[key]; ok {
-				t.counts[i].bound++
+			if _, known := out.by[key]; known || len(out.by) < keepDestinations {
+				out.by[key]++
+			} else {
+				return errManyBound
 			}
 		}
 		return nil
 	})
-	return &ports, err
+	return out
+}
+
+// errManyBound keeps the memory constant on a host that binds towards more
+// destinations than are ever counted.
+var errManyBound = fmt.Errorf("sockets bound by number go to more than %d destinations", keepDestinations)
+
+// addBound notes how many sockets of each destination were bound by number.
+func (t *tally) addBound(b *boundPorts) {
+	for key, n := range b.by {
+		if i, ok := t.at[key]; ok {
+			t.counts[i].bound += n
+		}
+	}
 }
 
 // busiest is the largest share of the range that one source address uses.

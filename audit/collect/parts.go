@@ -349,7 +349,12 @@ func (c *collection) census(ctx context.Context) {
 			return nil, err
 		}
 		defer live.Close()
-		return listeners.ReadCensus(ctx, live, listeners.CensusOptions{Settings: settings, Table: c.home.table, Bound: true, BoundFrom: c.o.BoundFrom})
+		o := listeners.CensusOptions{Settings: settings, Table: c.home.table, Bound: true, BoundFrom: c.o.BoundFrom}
+		if beside, err := listeners.OpenLive(""); err == nil { // without it one walk follows the other
+			defer beside.Close()
+			o.Beside = beside
+		}
+		return listeners.ReadCensus(ctx, live, o)
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "census of local ports", Why: c.uid.explain(err, needNothing)})
