@@ -150,7 +150,7 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 func translatedOnly(p *reach.Published) reach.Exposure {
 	var families []string
 	for _, r := range p.Rows {
-		if r.Delivered != nil && r.Delivered.NetNS == p.To.NetNS && !slices.Contains(families, r.Family) {
+		if slices.ContainsFunc(r.Deliveries(), func(d reach.Delivered) bool { return d.NetNS == p.To.NetNS }) && !slices.Contains(families, r.Family) {
 			families = append(families, r.Family)
 		}
 	}

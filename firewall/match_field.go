@@ -42,6 +42,14 @@ func (m *Match) Split(c *Class, env *Env) Parts {
 		}
 		return p.inverted(m.Invert)
 	default:
+		if d := m.Operand.domain(); d != nil {
+			switch in := d.Intersect(m.In); {
+			case in.Empty():
+				return all(c, m.Invert)
+			case in.Equal(d):
+				return all(c, !m.Invert)
+			}
+		}
 		why := r.why
 		if m.Operand.Why != "" {
 			why = m.Operand.Why

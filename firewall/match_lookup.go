@@ -22,6 +22,8 @@ type lookup struct {
 	none, breaks []Piece
 	maybe        []Piece
 	why          string
+	// might is what maybe may find, nil where that is not known.
+	might *might
 }
 
 // Split of Lookup is nft_lookup_eval.
@@ -134,6 +136,11 @@ func lookUp(c *Class, env *Env, keys []Operand, s *Set, wantData bool) lookup {
 			r = isUnknown(r.why)
 		case r.kind == readConst:
 			r.value = keys[i].apply(r.value)
+		case r.kind == readUnknown && keys[i].Why != "":
+			r.why = keys[i].Why
+		}
+		if only, ok := keys[i].domain().Only(); ok && r.kind == readUnknown {
+			r = isValue(only)
 		}
 		readings[i] = r
 	}
@@ -164,8 +171,13 @@ func lookUp(c *Class, env *Env, keys []Operand, s *Set, wantData bool) lookup {
 			l.why = s.Stateful[f.element]
 			return true
 		})
+		l.might = nil
 	}
 	if s.HasCatchAll {
+		if l.might != nil && l.might.miss {
+			l.might.miss = false
+			l.might.add(s.CatchAll)
+		}
 		for _, p := range l.none {
 			l.found = append(l.found, found{p, catchAll, s.CatchAll})
 		}
@@ -217,7 +229,14 @@ func (ix *setIndex) lookUpOne(c *Class, op *Operand, r reading, s *Set) lookup {
 		e := ix.sorted[i].element
 		return lookup{found: []found{{whole, e, s.datum(e)}}}
 	case readUnknown:
-		return lookup{maybe: []Piece{whole}, why: r.why}
+		m := ix.mightFind(op, s)
+		switch {
+		case len(m.data) == 0:
+			return lookup{none: []Piece{whole}}
+		case !m.miss && len(m.data) == 1 && s.Stateful == nil:
+			return lookup{found: []found{{whole, 0, m.data[0]}}}
+		}
+		return lookup{maybe: []Piece{whole}, why: r.why, might: m}
 	case readFIB:
 		return ix.lookUpFIB(c, op, r, s)
 	}
@@ -294,6 +313,7 @@ func (ix *setIndex) lookUpConcat(c *Class, keys []Operand, rs []reading, s *Set,
 	var l lookup
 	var yes []Piece
 	var perhaps []Piece
+	maybe := &might{miss: true}
 	why := ""
 	for e, parts := range ix.parts {
 		p := Piece{c.Remote, c.Ports}
@@ -336,6 +356,9 @@ func (ix *setIndex) lookUpConcat(c *Class, keys []Operand, rs []reading, s *Set,
 				if in.Lo.IsZero() && !in.Hi.Less(MaxValue(keys[j].Len)) {
 					continue // any value matches
 				}
+				if d := keys[j].domain(); d != nil && d.Intersect(Ranges{in}).Empty() {
+					p.Remote = nil
+				}
 				sure, why = false, r.why
 			}
 			if p.Remote.Empty() || p.Ports.Empty() {
@@ -347,6 +370,7 @@ func (ix *setIndex) lookUpConcat(c *Class, keys []Operand, rs []reading, s *Set,
 		}
 		if !sure {
 			perhaps = append(perhaps, p)
+			maybe.add(s.datum(e))
 			continue
 		}
 		yes = append(yes, p)
@@ -374,7 +398,7 @@ func (ix *setIndex) lookUpConcat(c *Class, keys []Operand, rs []reading, s *Set,
 		l.none = append(l.none, none...)
 		l.maybe = append(l.maybe, minusPieces(&sub, none)...)
 	}
-	l.why = why
+	l.why, l.might = why, maybe
 	return l
 }
 

@@ -110,7 +110,22 @@ func (x *ruleWalk) evaluateMap(c Class, src *FromMap) []valued {
 		x.skip(c.with(p), No, "")
 	}
 	var out []valued
+	take := func(c Class, d *Datum) {
+		if d == nil || len(d.Bytes) < src.Offset+src.Len {
+			out = append(out, valued{c, Value{}, "an element of map " + src.Map.Name + " without data"})
+			return
+		}
+		b := d.Bytes[src.Offset:]
+		if src.Len > 0 {
+			b = b[:src.Len]
+		}
+		out = append(out, valued{c, keyValue(b, src.HostOrder), ""})
+	}
 	for _, p := range l.maybe {
+		if l.might.ways() > 0 {
+			x.eachWay(c.with(p), l.might, l.why, take)
+			continue
+		}
 		// It may find an element or none.
 		d := c.with(p)
 		x.fork(&d, Condition{Rule: x.rule, Why: l.why})
@@ -118,16 +133,7 @@ func (x *ruleWalk) evaluateMap(c Class, src *FromMap) []valued {
 		out = append(out, valued{d, Value{}, l.why})
 	}
 	for _, f := range l.found {
-		d := c.with(f.Piece)
-		if f.datum == nil || len(f.datum.Bytes) < src.Offset+src.Len {
-			out = append(out, valued{d, Value{}, "an element of map " + src.Map.Name + " without data"})
-			continue
-		}
-		b := f.datum.Bytes[src.Offset:]
-		if src.Len > 0 {
-			b = b[:src.Len]
-		}
-		out = append(out, valued{d, keyValue(b, src.HostOrder), ""})
+		take(c.with(f.Piece), f.datum)
 	}
 	return out
 }

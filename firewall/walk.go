@@ -434,20 +434,26 @@ func (x *ruleWalk) verdictMap(c Class, m *VerdictMap) []alive {
 	for _, p := range append(l.none, l.breaks...) {
 		x.skip(c.with(p), No, x.explain(m))
 	}
-	for _, p := range l.maybe {
-		x.opaqueEnd(c.with(p), l.why)
-	}
 	var on []alive
+	take := func(c Class, d *Datum) {
+		switch {
+		case d == nil || d.Verdict == nil:
+			x.opaqueEnd(c, "an element of map "+m.Map.Name+" without a verdict")
+		case d.Verdict.Kind == Continue:
+			on = append(on, alive{Class: c})
+		default:
+			x.verdict(c, d.Verdict)
+		}
+	}
+	for _, p := range l.maybe {
+		if l.might.ways() == 0 {
+			x.opaqueEnd(c.with(p), l.why)
+			continue
+		}
+		x.eachWay(c.with(p), l.might, l.why, take)
+	}
 	for _, f := range l.found {
-		if f.datum == nil || f.datum.Verdict == nil {
-			x.opaqueEnd(c.with(f.Piece), "an element of map "+m.Map.Name+" without a verdict")
-			continue
-		}
-		if f.datum.Verdict.Kind == Continue {
-			on = append(on, alive{Class: c.with(f.Piece)})
-			continue
-		}
-		x.verdict(c.with(f.Piece), f.datum.Verdict)
+		take(c.with(f.Piece), f.datum)
 	}
 	return on
 }

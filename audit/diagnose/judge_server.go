@@ -206,7 +206,7 @@ func (j *judge) bindRemedy() string {
 
 // heard clears or notes what the sockets say by themselves.
 func (j *judge) heard() {
-	delivered := slices.ContainsFunc(j.faces, func(f face) bool { return f.got != nil && f.got.Listener != "" })
+	delivered := slices.ContainsFunc(j.faces, func(f face) bool { return len(f.got) > 0 && f.got[0].Listener != "" })
 	reached := slices.ContainsFunc(j.faces, func(f face) bool { return f.sees == Connected })
 	port := j.e.Target.Port
 	if delivered && reached && j.sees != Refused {
@@ -242,13 +242,18 @@ func (j *judge) heard() {
 
 func (j *judge) faceListener() string {
 	for _, f := range j.faces {
-		if f.got != nil && f.got.Listener != "" {
-			where := ""
-			if f.got.NetNS != "" {
-				where = " in " + f.got.NetNS
-			}
-			return "delivered to " + f.got.Listener + where
+		if len(f.got) == 0 || f.got[0].Listener == "" {
+			continue
 		}
+		var to []string
+		for _, d := range f.got {
+			where := ""
+			if d.NetNS != "" {
+				where = " in " + d.NetNS
+			}
+			to = append(to, d.Listener+where)
+		}
+		return "delivered to " + strings.Join(to, " or ")
 	}
 	return "listens"
 }

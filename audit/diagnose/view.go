@@ -26,7 +26,7 @@ type face struct {
 	share float64
 	who   string // the clients, for sentences
 	iif   string
-	got   *reach.Delivered
+	got   []reach.Delivered
 	// after: the handshake passes, and what follows it does not.
 	after bool
 }
@@ -205,7 +205,7 @@ func (v *view) askOne(e *Evidence, ev *reach.Evaluator, home *reach.Namespace, f
 }
 
 func faceOf(a reach.Answer, to netip.Addr, share float64) face {
-	f := face{to: to, sees: seesOf(a.ClientSees, a.AfterConnect), conds: a.Conditions, share: share, iif: a.Query.Iif, got: a.DeliveredTo, after: a.AfterConnect == reach.Timeout}
+	f := face{to: to, sees: seesOf(a.ClientSees, a.AfterConnect), conds: a.Conditions, share: share, iif: a.Query.Iif, got: a.Deliveries(), after: a.AfterConnect == reach.Timeout}
 	if a.DecidedBy != nil {
 		f.by = *a.DecidedBy
 	}
@@ -282,7 +282,7 @@ func (v *view) askAll(e *Evidence, ev *reach.Evaluator, to netip.Addr) {
 			v.faces[first+i].share += share
 			continue
 		}
-		f := face{to: to, sees: seesOf(r.ClientSees, r.AfterConnect), after: r.AfterConnect == reach.Timeout, by: r.DecidedBy, conds: r.Conditions, share: share, iif: r.Iif, got: r.Delivered, who: "clients " + listPrefixes(audit.Clients(r.From)) + " by " + r.Iif}
+		f := face{to: to, sees: seesOf(r.ClientSees, r.AfterConnect), after: r.AfterConnect == reach.Timeout, by: r.DecidedBy, conds: r.Conditions, share: share, iif: r.Iif, got: r.Deliveries(), who: "clients " + listPrefixes(audit.Clients(r.From)) + " by " + r.Iif}
 		// The way of one of them tells at which hook it ends.
 		if from := audit.Clients(r.From)[0].Addr(); from.IsValid() {
 			q := reach.Query{Proto: firewall.TCP, From: from, To: to, Port: e.Target.Port, Iif: r.Iif}

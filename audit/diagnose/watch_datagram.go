@@ -47,7 +47,7 @@ func (s *seen) datagrams() verdict {
 			v.odd = fmt.Sprintf("by the model %s, and %s did not move: a rule made the error", witnessName(&s.y.f.by), noPorts)
 		}
 		return v
-	case s.expects(Connected), s.expects(Timeout) && s.y.a.DeliveredTo != nil:
+	case s.expects(Connected), s.expects(Timeout) && len(s.y.a.Deliveries()) > 0:
 		in := udpCounter(six, "InDatagrams")
 		if cs := s.claims(n); len(cs) > 0 {
 			v.add("packets", "%s in, no answer out", times(f.asked.count, "datagram"))

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,7 +142,7 @@ func (x *expectation) forwarded() bool {
 			return true
 		}
 	}
-	return x.f.by.Namespace != "" || x.a.DeliveredTo != nil && x.a.DeliveredTo.NetNS != ""
+	return x.f.by.Namespace != "" || slices.ContainsFunc(x.a.Deliveries(), func(d reach.Delivered) bool { return d.NetNS != "" })
 }
 
 // movedOf is by how much a rule's own counter rose between two readings; known is

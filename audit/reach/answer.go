@@ -107,7 +107,11 @@ type Answer struct {
 	DecidedBy    *DecidedBy  `json:"decided_by,omitempty"`
 	Path         []Hop       `json:"path,omitempty"`
 	DeliveredTo  *Delivered  `json:"delivered_to,omitempty"`
-	Partition    []Row       `json:"partition,omitempty"`
+	// OneOf are the sockets a packet may end at, in place of DeliveredTo, where
+	// something that a reading cannot tell chooses between them: a rule that
+	// spreads connections by chance, the client's port.
+	OneOf     []Delivered `json:"delivered_to_one_of,omitempty"`
+	Partition []Row       `json:"partition,omitempty"`
 	// Lines is the walk for --explain.
 	Lines []Line `json:"-"`
 }
@@ -123,6 +127,21 @@ type Row struct {
 	DecidedBy    DecidedBy   `json:"decided_by"`
 	Conditions   []Condition `json:"conditions"`
 	Delivered    *Delivered  `json:"delivered_to,omitempty"`
+	// OneOf is that of Answer.
+	OneOf []Delivered `json:"delivered_to_one_of,omitempty"`
+}
+
+// Deliveries are all the sockets that the sources' packets may end at.
+func (r *Row) Deliveries() []Delivered { return deliveries(r.Delivered, r.OneOf) }
+
+// Deliveries are all the sockets that the client's packets may end at.
+func (a *Answer) Deliveries() []Delivered { return deliveries(a.DeliveredTo, a.OneOf) }
+
+func deliveries(d *Delivered, oneOf []Delivered) []Delivered {
+	if d != nil {
+		return []Delivered{*d}
+	}
+	return oneOf
 }
 
 // Through reports whether the client surely gets through to the service.

@@ -72,7 +72,7 @@ func (e *Evaluator) Ask(q Query, d Detail) (Answer, error) {
 		}
 	}
 	v := joinDestinations(vs)
-	a.ClientSees, a.AfterConnect, a.DeliveredTo = v.sees, v.after, v.deliver
+	a.ClientSees, a.AfterConnect, a.DeliveredTo, a.OneOf = v.sees, v.after, v.deliver, v.oneOf
 	by := v.by.show()
 	a.DecidedBy = &by
 	if v.sees == Depends || v.after == Depends {

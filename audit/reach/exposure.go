@@ -2,6 +2,7 @@ package reach
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
@@ -149,7 +150,8 @@ func (t tally) who() Who {
 type Published struct {
 	Proto firewall.Proto
 	Port  uint16
-	To    Delivered
+	// To is the listener, or one of them; the rows name all.
+	To Delivered
 	// By is the rule that translates.
 	By DecidedBy
 	Exposure
@@ -197,8 +199,8 @@ func (e *Evaluator) Published() []Published {
 func (e *Evaluator) published(p firewall.Proto, port uint16) (Published, bool) {
 	rows := e.Partition(Query{Proto: p, Port: port})
 	for _, r := range rows {
-		if r.Delivered != nil && r.Delivered.NetNS != "" {
-			return Published{Proto: p, Port: port, To: *r.Delivered, Exposure: Exposure{Who: e.who(rows), Rows: rows}}, true
+		if i := slices.IndexFunc(r.Deliveries(), func(d Delivered) bool { return d.NetNS != "" }); i >= 0 {
+			return Published{Proto: p, Port: port, To: r.Deliveries()[i], Exposure: Exposure{Who: e.who(rows), Rows: rows}}, true
 		}
 	}
 	return Published{}, false

@@ -3,13 +3,9 @@ package reach_test
 import (
 	"context"
 	"net/netip"
-	"os"
-	"os/exec"
 	"slices"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/collect"
@@ -95,30 +91,6 @@ func (r tally) report(t testing.TB, name string) {
 		t.Errorf("%s: %v", name, d)
 	}
 	t.Logf("%s: %d probes, %d depends, %d wrong", name, r.asked, r.depends, len(r.wrong))
-}
-
-// privateDir puts a tmpfs over a directory of the laboratory's own mount
-// namespace and copies files of the machine's one into it, so that a real tool
-// may write there.
-func privateDir(t testing.TB, dir string, withContent bool) {
-	t.Helper()
-	scratch := t.TempDir()
-	if withContent {
-		if out, err := exec.Command("cp", "-a", dir+"/.", scratch).CombinedOutput(); err != nil {
-			t.Fatalf("copy %s: %v: %s", dir, err, out)
-		}
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Fatalf("%s: %v", dir, err)
-	}
-	if err := unix.Mount(scratch, dir, "", unix.MS_BIND, ""); err != nil {
-		t.Fatalf("mount over %s: %v", dir, err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
 }
 
 // waitFor asks until a thing is ready.

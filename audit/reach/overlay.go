@@ -13,6 +13,7 @@ type verdict struct {
 	by         witness
 	conditions []Condition
 	deliver    *Delivered
+	oneOf      []Delivered // in place of deliver
 	trace      *trail
 }
 
@@ -200,18 +201,20 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 		}
 	}
 	if same {
-		v := verdict{sees: first.sees, after: first.after, by: first.by, deliver: first.deliver, trace: first.trace}
+		v := verdict{sees: first.sees, after: first.after, by: first.by, trace: first.trace}
+		v.deliver, v.oneOf = delivery(fs)
 		if v.sees == Connected && v.after == "" && v.by.kind == ByOpen {
 			v.by = accepted(v.by, as)
 		}
 		return v
 	}
-	v := verdict{sees: Depends, by: first.by, deliver: first.deliver, trace: first.trace}
+	v := verdict{sees: Depends, by: first.by, trace: first.trace}
+	v.deliver, v.oneOf = delivery(fs)
 	if !slices.ContainsFunc(fs, func(f *final) bool { return f.sees != Connected }) {
 		v.sees, v.after = Connected, Depends
 		for _, f := range fs {
 			if f.after != "" {
-				v.by, v.deliver, v.trace = f.by, nil, f.trace
+				v.by, v.deliver, v.oneOf, v.trace = f.by, nil, nil, f.trace
 			}
 		}
 	}
@@ -249,6 +252,24 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 		}
 	}
 	return v
+}
+
+// delivery is the socket that the finals which reach one share, or else all of
+// them.
+func delivery(fs []*final) (*Delivered, []Delivered) {
+	var all []Delivered
+	for _, f := range fs {
+		if f.deliver != nil && !slices.Contains(all, *f.deliver) {
+			all = append(all, *f.deliver)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return nil, nil
+	case 1:
+		return &all[0], nil
+	}
+	return nil, all
 }
 
 // accepted names the rule that let a connected client in: the last accept whose

@@ -169,7 +169,8 @@ next:
 	for _, p := range parts {
 		by := e.show(p.by)
 		for i := range rows {
-			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && slices.Equal(rows[i].Conditions, p.conditions) {
+			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && slices.Equal(rows[i].Conditions, p.conditions) &&
+				slices.Equal(rows[i].Deliveries(), deliveries(p.deliver, p.oneOf)) {
 				sets[i] = sets[i].Union(p.remote)
 				continue next
 			}
@@ -178,7 +179,7 @@ next:
 		if p.sees != Depends && p.after != Depends || conditions == nil {
 			conditions = []Condition{}
 		}
-		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, AfterConnect: p.after, DecidedBy: by, Conditions: conditions, Delivered: p.deliver})
+		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, AfterConnect: p.after, DecidedBy: by, Conditions: conditions, Delivered: p.deliver, OneOf: p.oneOf})
 		sets = append(sets, p.remote)
 	}
 	for i := range rows {

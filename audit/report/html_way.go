@@ -163,7 +163,7 @@ func stations(r reach.Row, path []reach.Hop, socket string) []station {
 	default:
 		add(string(r.DecidedBy.Kind), own)
 	}
-	if r.ClientSees == reach.Connected || r.Delivered != nil {
+	if r.ClientSees == reach.Connected || len(r.Deliveries()) > 0 {
 		add("socket", stationLine{Head: socket})
 		if r.AfterConnect != "" && !decided && head != "" {
 			add("after the handshake", own)

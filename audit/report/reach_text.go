@@ -35,7 +35,14 @@ func ReachText(w io.Writer, a reach.Answer, o Options) error {
 			p.text(normal, "             ", "             ", text)
 		}
 	}
-	if d := a.DeliveredTo; d != nil {
+	for i, d := range a.Deliveries() {
+		first := "  reaches    "
+		switch {
+		case i > 0:
+			first = "          or "
+		case len(a.OneOf) > 0:
+			first = "  one of     "
+		}
 		to := d.Listener
 		if to == "" {
 			to = hostPort(d.Address, d.Port)
@@ -43,7 +50,7 @@ func ReachText(w io.Writer, a reach.Answer, o Options) error {
 		if d.NetNS != "" {
 			to += " in " + d.NetNS
 		}
-		p.text(normal, "  reaches    ", "             ", to)
+		p.text(normal, first, "             ", to)
 	}
 	for i, c := range a.Conditions {
 		first := "  turns on   "

@@ -75,11 +75,12 @@ func alwaysPresent(k fw.FieldKind) bool {
 }
 
 // match appends a match and learns from it. Two matches in a row on the same
-// thing become one: nft writes a range as two comparisons.
+// thing become one: nft writes a range as two comparisons. Chance is another
+// thing each time.
 func (r *run) match(m *fw.Match) {
 	r.g.learn(m)
 	r.flush()
-	if n := len(r.stmts); n > 0 && !m.Invert && !m.WantAbsent {
+	if n := len(r.stmts); n > 0 && !m.Invert && !m.WantAbsent && m.Operand.Field.Kind != fw.FieldRandom {
 		if last, ok := r.stmts[n-1].(*fw.Match); ok && !last.Invert && !last.WantAbsent && last.Operand == m.Operand {
 			r.stmts = r.stmts[:n-1]
 			m.In = last.In.Intersect(m.In)

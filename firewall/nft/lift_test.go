@@ -118,7 +118,7 @@ var lifted = []struct{ rule, want string }{
 	{"limit name \"lim\" accept", "opaque limit (the rate limit lim); accept"},
 	{"ct helper set \"ftph\"", "set cthelper nowhere (the connection helper ftph)"},
 	{"numgen random mod 10 vmap { 0-4 : accept, 5-9 : drop }", "random[chance (one of 10)] vmap {00000000-00000004:accept 00000005-00000009:drop}"},
-	{"symhash mod 2 0 accept", "unknown[a hash of the connection's addresses and ports]{0x0}; accept"},
+	{"symhash mod 2 0 accept", "random[a hash of the connection's addresses and ports]{0x0}; accept"},
 	{"@nh,96,32 0x0a000001 accept", "payload@1,12,4{0xa000001}; accept"},
 	{"@ih,0,8 5 accept", "payload@3,0,1{0x5}; accept"},
 	{"ether saddr 00:11:22:33:44:55 accept", "iiftype{0x1}; smac{0x1122334455}; accept"},

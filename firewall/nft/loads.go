@@ -223,21 +223,33 @@ func (r *run) fib(t *table) {
 
 // hash is nft_jhash_eval and nft_symhash_eval.
 func (r *run) hash(t *table) {
-	why := "a hash of the connection's addresses and ports"
+	op := fw.Plain(fw.FieldRandom, 4)
+	op.Field.B, op.Field.C = bounded(t.num(6), t.num(4))
+	op.Why = "a hash of the connection's addresses and ports"
 	if t.num(7) == 0 {
-		why = "a hash of parts of the packet"
+		op.Why = "a hash of parts of the packet"
 	}
-	r.loadUnknown(t, 2, 4, why)
+	r.load(t, 2, op, 4, true)
 }
 
 // numgen is nft_ng_inc_eval and nft_ng_random_eval.
 func (r *run) numgen(t *table) {
 	op := fw.Plain(fw.FieldRandom, 4)
+	op.Field.B, op.Field.C = bounded(t.num(4), t.num(2))
 	op.Why = fmt.Sprintf("chance (one of %d)", t.num(2))
 	if t.num(3) == 0 {
 		op.Why = fmt.Sprintf("a counter of packets (modulo %d)", t.num(2))
 	}
 	r.load(t, 1, op, 4, true)
+}
+
+// bounded are the least value and the number of values of an expression with an
+// offset and a modulus; the kernel refuses those that do not fit.
+func bounded(offset, modulus uint32) (least, values uint32) {
+	if modulus == 0 || offset+modulus-1 < offset {
+		return 0, 0
+	}
+	return offset, modulus
 }
 
 // osf is nft_osf_eval: the operating system that the SYN looks like.
