@@ -117,9 +117,11 @@ const (
 
 // Report is an answer.
 type Report struct {
-	Schema     string `json:"schema"`
-	Target     string `json:"target"`
-	Side       Side   `json:"side"`
+	Schema string `json:"schema"`
+	Target string `json:"target"`
+	Side   Side   `json:"side"`
+	// WithServer: at the client, the server's snapshot was there as well.
+	WithServer bool   `json:"with_server,omitempty"`
 	From       string `json:"from,omitempty"`
 	ClientSees Sees   `json:"client_sees"`
 	// Summary is the answer in one sentence.

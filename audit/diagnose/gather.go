@@ -74,16 +74,8 @@ func Gather(ctx context.Context, o Options) *Evidence {
 	if o.Offline {
 		return e
 	}
-	if o.Metadata && e.Facts.Cloud != nil {
-		say("ask the metadata service of " + e.Facts.Cloud.Name)
-		if err := Metadata(ctx, e.Facts.Cloud); err != nil {
-			e.Gaps = append(e.Gaps, audit.Gap{What: "metadata of " + e.Facts.Cloud.Name, Why: err.Error()})
-		}
-		for _, p := range e.Facts.Cloud.Public {
-			if a, err := netip.ParseAddr(p); err == nil && e.Side != SideClient {
-				e.Public = append(e.Public, a.Unmap())
-			}
-		}
+	if o.Metadata {
+		e.metadata(ctx, say)
 	}
 	if e.Side == SideClient || e.Side == SideServer && e.From.IsValid() {
 		e.running(ctx)
@@ -96,6 +88,29 @@ func Gather(ctx context.Context, o Options) *Evidence {
 		e.sizes(ctx, say)
 	}
 	return e
+}
+
+// metadata asks the cloud of the server for its public address.
+func (e *Evidence) metadata(ctx context.Context, say func(string)) {
+	gap := func(what, why string) { e.Gaps = append(e.Gaps, audit.Gap{What: what, Why: why, Minor: true}) }
+	c := e.Facts.Cloud
+	switch {
+	case e.Side == SideClient:
+		gap("metadata", "it was not asked: this host is the client, and the server's cloud would have to say")
+		return
+	case c == nil:
+		gap("metadata", "it was not asked: the firmware names no cloud that is known here")
+		return
+	}
+	say("ask the metadata service of " + c.Name)
+	if err := Metadata(ctx, c); err != nil {
+		gap("metadata of "+c.Name, err.Error())
+	}
+	for _, p := range c.Public {
+		if a, err := netip.ParseAddr(p); err == nil {
+			e.Public = append(e.Public, a.Unmap())
+		}
+	}
 }
 
 // maxRunning bounds how many of this host's own connections are looked at.
@@ -202,7 +217,8 @@ func (e *Evidence) connect(ctx context.Context, o Options, say func(string)) {
 		a.Route = w
 		// The server sees this address, unless something translates it on the way.
 		if !e.From.IsValid() && a.From.IsValid() && e.Side == SideClient && e.Server != nil {
-			if local, known := LocalTo(e.Server, a.To.Addr()); local && known {
+			local, known := LocalTo(e.Server, a.To.Addr())
+			if local && known || known && global(a.From.Addr()) && global(a.To.Addr()) {
 				e.From = a.From.Addr()
 			}
 		}

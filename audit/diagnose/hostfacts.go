@@ -38,7 +38,7 @@ type HostFacts struct {
 type Cloud struct {
 	Name, Source string
 	Console      string // where its security groups are
-	Metadata     string // URL of the metadata service's public address
+	Metadata     string // names its metadata service, "" for none of use
 	// Public are addresses that Metadata told, Groups the names of security groups.
 	Public []string
 	Groups []string
@@ -174,19 +174,19 @@ func cloudOf(dmi map[string]string) *Cloud {
 	case has("sys_vendor", "Amazon EC2"), strings.HasPrefix(dmi["board_asset_tag"], "i-") && has("sys_vendor", "Amazon"):
 		return &Cloud{Name: "AWS", Source: source("sys_vendor"), Console: "EC2 console → Security Groups (and the subnet's network ACL)", Metadata: "aws"}
 	case has("sys_vendor", "Alibaba Cloud"):
-		return &Cloud{Name: "Alibaba Cloud", Source: source("sys_vendor"), Console: "ECS console → Network & Security → Security Groups", Metadata: "http://100.100.100.200/latest/meta-data/eipv4"}
+		return &Cloud{Name: "Alibaba Cloud", Source: source("sys_vendor"), Console: "ECS console → Network & Security → Security Groups", Metadata: "alibaba"}
 	case has("product_name", "Google Compute Engine"):
 		return &Cloud{Name: "Google Cloud", Source: source("product_name"), Console: "VPC network → Firewall", Metadata: "google"}
 	case dmi["chassis_asset_tag"] == "7783-7084-3265-9085-8269-3286-77":
 		return &Cloud{Name: "Azure", Source: source("chassis_asset_tag"), Console: "the network security groups of the NIC and of the subnet", Metadata: "azure"}
 	case has("sys_vendor", "Tencent Cloud"):
-		return &Cloud{Name: "Tencent Cloud", Source: source("sys_vendor"), Console: "CVM console → Security Groups", Metadata: "http://metadata.tencentyun.com/latest/meta-data/public-ipv4"}
+		return &Cloud{Name: "Tencent Cloud", Source: source("sys_vendor"), Console: "CVM console → Security Groups", Metadata: "tencent"}
 	case has("sys_vendor", "Huawei Cloud"), has("product_name", "Huawei Cloud"):
-		return &Cloud{Name: "Huawei Cloud", Source: source("sys_vendor"), Console: "ECS console → Security Groups", Metadata: "http://169.254.169.254/latest/meta-data/public-ipv4"}
+		return &Cloud{Name: "Huawei Cloud", Source: source("sys_vendor"), Console: "ECS console → Security Groups", Metadata: "huawei"}
 	case has("sys_vendor", "DigitalOcean"):
-		return &Cloud{Name: "DigitalOcean", Source: source("sys_vendor"), Console: "Networking → Firewalls", Metadata: "http://169.254.169.254/metadata/v1/interfaces/public/0/ipv4/address"}
+		return &Cloud{Name: "DigitalOcean", Source: source("sys_vendor"), Console: "Networking → Firewalls", Metadata: "digitalocean"}
 	case has("sys_vendor", "Hetzner"):
-		return &Cloud{Name: "Hetzner", Source: source("sys_vendor"), Console: "Cloud Console → Firewalls", Metadata: "http://169.254.169.254/hetzner/v1/metadata/public-ipv4"}
+		return &Cloud{Name: "Hetzner", Source: source("sys_vendor"), Console: "Cloud Console → Firewalls", Metadata: "hetzner"}
 	case dmi["chassis_asset_tag"] == "OracleCloud.com":
 		return &Cloud{Name: "Oracle Cloud", Source: source("chassis_asset_tag"), Console: "the VCN's security lists and network security groups"}
 	}

@@ -93,7 +93,7 @@ func Judge(e *Evidence) *Report {
 	j.undecided()
 
 	r := &Report{
-		Schema: Schema, Target: e.Target.Text, Side: e.Side, ClientSees: j.sees, Tried: e.Attempts, Incomplete: e.Gaps, TakenAt: e.Now.UTC(),
+		Schema: Schema, Target: e.Target.Text, Side: e.Side, WithServer: e.Side == SideClient && e.Server != nil, ClientSees: j.sees, Tried: e.Attempts, Incomplete: e.Gaps, TakenAt: e.Now.UTC(),
 	}
 	if e.From.IsValid() {
 		r.From = e.From.String()
@@ -232,8 +232,17 @@ func (j *judge) decides(id ID) string {
 	onClient := fmt.Sprintf("run `hostaudit diagnose %s` on the client", t.Text)
 	switch id {
 	case WrongPort, NotListening, BindAddress, HostFirewall, PanelFirewall, QueueFull, ConntrackFull, RejectedByFirewall:
-		if j.e.Server == nil {
+		switch s := j.e.Symptom; {
+		case j.e.Server == nil:
 			return onServer
+		case !j.modelled && len(j.addrs) > 0:
+			return joinAddrs(j.addrs) + ": not an address of the server, so that its rules and sockets say nothing about it"
+		case j.e.From.IsValid() && s != nil && s.Sees != "":
+			return fmt.Sprintf("`hostaudit watch %d` on the server while the client tries", port)
+		case j.e.From.IsValid():
+			return fmt.Sprintf("the client's message (--error), or `hostaudit watch %d` on the server while it tries", port)
+		case s != nil && s.Sees != "":
+			return "give the client's address with --from"
 		}
 		return "give the client's address with --from, or its message with --error"
 	case ReplyPath:

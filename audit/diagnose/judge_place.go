@@ -21,10 +21,6 @@ func (j *judge) place() {
 			hosts = append(hosts, a)
 		}
 	}
-	// Behind 1:1 NAT a host does not know its public address of that family.
-	behindNAT := func(a netip.Addr) bool {
-		return global(a) && !slices.ContainsFunc(owned, func(o netip.Addr) bool { return global(o) && o.Is4() == a.Is4() })
-	}
 	var wrong, right []netip.Addr
 	for _, a := range j.addrs {
 		if local, _ := LocalTo(e.Server, a); local || slices.Contains(owned, a) {
@@ -48,7 +44,7 @@ func (j *judge) place() {
 	default:
 		ev := []audit.Evidence{evidence("target", "%s", joinAddrs(wrong)), evidence("addresses of the server", "%s", joinAddrs(append(hosts, e.Public...)))}
 		v := Confirmed
-		if slices.ContainsFunc(wrong, behindNAT) {
+		if slices.ContainsFunc(wrong, func(a netip.Addr) bool { return j.behindNAT(e, a) }) {
 			v = CannotTell
 			ev = append(ev, evidence("to decide", "the host's public address, which it does not know behind NAT: --public ADDRESS, or --metadata in a cloud"))
 		}

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -10,15 +11,23 @@ import (
 	"github.com/hostaudit/hostaudit/listeners"
 )
 
-// ruleText names a witness with its place.
+// counterNumbers are the numbers of a rule's counter in its text: they are evidence of
+// their own.
+var counterNumbers = regexp.MustCompile(` packets [0-9]+ bytes [0-9]+`)
+
+// ruleText names a witness with its place and text.
 func ruleText(d reach.DecidedBy) string {
+	if d.Kind == reach.ByRule && d.Text != "" {
+		return rulePlace(d) + ": " + counterNumbers.ReplaceAllString(d.Text, "")
+	}
+	return rulePlace(d)
+}
+
+// rulePlace names the place of a witness.
+func rulePlace(d reach.DecidedBy) string {
 	switch d.Kind {
 	case reach.ByRule:
-		s := fmt.Sprintf("%s %s %s %s #%d", d.Backend, d.Family, d.Table, d.Chain, d.Number)
-		if d.Text != "" {
-			s += ": " + d.Text
-		}
-		return s
+		return fmt.Sprintf("%s %s %s %s #%d", d.Backend, d.Family, d.Table, d.Chain, d.Number)
 	case reach.ByPolicy:
 		return fmt.Sprintf("%s %s %s %s, policy", d.Backend, d.Family, d.Table, d.Chain)
 	}
@@ -34,6 +43,11 @@ func (f *face) place() string {
 
 // level is how sure the model's answer about a face makes a cause.
 func (j *judge) level(f *face) Verdict {
+	if f.assumed {
+		g := *f
+		g.assumed = false
+		return min2(j.level(&g), Likely)
+	}
 	switch {
 	case f.sees == NotKnown:
 		if id, _ := j.turnsOn(f); shows(id, j.observed) {
@@ -69,6 +83,9 @@ func (j *judge) witnesses() {
 		ev := []audit.Evidence{evidence("model of the server", "%s%s: %s", f.who, f.place(), ruleText(f.by))}
 		if f.by.Rule != nil && f.by.Rule.Packets >= 0 {
 			ev = append(ev, evidence("counter", "the rule has matched %d packets", f.by.Rule.Packets))
+		}
+		if f.assumed {
+			ev = append(ev, evidence("assumption", "%s is this host's public address, which it does not have itself behind NAT (--public %s, or --metadata, makes sure)", f.to, f.to))
 		}
 		if v == CannotTell && f.sees != NotKnown && !j.single {
 			ev = append(ev, evidence("to decide", "whether the client is one of them: --from ADDRESS"))

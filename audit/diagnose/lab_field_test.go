@@ -43,6 +43,18 @@ type field struct {
 	// sample is how long counters are watched, 0 for not at all.
 	sample time.Duration
 	open   []*lab.Listeners
+	// whole: namespaces beside the field's three are looked into. The laboratories
+	// of other tests are no part of a field, and there are many at a time.
+	whole bool
+}
+
+// reading are the options of a reading of one of the hosts.
+func (f *field) reading(root string) collect.Options {
+	o := collect.Options{Root: root, Quick: f.sample == 0, Sample: f.sample, MaxNamespaces: 1}
+	if f.whole {
+		o.MaxNamespaces = 0
+	}
+	return o
 }
 
 func newField(t *testing.T) *field {
@@ -145,7 +157,7 @@ func (f *field) ask(t *testing.T, at place, target string, o diagnose.Options) *
 	}
 	var r *diagnose.Report
 	in.Do(func() {
-		o.Here, err = collect.Host(t.Context(), collect.Options{Root: o.Files.Root, Quick: f.sample == 0, Sample: f.sample})
+		o.Here, err = collect.Host(t.Context(), f.reading(o.Files.Root))
 		if err != nil {
 			return
 		}
@@ -166,7 +178,7 @@ func (f *field) snapshot(t *testing.T, n *lab.Namespace) *audit.Snapshot {
 	var err error
 	n.Do(func() {
 		var c *collect.Capture
-		if _, c, err = collect.Record(t.Context(), collect.Options{Root: f.serverRoot, Quick: f.sample == 0, Sample: f.sample}); err == nil {
+		if _, c, err = collect.Record(t.Context(), f.reading(f.serverRoot)); err == nil {
 			err = collect.Save(&b, c)
 		}
 	})
@@ -268,6 +280,8 @@ type case_ struct {
 	healthy func(t *testing.T, f *field)
 	// sample is how long counters are watched.
 	sample time.Duration
+	// says are words that the answer on the server has.
+	says string
 }
 
 type want struct {
@@ -321,6 +335,9 @@ func (c case_) prove(t *testing.T) {
 				blames(t, r, at, w.id, w.verdicts...)
 			} else {
 				open(t, r, at, w.sees, w.open...)
+			}
+			if s := flat(t, r); at == onServer && !strings.Contains(s, c.says) {
+				t.Errorf("no %q in\n%s", c.says, text(t, r))
 			}
 			keep(t, c.name+" "+string(at), r)
 		}

@@ -22,22 +22,23 @@ func loads(loader lab.Loader, text string) func(t *testing.T, f *field) {
 
 // TestHostFirewall: a drop at each hook, in each back end, by rule and by policy.
 func TestHostFirewall(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy", "ipset")
 	const v4, v6 = "tcp://198.51.100.20:8080", "tcp://[2001:db8:2::20]:8080"
 	const input = "table inet f { chain i { type filter hook input priority 0; policy accept; "
 	for _, c := range []case_{
-		{name: "nft input rule", target: v4, make: loads(lab.NFT, input+"tcp dport 8080 counter drop; }; }")},
+		{name: "nft input rule", target: v4, make: loads(lab.NFT, input+"tcp dport 8080 counter drop; }; }"), says: "in before nftables inet f i #1; never"},
 		{name: "nft input rule, IPv6", target: v6, make: loads(lab.NFT, input+"tcp dport 8080 drop; }; }")},
 		{name: "nft policy", target: v4, make: loads(lab.NFT, "table inet f { chain i { type filter hook input priority 0; policy drop; ct state established accept; tcp dport 22 accept; }; }")},
 		{name: "nft raw prerouting", target: v4, make: loads(lab.NFT, "table inet f { chain r { type filter hook prerouting priority raw; tcp dport 8080 drop; }; }")},
 		{name: "nft ingress", target: v4, make: loads(lab.NFT, "table netdev f { chain g { type filter hook ingress device eth0 priority 0; tcp dport 8080 drop; }; }")},
-		{name: "nft set of banned clients", target: v4, make: loads(lab.NFT, "table inet f2b-table { set addr-set-sshd { type ipv4_addr; elements = { 203.0.113.10 }; }; chain f2b-chain { type filter hook input priority -1; ip saddr @addr-set-sshd drop; }; }")},
+		{name: "nft set of banned clients", target: v4, make: loads(lab.NFT, "table inet f2b-table { set addr-set-sshd { type ipv4_addr; elements = { 203.0.113.10 }; }; chain f2b-chain { type filter hook input priority -1; ip saddr @addr-set-sshd drop; }; }"), says: "fail2ban-client set sshd unbanip 203.0.113.10"},
 		{name: "iptables-nft", target: v4, make: loads(lab.IPTablesNFT, "*filter\n-A INPUT -p tcp --dport 8080 -j DROP\nCOMMIT\n")},
 		{name: "ip6tables-nft", target: v6, make: loads(lab.IP6TablesNFT, "*filter\n-A INPUT -p tcp --dport 8080 -j DROP\nCOMMIT\n")},
 		{name: "iptables-legacy", target: v4, make: loads(lab.IPTablesLegacy, "*filter\n-A INPUT -p tcp --dport 8080 -j DROP\nCOMMIT\n")},
 		{name: "iptables-legacy raw", target: v4, make: loads(lab.IPTablesLegacy, "*raw\n-A PREROUTING -p tcp --dport 8080 -j DROP\nCOMMIT\n")},
 		{name: "iptables-legacy jump, ufw's names", target: v4, make: loads(lab.IPTablesLegacy, "*filter\n:ufw-user-input -\n-A INPUT -j ufw-user-input\n-A ufw-user-input -p tcp --dport 8080 -j DROP\nCOMMIT\n")},
-		{name: "ipset of banned clients", target: v4, make: func(t *testing.T, f *field) {
+		{name: "ipset of banned clients", target: v4, says: "fail2ban-client set http unbanip 203.0.113.10", make: func(t *testing.T, f *field) {
 			f.server.Load(t, lab.IPSet, "create f2b-http hash:ip\nadd f2b-http 203.0.113.10\n")
 			f.server.Load(t, lab.IPTablesLegacy, "*filter\n-A INPUT -m set --match-set f2b-http src -j DROP\nCOMMIT\n")
 		}},
@@ -49,6 +50,7 @@ func TestHostFirewall(t *testing.T) {
 
 // TestRejected: each kind of rejection, told apart from a closed port.
 func TestRejected(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-legacy")
 	for _, c := range []struct {
 		name, with, target string

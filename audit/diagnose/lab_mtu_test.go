@@ -117,6 +117,7 @@ func passes(t *testing.T, done <-chan int) {
 // of it: connections come about and then stop. The healthy twin has the same link
 // and routers that say so, or servers that find out by themselves.
 func TestPathMTU(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft")
 	const v4, v6 = "http://198.51.100.20:8080/", "http://[2001:db8:2::20]:8080/"
 	const dropsICMP = "table inet f { chain i { type filter hook input priority 0; ip protocol icmp icmp type != echo-request drop; }; }"

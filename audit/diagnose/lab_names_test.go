@@ -22,6 +22,7 @@ func servesNamed(value string) (*zone, func(t *testing.T, f *field)) {
 
 // TestNames: the name leads elsewhere, is unknown, or nobody tells.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	const elsewhere = diagnose.DNSElsewhere
 	both := serverIP + " " + serverIP6
 	for _, c := range []struct {
@@ -85,6 +86,7 @@ func TestNames(t *testing.T) {
 
 // TestCDN: an accelerating proxy stands in front, and passes what it passes.
 func TestCDN(t *testing.T) {
+	t.Parallel()
 	const cdn = diagnose.CDNBetween
 	front := func(t *testing.T, f *field, addrs ...string) {
 		for _, a := range addrs {
@@ -145,6 +147,7 @@ func TestCDN(t *testing.T) {
 // TestClientProxy: the settings of the client's program name a proxy that does
 // not work.
 func TestClientProxy(t *testing.T) {
+	t.Parallel()
 	const site = "http://198.51.100.20:8080/"
 	const dead, alive = "http_proxy=http://127.0.0.1:7890", "http_proxy=http://203.0.113.1:3128"
 	environ := func(kv ...string) diagnose.Options {
@@ -215,6 +218,7 @@ func TestClientProxy(t *testing.T) {
 // TestLocalEgress: the client's own rules hold its connections back, or lead
 // them into a proxy.
 func TestLocalEgress(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "iptables-legacy", "nft")
 	rule := func(table, rule string) func(t *testing.T, f *field) {
 		return func(t *testing.T, f *field) {

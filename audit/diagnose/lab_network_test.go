@@ -25,6 +25,7 @@ func theRouter(f *field) *lab.Namespace { return f.router }
 
 // TestReplyPath: the request arrives, and the answer does not get back.
 func TestReplyPath(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-legacy")
 	for _, c := range []case_{
 		{name: "no route back", target: target, make: runs(theServer, "route del default")},
@@ -82,6 +83,7 @@ func routerDrops(t *testing.T, f *field) {
 // TestBeforeTheHost: something before the server drops, which no side can see
 // into. It is likely at most, and on the server alone not even that.
 func TestBeforeTheHost(t *testing.T) {
+	t.Parallel()
 	case_{
 		name: "security group", target: target, make: routerDrops,
 		want: map[place]want{
@@ -114,6 +116,7 @@ func TestBeforeTheHost(t *testing.T) {
 // TestHostDown: nobody has the address, on the client's own link and behind a
 // router.
 func TestHostDown(t *testing.T) {
+	t.Parallel()
 	slow := diagnose.Options{Limit: 5 * time.Second}
 	move := func(t *testing.T, f *field) { // a service on the client's own link
 		ip(t, f.router, "address add 203.0.113.77/24 dev in")
@@ -159,6 +162,7 @@ func TestHostDown(t *testing.T) {
 // TestWrongAddress: the address is another host's, or nobody's, or the client has
 // no way to it.
 func TestWrongAddress(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, target string
 		sees         diagnose.Sees // of a client
@@ -222,6 +226,7 @@ func TestWrongAddress(t *testing.T) {
 
 // TestPrivateAddress: the client dials an address of a network that it is not in.
 func TestPrivateAddress(t *testing.T) {
+	t.Parallel()
 	const private = "tcp://10.20.0.5:8080"
 	has := func(t *testing.T, f *field) { // peering: the router knows the way
 		ip(t, f.server, "address add 10.20.0.5/24 dev eth0")

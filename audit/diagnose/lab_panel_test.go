@@ -39,6 +39,7 @@ const (
 
 // TestPanel: the panel's own chains and database, against the kernel's rules.
 func TestPanel(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "iptables-legacy", "ipset", "sqlite3")
 	healthy := func(t *testing.T, f *field) {
 		serves(t, f)

@@ -139,6 +139,7 @@ func (p *peeked) Read(b []byte) (int, error) { return p.r.Read(b) }
 // TestProtocols: every kind of listener against every kind of URL. The healthy
 // twin of each is the same listener with the URL that fits.
 func TestProtocols(t *testing.T) {
+	t.Parallel()
 	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
 	nothing := diagnose.ID("")
 	for _, c := range []struct {
@@ -213,6 +214,7 @@ func TestProtocols(t *testing.T) {
 // TestWorkers: processes with the titles, protocols and logs of Workerman, under
 // PHP itself.
 func TestWorkers(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "php")
 	script, err := filepath.Abs("testdata/worker.php")
 	if err != nil {

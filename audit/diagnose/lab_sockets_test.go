@@ -25,6 +25,7 @@ func relisten(addrs ...string) func(t *testing.T, f *field) {
 // TestNotListening: the service ended, the port is led to a dead one, and what
 // unit, pid file and log say about it.
 func TestNotListening(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "iptables-legacy")
 	for _, c := range []case_{
 		{name: "service ended", target: target, make: relisten()},
@@ -71,6 +72,7 @@ func flat(t *testing.T, r *diagnose.Report) string {
 
 // TestWrongPort: something listens, on another port than the one dialled.
 func TestWrongPort(t *testing.T) {
+	t.Parallel()
 	chat := &audit.Config{Services: []audit.Service{{Name: "chat", Port: 7272, Proto: "tcp", Protocol: "websocket", Source: "hostaudit.yaml:2"}}}
 	for _, c := range []case_{
 		{
@@ -89,6 +91,7 @@ func TestWrongPort(t *testing.T) {
 
 // TestBindAddress: a listener that another address would reach.
 func TestBindAddress(t *testing.T) {
+	t.Parallel()
 	for _, c := range []case_{
 		{name: "loopback", target: target, make: relisten("127.0.0.1:8080")},
 		{name: "IPv4 alone, client dials IPv6", target: "tcp://[2001:db8:2::20]:8080", make: relisten("0.0.0.0:8080")},
@@ -117,6 +120,7 @@ func TestBindAddress(t *testing.T) {
 		want: map[place]want{onServer: perhapsBefore(diagnose.BindAddress, diagnose.Refused), onClient: untold(diagnose.Refused, diagnose.BindAddress), withBoth: perhapsBefore(diagnose.BindAddress, diagnose.Refused)},
 		make: func(t *testing.T, f *field) {
 			f.stop()
+			f.whole = true
 			n := f.lab.Add(t, "container")
 			p := netip.MustParsePrefix
 			f.lab.Join(t, lab.End{In: f.server, Interface: "ctr0", Addrs: []netip.Prefix{p("172.17.0.1/16")}}, lab.End{In: n, Interface: "eth0", Addrs: []netip.Prefix{p("172.17.0.2/16")}})
@@ -132,6 +136,7 @@ func perhapsBefore(id diagnose.ID, sees diagnose.Sees) want {
 // TestQueueFull: a service that does not accept, and one that has no descriptors
 // left.
 func TestQueueFull(t *testing.T) {
+	t.Parallel()
 	fill := func(t *testing.T, f *field) {
 		f.stop()
 		f.server.Listen(t, lab.Listen{Proto: lab.TCP, Addr: port("0.0.0.0:8080"), Backlog: 2, Deaf: true})

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,11 @@ const roleVar = "DIAGNOSE_TEST_ROLE"
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVar); role != "" {
 		play(role)
+	}
+	// What is tested mostly waits for deadlines, in namespaces of its own: more of
+	// it than there are processors goes on at a time, unless -parallel says otherwise.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
 	}
 	lab.Main(m)
 }

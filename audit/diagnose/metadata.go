@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
-	"net/url"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,58 +18,100 @@ import (
 // metadataLimit is the deadline of one question to a metadata service.
 const metadataLimit = time.Second
 
+// metadataService is where and how a provider's is asked for the public address.
+type metadataService struct {
+	at, host string // address, and Host of the request
+	header   string // of every request
+	// token is asked for first where there is one; ttl and send name its headers.
+	token, ttl, send string
+	address          string
+	groups           string // names of the security groups, "" where it does not tell
+}
+
+const linkLocal = "169.254.169.254"
+
+// metadataServices by Cloud.Metadata, as the providers document them.
+var metadataServices = map[string]metadataService{
+	"aws": {at: linkLocal, token: "/latest/api/token", ttl: "X-aws-ec2-metadata-token-ttl-seconds", send: "X-aws-ec2-metadata-token",
+		address: "/latest/meta-data/public-ipv4", groups: "/latest/meta-data/security-groups"},
+	"google": {at: linkLocal, host: "metadata.google.internal", header: "Metadata-Flavor: Google",
+		address: "/computeMetadata/v1/instance/network-interfaces/0/access-configs/0/external-ip"},
+	"azure": {at: linkLocal, header: "Metadata: true",
+		address: "/metadata/instance/network/interface/0/ipv4/ipAddress/0/publicIpAddress?api-version=2021-02-01&format=text"},
+	"alibaba": {at: "100.100.100.200", token: "/latest/api/token", ttl: "X-aliyun-ecs-metadata-token-ttl-seconds", send: "X-aliyun-ecs-metadata-token",
+		address: "/latest/meta-data/eipv4"},
+	"tencent":      {at: "169.254.0.23", host: "metadata.tencentyun.com", address: "/latest/meta-data/public-ipv4"},
+	"huawei":       {at: linkLocal, address: "/latest/meta-data/public-ipv4"},
+	"digitalocean": {at: linkLocal, address: "/metadata/v1/interfaces/public/0/ipv4/address"},
+	"hetzner":      {at: linkLocal, address: "/hetzner/v1/metadata/public-ipv4"},
+}
+
+// maxGroupNames and maxPublic bound what is believed of an answer.
+const (
+	maxGroupNames = 32
+	maxPublic = 8
+)
+
 // Metadata asks the cloud's metadata service for the public address (and, where
 // it tells, the names of the security groups; their rules it never tells). It is
-// a network action: callers ask for it only on request.
+// a network action: callers ask for it only on request. It follows no redirect
+// and sends nothing elsewhere.
 func Metadata(ctx context.Context, c *Cloud) error {
-	link := netip.MustParseAddrPort("169.254.169.254:80")
-	switch c.Metadata {
-	case "":
-		return errors.New("this provider tells nothing of use")
-	case "aws":
-		token, err := fetch(ctx, link, "PUT", "169.254.169.254", "/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 60\r\n")
-		if err != nil {
+	m, ok := metadataServices[c.Metadata]
+	if !ok {
+		return errors.New("this provider's service tells nothing of use")
+	}
+	to := netip.AddrPortFrom(netip.MustParseAddr(m.at), 80)
+	host, header := orWord(m.host, m.at), ""
+	if m.header != "" {
+		header = m.header + "\r\n"
+	}
+	if m.token != "" {
+		token, err := fetch(ctx, to, "PUT", host, m.token, header+m.ttl+": 60\r\n")
+		var status statusError
+		switch {
+		case err == nil && token != "" && len(token) < 1024 && !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+			header += m.send + ": " + token + "\r\n"
+		case err == nil, errors.As(err, &status): // an older service, which wants none
+		default:
 			return err
 		}
-		header := ""
-		if token != "" && !strings.ContainsAny(token, "\r\n") {
-			header = "X-aws-ec2-metadata-token: " + token + "\r\n"
-		}
-		if v, err := fetch(ctx, link, "GET", "169.254.169.254", "/latest/meta-data/public-ipv4", header); err == nil {
-			c.Public = addresses(v)
-		}
-		groups, err := fetch(ctx, link, "GET", "169.254.169.254", "/latest/meta-data/security-groups", header)
-		if err == nil {
-			c.Groups = strings.Fields(groups)
-		}
-		return err
-	case "google":
-		v, err := fetch(ctx, link, "GET", "metadata.google.internal", "/computeMetadata/v1/instance/network-interfaces/0/access-configs/0/external-ip", "Metadata-Flavor: Google\r\n")
-		c.Public = addresses(v)
-		return err
-	case "azure":
-		v, err := fetch(ctx, link, "GET", "169.254.169.254", "/metadata/instance/network/interface/0/ipv4/ipAddress/0/publicIpAddress?api-version=2021-02-01&format=text", "Metadata: true\r\n")
-		c.Public = addresses(v)
-		return err
 	}
-	u, err := url.Parse(c.Metadata)
-	if err != nil {
-		return err
+	v, err := fetch(ctx, to, "GET", host, m.address, header)
+	var status statusError
+	switch {
+	case err == nil:
+		if c.Public = addresses(v); len(c.Public) == 0 {
+			err = errors.New("it names no public address")
+		}
+	case errors.As(err, &status) && status.code == 404:
+		err = errors.New("it knows no public address of this host (status 404)")
 	}
-	to := link
-	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
-		to = netip.AddrPortFrom(a, 80)
+	if m.groups != "" {
+		if text, e := fetch(ctx, to, "GET", host, m.groups, header); e == nil {
+			for line := range strings.Lines(text) {
+				if line = strings.TrimSpace(line); line != "" && len(line) <= 255 && len(c.Groups) < maxGroupNames {
+					c.Groups = append(c.Groups, line)
+				}
+			}
+		}
 	}
-	v, err := fetch(ctx, to, "GET", u.Hostname(), u.Path, "")
-	c.Public = addresses(v)
 	return err
 }
+
+// statusError is an answer that is no success.
+type statusError struct {
+	what string
+	code int
+}
+
+func (e statusError) Error() string { return fmt.Sprintf("ask %s: status %d", e.what, e.code) }
 
 func addresses(text string) []string {
 	var out []string
 	for _, f := range strings.Fields(text) {
-		if a, err := netip.ParseAddr(f); err == nil {
-			out = append(out, a.String())
+		if a, err := netip.ParseAddr(f); err == nil && global(a.Unmap()) && len(out) < maxPublic {
+			out = append(out, a.Unmap().String())
 		}
 	}
 	return out
@@ -91,18 +135,28 @@ func fetch(ctx context.Context, to netip.AddrPort, method, host, path, header st
 	var got []byte
 	b := make([]byte, 4096)
 	for len(got) < 64<<10 {
-		if err := waitFor(ctx, fd, unix.POLLIN, end); err != nil {
+		if err = waitFor(ctx, fd, unix.POLLIN, end); err != nil {
 			break
 		}
-		n, err := unix.Read(fd, b)
-		if n <= 0 || err != nil {
+		var n int
+		if n, err = unix.Read(fd, b); n <= 0 || err != nil {
 			break
 		}
 		got = append(got, b[:n]...)
+		if whole(got) {
+			break
+		}
 	}
 	status, headers := parseHTTP(got)
-	if status != 200 {
-		return "", fmt.Errorf("ask %s for %s: status %d", to, path, status)
+	switch {
+	case status == 0 && len(got) > 0:
+		return "", fmt.Errorf("ask %s: the answer is no HTTP", to)
+	case status == 0 && errors.Is(err, os.ErrDeadlineExceeded):
+		return "", fmt.Errorf("ask %s: no answer within %s", to, metadataLimit)
+	case status == 0:
+		return "", fmt.Errorf("ask %s: %w", to, cmpErr(err, io.ErrUnexpectedEOF))
+	case status != 200:
+		return "", statusError{to.String(), status}
 	}
 	_, body, _ := bytes.Cut(got, []byte("\r\n\r\n"))
 	if strings.EqualFold(headers["transfer-encoding"], "chunked") {
@@ -110,4 +164,15 @@ func fetch(ctx context.Context, to netip.AddrPort, method, host, path, header st
 		body, _, _ = bytes.Cut(body, []byte("\r\n0"))
 	}
 	return strings.TrimSpace(string(body)), nil
+}
+
+// whole tells an answer that has come to the length it names.
+func whole(b []byte) bool {
+	head, body, ok := bytes.Cut(b, []byte("\r\n\r\n"))
+	if !ok {
+		return false
+	}
+	_, headers := parseHTTP(head)
+	n, err := strconv.Atoi(headers["content-length"])
+	return err == nil && len(body) >= n
 }

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/hostaudit/hostaudit/audit/reach"
@@ -64,7 +65,7 @@ func (o rulesOwner) remedy(j *judge, f *face) string {
 		from = j.e.From.String()
 	}
 	if strings.Contains(f.hook, "output") || strings.Contains(f.hook, "postrouting") {
-		return fmt.Sprintf("let the answers of established connections out (ct state established,related accept) before %s", ruleText(f.by))
+		return fmt.Sprintf("let the answers of established connections out (ct state established,related accept) before %s", rulePlace(f.by))
 	}
 	switch o {
 	case ownerUFW:
@@ -75,8 +76,7 @@ func (o rulesOwner) remedy(j *judge, f *face) string {
 	case ownerFirewalld:
 		return fmt.Sprintf("firewall-cmd --permanent --add-port=%d/tcp && firewall-cmd --reload (in the zone of the interface)", port)
 	case ownerFail2ban:
-		jail := strings.TrimPrefix(f.by.Chain, "f2b-")
-		return fmt.Sprintf("the address is banned: fail2ban-client set %s unbanip %s", orWord(jail, "JAIL"), orWord(from, "ADDRESS"))
+		return fmt.Sprintf("the address is banned: fail2ban-client set %s unbanip %s", orWord(jailOf(f.by), "JAIL"), orWord(from, "ADDRESS"))
 	case ownerCrowdsec:
 		return fmt.Sprintf("the address is banned: cscli decisions delete --ip %s", orWord(from, "ADDRESS"))
 	case ownerPanel:
@@ -90,7 +90,23 @@ func (o rulesOwner) remedy(j *judge, f *face) string {
 	if from != "" {
 		source = from
 	}
-	return fmt.Sprintf("let tcp %d from %s in before %s; never switch the firewall off", port, source, ruleText(f.by))
+	return fmt.Sprintf("let tcp %d from %s in before %s; never switch the firewall off", port, source, rulePlace(f.by))
+}
+
+// jailNames are how fail2ban's actions name what they make for a jail: the chain
+// of iptables*, the set of iptables-ipset-*, firewallcmd-ipset and nftables*
+// (action.d of fail2ban 0.11 and 1.0).
+var jailNames = regexp.MustCompile(`(?:@addr6?-set-|match-set (?:f2b|fail2ban)-)([A-Za-z0-9_.-]+?)6?(?: |$)`)
+
+// jailOf is the jail of fail2ban behind a rule, "" where nothing names it.
+func jailOf(d reach.DecidedBy) string {
+	if m := jailNames.FindStringSubmatch(d.Text); m != nil {
+		return m[1]
+	}
+	if jail, ok := strings.CutPrefix(d.Chain, "f2b-"); ok && jail != "chain" {
+		return jail
+	}
+	return ""
 }
 
 func orWord(s, other string) string {

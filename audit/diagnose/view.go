@@ -29,6 +29,9 @@ type face struct {
 	got   []reach.Delivered
 	// after: the handshake passes, and what follows it does not.
 	after bool
+	// assumed: the address dialled is not the host's own, and may be the one by
+	// which a translation in front of it is reached.
+	assumed bool
 }
 
 // view is what the judgement looks at, worked out once.
@@ -152,6 +155,7 @@ func (v *view) ask(e *Evidence, home *reach.Namespace) {
 	for _, a := range to {
 		if a.IsValid() {
 			if local, _ := LocalTo(e.Server, a); !local {
+				v.askTranslated(e, ev, home, from, a)
 				continue
 			}
 		}
@@ -170,6 +174,38 @@ func (v *view) ask(e *Evidence, home *reach.Namespace) {
 	if v.modelled {
 		v.model = v.faces[0].sees
 	}
+}
+
+// askTranslated asks about an address by which something in front of the host
+// leads to it (1:1 NAT of clouds): the host's own addresses stand for it. Where
+// that is only a guess, since the host has no public address itself, the answers
+// are marked so.
+func (v *view) askTranslated(e *Evidence, ev *reach.Evaluator, home *reach.Namespace, from, a netip.Addr) {
+	known := slices.Contains(e.Public, a)
+	if !known && !v.behindNAT(e, a) || e.Side == SideBoth {
+		return
+	}
+	own := netip.IPv4Unspecified()
+	if a.Is6() {
+		own = netip.IPv6Unspecified()
+	}
+	first := len(v.faces)
+	if v.single {
+		v.askOne(e, ev, home, from, own)
+	} else {
+		v.askAll(e, ev, own)
+	}
+	for i := range v.faces[first:] {
+		f := &v.faces[first+i]
+		f.to, f.assumed = a, !known
+	}
+}
+
+// behindNAT tells that an address may be the server's although it does not have
+// it: behind 1:1 NAT a host has no public address of that family.
+func (v *view) behindNAT(e *Evidence, a netip.Addr) bool {
+	owned := append(slices.Clone(v.local), e.Public...)
+	return global(a) && !slices.ContainsFunc(owned, func(o netip.Addr) bool { return global(o) && o.Is4() == a.Is4() })
 }
 
 func (v *view) askOne(e *Evidence, ev *reach.Evaluator, home *reach.Namespace, from, to netip.Addr) {

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/hostaudit/hostaudit/audit/diagnose"
 )
@@ -27,9 +28,9 @@ func DiagnoseText(w io.Writer, r *diagnose.Report, o Options) error {
 		}
 		p.text(dim, "  tried ", "        ", line)
 	}
-	causeGroup(p, r, "Causes", true, diagnose.Confirmed, diagnose.Likely)
-	causeGroup(p, r, "Cannot be told from here", false, diagnose.CannotTell)
-	causeGroup(p, r, "Ruled out", false, diagnose.RuledOut)
+	causeGroup(p, r, "Causes", diagnose.Confirmed, diagnose.Likely)
+	causeList(p, r, "Cannot be told from here", diagnose.CannotTell)
+	causeList(p, r, "Ruled out", diagnose.RuledOut)
 	if len(r.Incomplete) > 0 {
 		p.heading("Could not be read")
 		for _, g := range r.Incomplete {
@@ -50,10 +51,15 @@ func sideWord(r *diagnose.Report) string {
 	case diagnose.SideBoth:
 		return "seen from the host that is client and server" + from
 	}
+	if r.WithServer {
+		return "seen from the client, with the server's snapshot" + from
+	}
 	return "seen from the client"
 }
 
-func causeGroup(p *printer, r *diagnose.Report, title string, whole bool, verdicts ...diagnose.Verdict) {
+// causeGroup writes the causes of some verdicts, each with its evidence and
+// remedy.
+func causeGroup(p *printer, r *diagnose.Report, title string, verdicts ...diagnose.Verdict) {
 	first := true
 	for _, v := range verdicts {
 		for _, c := range r.Causes {
@@ -64,14 +70,6 @@ func causeGroup(p *printer, r *diagnose.Report, title string, whole bool, verdic
 				p.heading(title)
 				first = false
 			}
-			if !whole {
-				value := ""
-				if len(c.Evidence) > 0 {
-					value = ": " + c.Evidence[len(c.Evidence)-1].Value
-				}
-				p.text(normal, "  ", "      ", string(c.ID)+value)
-				continue
-			}
 			p.text(bold, "  ", "    ", fmt.Sprintf("%s, %s: %s", c.ID, c.Verdict, c.Title()))
 			for _, e := range c.Evidence {
 				p.text(normal, "      ", "        ", e.Source+": "+e.Value)
@@ -80,5 +78,35 @@ func causeGroup(p *printer, r *diagnose.Report, title string, whole bool, verdic
 				p.text(green, "    "+p.sign("→ ", "-> "), "      ", c.Remedy)
 			}
 		}
+	}
+}
+
+// causeList writes the causes of a verdict, those for the same reason together.
+func causeList(p *printer, r *diagnose.Report, title string, v diagnose.Verdict) {
+	var reasons []string
+	names := map[string][]string{}
+	for _, c := range r.Causes {
+		if c.Verdict != v {
+			continue
+		}
+		why := ""
+		if len(c.Evidence) > 0 {
+			why = c.Evidence[len(c.Evidence)-1].Value
+		}
+		if names[why] == nil {
+			reasons = append(reasons, why)
+		}
+		names[why] = append(names[why], string(c.ID))
+	}
+	if len(reasons) == 0 {
+		return
+	}
+	p.heading(title)
+	for _, why := range reasons {
+		line := strings.Join(names[why], ", ")
+		if why != "" {
+			line += ": " + why
+		}
+		p.text(normal, "  ", "      ", line)
 	}
 }
