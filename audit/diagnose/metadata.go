@@ -49,7 +49,7 @@ var metadataServices = map[string]metadataService{
 // maxGroupNames and maxPublic bound what is believed of an answer.
 const (
 	maxGroupNames = 32
-	maxPublic = 8
+	maxPublic     = 8
 )
 
 // Metadata asks the cloud's metadata service for the public address (and, where

@@ -25,6 +25,12 @@ type watching struct {
 	err    error
 }
 
+// aloneReader reads a host without the namespaces of other tests, of which there
+// are many at a time.
+func aloneReader(ctx context.Context, ask []netip.Addr) (*audit.Snapshot, error) {
+	return collect.Host(ctx, collect.Options{Quick: true, NoCensus: true, Ask: ask, MaxNamespaces: 1})
+}
+
 func hostReader(ctx context.Context, ask []netip.Addr) (*audit.Snapshot, error) {
 	return collect.Host(ctx, collect.Options{Quick: true, NoCensus: true, Ask: ask})
 }
@@ -32,7 +38,7 @@ func hostReader(ctx context.Context, ask []netip.Addr) (*audit.Snapshot, error) 
 // watchIn starts a watch in a namespace, and returns when it has begun.
 func watchIn(t *testing.T, n *lab.Namespace, o WatchOptions) *watching {
 	t.Helper()
-	return watchWith(t, n, o, hostReader)
+	return watchWith(t, n, o, aloneReader)
 }
 
 // watchWith is watchIn with another way of reading the host.
@@ -281,7 +287,11 @@ func (c *watchCase) run(t *testing.T) {
 	if p.Proto == 0 {
 		o.Port = 8080
 	}
-	w := watchIn(t, l.Server, o)
+	read := aloneReader
+	if c.topology.Containers > 0 {
+		read = hostReader
+	}
+	w := watchWith(t, l.Server, o, read)
 	switch {
 	case p.Proto == 0:
 		sendHalfOpen(t, l)

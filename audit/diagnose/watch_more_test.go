@@ -215,7 +215,7 @@ func TestWatchPlaces(t *testing.T) {
 	l.Containers[0].Listen(t, lab.Listen{Proto: lab.TCP, Addr: netip.MustParseAddrPort("0.0.0.0:8080")})
 	l.Client.Listen(t, lab.Listen{Proto: lab.TCP, Addr: netip.MustParseAddrPort("0.0.0.0:8080")})
 	l.Server.Load(t, lab.NFT, "table inet f { chain c { type filter hook input priority 0; iifname wide tcp dport 8080 counter drop; }; }")
-	w := watchIn(t, l.Server, WatchOptions{Port: 8080})
+	w := watchWith(t, l.Server, WatchOptions{Port: 8080}, hostReader)
 	hold := func(n *lab.Namespace, mark int, to string) {
 		t.Helper()
 		n.Do(func() {
