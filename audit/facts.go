@@ -59,7 +59,7 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 		}
 	}
 	if c := s.Census; c != nil {
-		f.CensusRead = true
+		f.CensusRead, f.LargeLost = true, s.largeLost()
 		for i := range c.Destinations {
 			d := &c.Destinations[i]
 			out := sysctl.Destination{Proto: string(d.Proto), From: d.From.String(), To: d.To.String(), Port: d.Port, InUse: int(d.InUse), TimeWait: int(d.TimeWait)}
@@ -83,6 +83,25 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 		f.Files = &sysctl.FileTable{Open: uint64(n[0]), Max: uint64(n[2])}
 	}
 	return f
+}
+
+// largeLost are the connections on which the other side acknowledges a later,
+// shorter segment and never the full one before it: large packets vanish on the
+// way. A client that is gone acknowledges neither.
+func (s *Snapshot) largeLost() (out []sysctl.Evidence) {
+	for i := range s.Census.Stalled {
+		c := &s.Census.Stalled[i]
+		x := c.Info
+		// The timer repeats the first segment each time; the probe for a lost tail,
+		// which goes before, repeats the last.
+		full := x.SendMSS > 0 && x.BytesRetransmitted >= uint64(x.Retransmits)*uint64(x.SendMSS)
+		shorter := x.BytesSent-x.BytesRetransmitted-x.BytesAcked < uint64(x.Unacked)*uint64(x.SendMSS)
+		if c.Stuck() && full && shorter && x.Sacked > 0 && x.Sacked < x.Unacked && len(out) < 3 {
+			out = append(out, sysctl.Evidence{Source: fmt.Sprintf("connection %s → %s", c.Local, c.Remote),
+				Value: fmt.Sprintf("a segment of %d bytes was repeated %d times in vain, while a shorter one after it arrived", c.Info.SendMSS, c.Info.Retransmits)})
+		}
+	}
+	return out
 }
 
 // Dropped is what a listener of the audited namespace threw away while counters
@@ -184,6 +203,9 @@ func (s *Snapshot) roles() sysctl.Roles {
 				r.ContainerHost = sysctl.Yes
 			}
 		}
+	}
+	if s.Census != nil {
+		r.PathMTULost = sysctl.Known(len(s.largeLost()) > 0)
 	}
 	if t := home.Route; t != nil {
 		r.PolicyRouting, r.RARoute = routesByPolicy(t), fromAdvertisement(t)

@@ -106,18 +106,9 @@ func routingEntries() []*Entry {
 			Meaning: "1 probes smaller sizes when a connection hangs because a hop drops large packets and the ICMP that would say so is filtered; 2 always probes.",
 			Unit:    UnitNone, Shape: ShapeInt, Max: number(2), Default: "0", Scope: ScopeNamespace, Class: ClassEvidence,
 			Advice:  "1 where connections hang after the handshake and the filter on the way is not yours",
-			Decides: []string{"connects that hang after the handshake", "TcpExt.TCPMTUPSuccess", "TcpExt.TCPMTUPFail"},
-			Rule: func(k Key, f *Facts) []Judgement {
-				if v, _ := f.Live.Int(k); v != 0 || f.roles().PathMTULost != Yes {
-					return nil
-				}
-				return []Judgement{{
-					Verdict: Advice, Finding: "sysctl.mtu-probing-off", Severity: Warning, Recommend: "1",
-					Why:    "connections hang after the handshake, as they do when large packets vanish on the way",
-					Remedy: "let ICMP \"fragmentation needed\" and \"packet too big\" through; set tcp_mtu_probing = 1 where the filter is not yours",
-				}}
-			},
-			Refs: []string{refIPSysctl},
+			Decides: []string{"connections on which a full segment is repeated in vain while a shorter one after it is acknowledged", "TcpExt.TCPMTUPSuccess", "TcpExt.TCPMTUPFail"},
+			Rule:    judgeMTUProbing,
+			Refs:    []string{refIPSysctl},
 		},
 		{
 			Key: "net.ipv4.icmp_echo_ignore_all", Title: "ping is not answered",
@@ -156,6 +147,28 @@ func routingEntries() []*Entry {
 			Unit:    UnitBool, Shape: ShapeInt, Default: "0", Scope: ScopeNamespace, Class: ClassInfo, Refs: []string{refIPSysctl},
 		},
 	}
+}
+
+// judgeMTUProbing speaks where large packets are seen to vanish. Where probing is
+// on, its own counters say what it found.
+func judgeMTUProbing(k Key, f *Facts) []Judgement {
+	if v, _ := f.Live.Int(k); v != 0 {
+		if s := f.seen("TcpExt.TCPMTUPSuccess", "TcpExt.TCPMTUPFail"); s.ever {
+			return []Judgement{{Verdict: OK, Why: "it is on and probes: a path on the way does not take the largest packets", Evidence: s.evidence}}
+		}
+		return nil
+	}
+	switch f.roles().PathMTULost {
+	case Yes:
+		return []Judgement{{
+			Verdict: Advice, Finding: "sysctl.mtu-probing-off", Severity: Warning, Recommend: "1", Evidence: f.LargeLost,
+			Why:    "connections hang after the handshake because large packets vanish on the way and short ones arrive: a hop takes smaller ones only, and the ICMP that would say so is filtered",
+			Remedy: "let ICMP \"fragmentation needed\" and \"packet too big\" through, or lower the MTU where the smaller hop is yours (VPN, PPPoE, tunnel); set tcp_mtu_probing = 1 where the filter is not yours",
+		}}
+	case Unsure:
+		return []Judgement{{Verdict: Unknown, Why: "whether large packets vanish was not looked for", Missing: []string{"census of connections"}}}
+	}
+	return nil
 }
 
 // judgeRPFilter looks at the effective value: the larger of all and interface.

@@ -62,6 +62,8 @@ type Facts struct {
 	// ToLoopback and ToElsewhere name the rules behind Roles.DNATToLoopback and
 	// Roles.DNATElsewhere.
 	ToLoopback, ToElsewhere []Evidence
+	// LargeLost names the connections behind Roles.PathMTULost.
+	LargeLost []Evidence
 	// Boot says how settings come back after a reboot; nil when not read.
 	Boot *Boot
 	// Profile shifts thresholds and expectations; the zero value is no profile.
@@ -199,7 +201,7 @@ type Roles struct {
 	DNATElsewhere   Fact // a rule rewrites a destination to another host or namespace
 	RARoute         Fact // the IPv6 default route came from a router advertisement
 	IPv6Wanted      Fact // an AAAA record points here, or a listener is bound to an IPv6 address
-	PathMTULost     Fact // connections were seen to hang after the handshake
+	PathMTULost     Fact // connections were seen on which short packets arrive and long ones do not
 	SystemdRaisesFD Fact // systemd 240 or newer manages fs.file-max
 }
 

@@ -2,7 +2,9 @@ package checks_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -160,4 +162,83 @@ func TestNonlocalBind(t *testing.T) {
 	})
 	t.Cleanup(func() { unix.Close(vrrp) })
 	silent(t, h.scan(nil), "sysctl.net.ipv4.ip_nonlocal_bind")
+}
+
+// TestLargePacketsVanish: before the client something swallows packets of more than
+// 1,000 bytes and says nothing about it. Answers of a few bytes arrive, long ones
+// hang. A client that is gone hangs as well, and is no sign of it.
+func TestLargePacketsVanish(t *testing.T) {
+	lab.Need(t, "nft")
+	const check = "sysctl.net.ipv4.tcp_mtu_probing"
+	type service struct {
+		*host
+		fd int
+	}
+	serve := func() service {
+		h := newHost(t, lab.Topology{})
+		h.Server.Run(t, "ip", "link", "set", "eth0", "gso_max_segs", "1") // each segment a packet
+		s := service{h, 0}
+		h.Server.Do(func() {
+			s.fd, _ = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			_ = unix.Bind(s.fd, &unix.SockaddrInet4{Port: 80})
+			_ = unix.Listen(s.fd, 64)
+		})
+		t.Cleanup(func() { unix.Close(s.fd) })
+		return s
+	}
+	// answer has the service send n bytes to a client, and says how many arrive.
+	answer := func(s service, n int, between func()) int {
+		c, err := dial(s.Client, none, addrPort("10.9.0.2:80"), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(c) })
+		a, _, err := unix.Accept4(s.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(a) })
+		between()
+		if _, err := unix.Write(a, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3500 * time.Millisecond) // repeated after 0.2, 0.6, 1.4 and 3 seconds
+		got, b := 0, make([]byte, 65536)
+		for {
+			k, err := unix.Read(c, b)
+			if k <= 0 || err != nil {
+				return got
+			}
+			got += k
+		}
+	}
+	const long = 2*1448 + 300
+	small := func(s service) {
+		s.Client.Load(t, lab.NFT, "table ip path { chain in { type filter hook prerouting priority -300; ip length > 1000 drop; }; }")
+	}
+	s := serve()
+	if got := answer(s, long, func() {}); got != long {
+		t.Fatalf("control: %d of %d bytes arrive on a healthy path", got, long)
+	}
+	silent(t, s.scan(nil), check)
+
+	s = serve()
+	small(s)
+	if got := answer(s, 500, func() {}); got != 500 {
+		t.Fatalf("control: %d of 500 bytes arrive", got)
+	}
+	silent(t, s.scan(nil), check)
+	if got := answer(s, long, func() {}); got != 0 {
+		t.Fatalf("control: %d bytes of a long answer arrive", got)
+	}
+	f := want(t, s.scan(nil), audit.Warning, "sysctl.mtu-probing-off", "net.ipv4.tcp_mtu_probing")
+	if recommended(t, f, "net.ipv4.tcp_mtu_probing") != "1" || !strings.Contains(f.Evidence[0].Value, "1448 bytes") {
+		t.Errorf("%+v", f)
+	}
+
+	gone := serve()
+	if got := answer(gone, long, func() { gone.Client.Run(t, "ip", "link", "set", "c0", "down") }); got != 0 {
+		t.Fatalf("control: %d bytes reach a client that is gone", got)
+	}
+	silent(t, gone.scan(nil), check)
 }
