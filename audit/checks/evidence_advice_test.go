@@ -104,6 +104,33 @@ func TestAdviceInFiles(t *testing.T) {
 	}
 }
 
+// TestLateModule: a line for a key of a module that nothing loads before the files
+// are applied. It is found, and what is recommended ends it.
+func TestLateModule(t *testing.T) {
+	h := newHost(t, lab.Topology{})
+	h.file("usr/lib/systemd/systemd-sysctl", "")
+	h.file("usr/lib/systemd/systemd", "")
+	h.file("sbin/x", "")
+	if err := os.Symlink("/usr/lib/systemd/systemd", filepath.Join(h.root, "sbin/init")); err != nil {
+		t.Fatal(err)
+	}
+	said := func() []string {
+		return slices.DeleteFunc(ids(h.scan(nil)), func(s string) bool { return !strings.HasPrefix(s, "sysctl.not-applied-at-boot") })
+	}
+	h.file("etc/sysctl.d/10-mine.conf", "net.ipv4.tcp_syncookies = 1\n")
+	if got := said(); len(got) > 0 {
+		t.Errorf("a key that is always there: %v", got)
+	}
+	h.file("etc/sysctl.d/10-mine.conf", "net.netfilter.nf_conntrack_tcp_loose = 1\n")
+	if got := said(); !slices.Equal(got, []string{"sysctl.not-applied-at-boot nf_conntrack"}) {
+		t.Errorf("a key of a module: %v", got)
+	}
+	h.file("etc/modules-load.d/conntrack.conf", "nf_conntrack\n")
+	if got := said(); len(got) > 0 {
+		t.Errorf("with the module loaded at boot, as recommended: %v", got)
+	}
+}
+
 // TestFirewallDisabled: the rules of nftables.service are in the kernel and keep a
 // client out; somebody flushes them "to test", and the client comes in.
 func TestFirewallDisabled(t *testing.T) {

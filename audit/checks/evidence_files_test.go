@@ -153,7 +153,7 @@ func TestFilesNearLimit(t *testing.T) {
 // machine's: it is read here and never written.
 func TestUnitAsksForTooMuch(t *testing.T) {
 	h := newHost(t, lab.Topology{})
-	name, dir := serviceGroup(t)
+	name, dir := serviceGroup(t, "pids.events")
 	p := h.program(echoServer)
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(itoa(p.cmd.Process.Pid)), 0); err != nil {
 		t.Fatal(err)

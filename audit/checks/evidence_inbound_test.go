@@ -210,7 +210,7 @@ func segment(from, to netip.AddrPort, flags byte, sequence uint32) []byte {
 // The group is one of this machine's, made for the test and taken away again.
 func TestTasksExhausted(t *testing.T) {
 	h := newHost(t, lab.Topology{})
-	name, dir := serviceGroup(t)
+	name, dir := serviceGroup(t, "pids.events")
 	limit := func(n string) {
 		if err := os.WriteFile(filepath.Join(dir, "pids.max"), []byte(n), 0); err != nil {
 			t.Fatal(err)
@@ -224,22 +224,22 @@ func TestTasksExhausted(t *testing.T) {
 }
 
 // serviceGroup makes a control group of this machine as systemd makes one for a
-// service, and takes it away again.
-func serviceGroup(t *testing.T) (name, dir string) {
+// service, with the file of one controller in it, and takes it away again.
+func serviceGroup(t *testing.T, file string) (name, dir string) {
 	t.Helper()
 	name = fmt.Sprintf("hostaudit-test-%d.service", os.Getpid())
-	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids"} {
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory"} {
 		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(root, name, "pids.events")); err == nil {
+		if _, err := os.Stat(filepath.Join(root, name, file)); err == nil {
 			dir = filepath.Join(root, name)
 			break
 		}
 		_ = os.Remove(filepath.Join(root, name))
 	}
 	if dir == "" {
-		missing(t, "no control group can be made here")
+		missing(t, "no control group with "+file+" can be made here")
 	}
 	t.Cleanup(func() {
 		var err error
@@ -252,6 +252,39 @@ func serviceGroup(t *testing.T) (name, dir string) {
 		t.Errorf("leftover: %v", err)
 	})
 	return name, dir
+}
+
+// TestKilledForMemory: a process in a control group takes more memory than the
+// group may have, and the kernel kills it.
+func TestKilledForMemory(t *testing.T) {
+	lab.Need(t, "python3")
+	h := newHost(t, lab.Topology{})
+	file, bound := "memory.events", "memory.max"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		file, bound = "memory.oom_control", "memory.limit_in_bytes" // version 1
+	}
+	name, dir := serviceGroup(t, file)
+	if err := os.WriteFile(filepath.Join(dir, bound), []byte(itoa(48<<20)), 0); err != nil {
+		t.Fatal(err)
+	}
+	if swap := filepath.Join(dir, "memory.swap.max"); file == "memory.events" {
+		_ = os.WriteFile(swap, []byte("0"), 0)
+	}
+	take := func(mib string) error {
+		script := `echo $$ > "$1"; exec python3 -c "import sys; b = bytearray(int(sys.argv[1]) << 20)" ` + mib
+		return command("sh", "-c", script, "sh", filepath.Join(dir, "cgroup.procs")).Run()
+	}
+	silent(t, h.scan(func() {
+		if err := take("4"); err != nil {
+			t.Error(err)
+		}
+	}), "sysctl.limit.memory")
+	f := want(t, h.scan(func() {
+		if take("200") == nil {
+			t.Error("control: it was not killed")
+		}
+	}), audit.Warning, "limits.killed-for-memory", "/"+name)
+	evidence(t, f, "memory.oom_kill of /"+name, "+1 in")
 }
 
 // enter runs a shell in the control group, which starts another process there.
