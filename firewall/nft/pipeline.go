@@ -6,8 +6,9 @@ import (
 
 // pipelineChunk is how many bytes of messages go to the decoder at a time.
 // Decoding on the side lets the kernel's list stay in the receiving core's
-// cache: it is walked from its head for every datagram.
-const pipelineChunk = 256 << 10
+// cache: it is walked from its head for every datagram. What is left when the
+// last datagram has come is waited for, so a chunk is small.
+const pipelineChunk = 64 << 10
 
 // pipeline decodes messages in another goroutine, in order, while the caller
 // receives the next ones. A few chunks at most are under way.
@@ -20,7 +21,7 @@ type pipeline struct {
 }
 
 func startPipeline(decode func([]byte) error) *pipeline {
-	const chunks = 4
+	const chunks = 8
 	p := &pipeline{full: make(chan []byte, chunks), free: make(chan []byte, chunks), done: make(chan struct{})}
 	for range chunks - 1 {
 		p.free <- nil
@@ -44,6 +45,9 @@ func (p *pipeline) add(msg []byte) error {
 	if len(p.chunk) > 0 && len(p.chunk)+len(msg)+4 > pipelineChunk {
 		p.full <- p.chunk
 		p.chunk = <-p.free
+	}
+	if cap(p.chunk) == 0 {
+		p.chunk = make([]byte, 0, pipelineChunk)
 	}
 	p.chunk = binary.NativeEndian.AppendUint32(p.chunk, uint32(len(msg)))
 	p.chunk = append(p.chunk, msg...)
