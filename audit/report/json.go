@@ -1,8 +1,10 @@
 package report
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"unicode/utf16"
@@ -13,12 +15,55 @@ import (
 
 // JSON writes one object, indented.
 func JSON(w io.Writer, v any) error {
+	if r, ok := v.(*audit.Report); ok && len(r.Listeners) > 1 {
+		return scanJSON(w, r)
+	}
 	b, err := encode(v, "  ")
 	if err != nil {
 		return err
 	}
 	_, err = w.Write(b)
 	return err
+}
+
+// scanJSON writes a report as encode would, one listener after the other: their
+// partitions are nearly all of it, and on a big host too much to hold at once.
+func scanJSON(w io.Writer, r *audit.Report) error {
+	rest := *r
+	rest.Listeners = []audit.ListenerRow{}
+	b, err := encode(&rest, "  ")
+	if err != nil {
+		return err
+	}
+	// A key of the outermost object: no other line begins like this, and no string
+	// holds a line break.
+	const key = "\n  \"listeners\": ["
+	before, after, ok := bytes.Cut(b, []byte(key))
+	if !ok {
+		return errors.New("encode report: it has no listeners")
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	out.Write(before) // an error stays with the writer until it is flushed
+	out.WriteString(key)
+	var row bytes.Buffer
+	for i := range r.Listeners {
+		one, err := encode(&r.Listeners[i], "")
+		if err != nil {
+			return err
+		}
+		row.Reset()
+		if err := json.Indent(&row, bytes.TrimSuffix(one, []byte("\n")), "    ", "  "); err != nil {
+			return fmt.Errorf("encode report: %w", err)
+		}
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		out.WriteString("\n    ")
+		out.Write(row.Bytes())
+	}
+	out.WriteString("\n  ")
+	out.Write(after)
+	return out.Flush()
 }
 
 // Line writes one object on a line of its own.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -13,14 +12,14 @@ import (
 
 // emit writes a report to stdout, or to a file whole or not at all.
 func (a *app) emit(file string, mode uint32, render func(io.Writer) error) error {
-	var b bytes.Buffer
+	var b pages
 	if err := render(&b); err != nil {
 		return err
 	}
 	if file != "" {
-		return usage(writeWhole(file, mode, b.Bytes()))
+		return usage(writeWhole(file, mode, b.whole()))
 	}
-	if _, err := a.stdout.Write(b.Bytes()); err != nil && !errors.Is(err, unix.EPIPE) {
+	if _, err := b.WriteTo(a.stdout); err != nil && !errors.Is(err, unix.EPIPE) {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil
