@@ -62,7 +62,8 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 		f.CensusRead, f.LargeLost = true, s.largeLost()
 		for i := range c.Destinations {
 			d := &c.Destinations[i]
-			out := sysctl.Destination{Proto: string(d.Proto), From: d.From.String(), To: d.To.String(), Port: d.Port, InUse: int(d.InUse), TimeWait: int(d.TimeWait)}
+			out := sysctl.Destination{Proto: string(d.Proto), From: d.From.String(), To: d.To.String(), Port: d.Port, InUse: int(d.InUse), TimeWait: int(d.TimeWait),
+				Usable: c.HeadRoom[d.Proto].Usable}
 			if len(d.Owners) > 0 {
 				out.Program = string(d.Owners[0].Process.Comm)
 			}

@@ -153,7 +153,7 @@ func outboundEntries() []*Entry {
 // judgePortRange measures the head-room per destination. Ports in TIME_WAIT count
 // as used where nothing takes them over.
 func judgePortRange(_ Key, f *Facts) []Judgement {
-	r, usable, ok := f.ephemeral()
+	r, ofRange, ok := f.ephemeral()
 	if !ok {
 		return []Judgement{{Verdict: Unknown, Why: "the range could not be understood", Missing: []string{string(keyPortRange)}}}
 	}
@@ -162,6 +162,7 @@ func judgePortRange(_ Key, f *Facts) []Judgement {
 	}
 	var out []Judgement
 	for _, d := range f.Destinations {
+		usable := d.usable(ofRange)
 		share := ratio(int64(d.InUse), int64(usable))
 		if share < f.Profile.rangeWarn() {
 			continue
@@ -316,12 +317,13 @@ func judgeTWReuse(k Key, f *Facts) []Judgement {
 	if v == 1 && !off {
 		return nil
 	}
-	r, usable, ok := f.ephemeral()
+	r, ofRange, ok := f.ephemeral()
 	if !ok || !f.CensusRead {
 		return []Judgement{{Verdict: Unknown, Why: "how many outgoing connections are in TIME_WAIT was not counted", Missing: []string{"census of outgoing connections"}}}
 	}
 	var out []Judgement
 	for _, d := range f.Destinations {
+		usable := d.usable(ofRange)
 		if !f.timeWaitFills(d, usable) {
 			continue
 		}

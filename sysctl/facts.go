@@ -142,7 +142,18 @@ type Destination struct {
 	Port     uint16
 	InUse    int // ports in use, TIME_WAIT included
 	TimeWait int
-	Program  string
+	// Usable is how many ports connections to it can have: the range less what is
+	// reserved and what something is bound to; 0 where that was not counted.
+	Usable  int
+	Program string
+}
+
+// usable is what the census counted, else what the range has.
+func (d Destination) usable(ofRange int) int {
+	if d.Usable > 0 {
+		return d.Usable
+	}
+	return ofRange
 }
 
 // Name is "tcp 10.0.0.1 → 10.0.0.2:3306".

@@ -132,6 +132,9 @@ var lintRules = []*LintRule{
 			if r.Low <= 1024 && r.High >= 65000 {
 				return true, Warning
 			}
+			if live, ok := c.f.Live.Get(keyPortRange); c.live || ok && ShapeInts.Equal(live, v) {
+				return false, Warning // the entry of ip_local_reserved_ports names each port
+			}
 			text, _ := c.inForce(keyReservedPorts)
 			reserved, _ := ParsePorts(strings.TrimSpace(text))
 			return slices.ContainsFunc(c.f.Listeners, func(l Listener) bool {
@@ -225,13 +228,20 @@ var lintRules = []*LintRule{
 		ID: "sysctl.no-effect", Title: "a key without any effect", Severity: Info, files: true,
 		Keys: []Key{
 			"net.ipv4.tcp_fack", "net.ipv4.tcp_low_latency", "net.ipv4.route.max_size", "net.ipv4.xfrm4_gc_thresh", "net.ipv4.udp_wmem_min",
+			"net.ipv4.tcp_adv_win_scale",
 			"net.ipv4.ip_conntrack_max", "net.ipv4.netfilter.ip_conntrack_max", "net.ipv4.netfilter.ip_conntrack_tcp_timeout_established",
+			"net.ipv4.netfilter.ip_conntrack_tcp_timeout_time_wait", "net.ipv4.netfilter.ip_conntrack_tcp_timeout_close_wait",
+			"net.ipv4.netfilter.ip_conntrack_tcp_timeout_fin_wait", "net.ipv4.netfilter.ip_conntrack_tcp_timeout_syn_recv",
+			"net.ipv4.netfilter.ip_conntrack_buckets", "net.ipv4.netfilter.ip_conntrack_udp_timeout", "net.ipv4.netfilter.ip_conntrack_generic_timeout",
 		},
 		Why:     "the kernel accepts or skips it and does nothing with it",
 		Instead: "delete the line",
 		Refs:    []string{refIPSysctl},
 		hit: func(c *lintContext, k Key, v string) (bool, Severity) {
 			since, dated := noEffectSince[k]
+			if strings.HasPrefix(string(k), "net.ipv4.netfilter.ip_conntrack_") { // the compatibility code went
+				since, dated = Version{4, 9}, true
+			}
 			return !dated || c.f.Kernel == Version{} || c.f.Kernel.AtLeast(since), Info
 		},
 	},
@@ -240,11 +250,10 @@ var lintRules = []*LintRule{
 // noEffectSince is the first kernel in which a key that once did something does
 // nothing; the others never did since Linux 3.6.
 var noEffectSince = map[Key]Version{
-	"net.ipv4.tcp_fack":                                       {4, 15},
-	"net.ipv4.tcp_low_latency":                                {4, 14},
-	"net.ipv4.xfrm4_gc_thresh":                                {4, 14},
-	"net.ipv4.netfilter.ip_conntrack_max":                     {4, 9},
-	"net.ipv4.netfilter.ip_conntrack_tcp_timeout_established": {4, 9},
+	"net.ipv4.tcp_fack":          {4, 15},
+	"net.ipv4.tcp_low_latency":   {4, 14},
+	"net.ipv4.xfrm4_gc_thresh":   {4, 14},
+	"net.ipv4.tcp_adv_win_scale": {6, 6},
 }
 
 func hitOversized(c *lintContext, k Key, v string) (bool, Severity) {
@@ -282,6 +291,6 @@ func isZero(v string) bool {
 func (f *Facts) outgoingTimeWait(share float64) bool {
 	_, usable, ok := f.ephemeral()
 	return ok && slices.ContainsFunc(f.Destinations, func(d Destination) bool {
-		return ratio(int64(d.TimeWait), int64(usable)) >= share
+		return ratio(int64(d.TimeWait), int64(d.usable(usable))) >= share
 	})
 }

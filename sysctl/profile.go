@@ -94,6 +94,7 @@ func websocketValues() []AskedValue {
 		{keyFileMax, "6815744", by, Harmful, "lowers the limit: systemd 240 and newer set it to 9223372036854775807"},
 		{keyConntrackMax, "2621440", by, Advice, "only when the table fills, and then together with nf_conntrack_buckets"},
 		{keyPortRange, "10240 65000", by, Wrong, "both ends even: the kernel prefers different parity; and the range swallows the ports of services that are not reserved"},
+		{keyPortRange, "10000 65535", "Workerman manual, questions and answers", Advice, "parity is right (the manual says 55,535 ports, it is 55,536); only when one destination uses half of the range, and with the ports of services inside it in ip_local_reserved_ports"},
 		{"limit.nofile", "102400", by, Advice, "each connection is a descriptor, so the limit of the listening process counts: LimitNOFILE= in its unit, not /etc/profile or limits.conf"},
 		{"net.ipv4.tcp_keepalive_time", "55", by, OK, "irrelevant here: the framework sets keepalive on its own sockets when PHP's sockets extension is loaded; idle limits of load balancers call for an application heartbeat"},
 	}
