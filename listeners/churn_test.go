@@ -101,7 +101,7 @@ func TestChurn(t *testing.T) {
 	extra := map[int]bool{} // owners beyond those that must be there
 	rounds := 0
 	// As long as it takes to be a test, on a slow machine longer.
-	enough := func() bool { return rounds >= 20 && opened.Load() >= 3000 && forks.Load() >= 300 }
+	enough := func() bool { return rounds >= 8 && opened.Load() >= 3000 && forks.Load() >= 300 }
 	for begin := time.Now(); !enough() && time.Since(begin) < time.Minute; rounds++ {
 		table := readTable(t)
 		method := []string{"proc", "bpf"}[rounds%2]

@@ -122,6 +122,9 @@ func want(t *testing.T, r *audit.Report, severity audit.Severity, id, subject st
 	if got.ID == "" {
 		t.Fatalf("%s %s is missing among %v; checks that could not tell: %v", id, subject, ids(r), unsure(r))
 	}
+	if c := audit.Find(checks.All(), id); c == nil || got.Severity == audit.Critical && c.Severity != audit.Critical {
+		t.Errorf("%s is %s, and `hostaudit checks` says otherwise", id, got.Severity)
+	}
 	if len(got.Evidence) == 0 || got.Why == "" || got.Remedy == "" {
 		t.Errorf("incomplete: %+v", got)
 	}

@@ -59,6 +59,12 @@ var elsewhere = []string{
 	"sysctl.somaxconn-bounds-queue",   // the same, with the value to set
 }
 
+// loud are the findings that can be critical; the others are warnings at most.
+var loud = []string{
+	"sysctl.ephemeral-range-small", "sysctl.time-wait-exhaustion", "sysctl.conntrack-near-limit", "sysctl.neighbour-table-full", "sysctl.file-table-near-limit",
+	"limits.select-loop-full",
+}
+
 // causes says what a client sees, for findings where it is certain.
 var causes = map[string][]audit.Cause{
 	"sysctl.ephemeral-range-small":    {audit.CannotAssign},
@@ -97,6 +103,9 @@ func sysctlCheck(e *sysctl.Entry) *audit.Check {
 	}
 	for _, id := range c.Reports {
 		c.Causes = append(c.Causes, causes[id]...)
+		if slices.Contains(loud, id) {
+			c.Severity = audit.Critical
+		}
 	}
 	slices.Sort(c.Causes)
 	c.Causes = slices.Compact(c.Causes)

@@ -106,11 +106,18 @@ func collect(ctx context.Context, o Options, keep bool) (*audit.Snapshot, *Captu
 	c.home = c.visit(inode, "", handle)
 	c.meta(ctx)
 
+	// Counters are read before all else where they are read twice: what is read in
+	// between then lies in the time that they were watched, and takes none beyond it.
+	var first time.Time
+	if !o.Quick {
+		first = c.sample(ctx)
+	}
 	// What is independent runs side by side: the kernel walks its rules while
 	// this program looks through processes.
 	var wg, sockets sync.WaitGroup
-	var first time.Time
-	wg.Go(func() { first = c.sample(ctx) })
+	if o.Quick {
+		wg.Go(func() { c.sample(ctx) })
+	}
 	sockets.Go(func() { _ = c.sockets(ctx, c.home) }) // the failure is noted
 	wg.Go(func() { c.rules(ctx, c.home) })
 	wg.Go(func() { c.routes(ctx, c.home) })

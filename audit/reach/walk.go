@@ -126,7 +126,7 @@ func (w *walk) hook(p *path, h firewall.Hook, cs []firewall.Class) []firewall.Cl
 	if ns.Ruleset == nil {
 		for i := range cs {
 			cs[i].Doubt(firewall.Condition{Object: "the firewall of this host", Why: "it could not be read: " + ns.Unread["firewall"]})
-			w.unknown(cs[i], p, "the firewall could not be read")
+			w.finish(cs[i], p, Depends, witness{kind: ByRoute, ns: p.ns, text: "the firewall could not be read"}, nil, "")
 		}
 		return cs
 	}

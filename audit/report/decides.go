@@ -146,7 +146,11 @@ func conditions(rows []reach.Row) []string {
 			continue
 		}
 		for _, c := range r.Conditions {
-			if s := condition(c); !slices.Contains(all, s) {
+			s := condition(c)
+			if before, _, ok := strings.Cut(s, ": it could not be read: "); ok {
+				s = before + " could not be read" // why stands among what could not be read, once
+			}
+			if !slices.Contains(all, s) {
 				all = append(all, s)
 			}
 		}
