@@ -91,7 +91,7 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 			if b == nil || b.Hook != h {
 				continue
 			}
-			if (h == Ingress || h == Egress) && !b.on(dev) {
+			if (h == Ingress || h == Egress) && !b.On(dev) {
 				continue
 			}
 			if b.Type == ChainNAT {
@@ -134,8 +134,8 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 	return slots, nat
 }
 
-// on reports whether a chain of a device hook is bound to the link.
-func (b *Base) on(l *Link) bool {
+// On reports whether a chain of a device hook is bound to the link.
+func (b *Base) On(l *Link) bool {
 	if l == nil {
 		return false
 	}

@@ -64,7 +64,9 @@ type State struct {
 
 	TCPFlags           uint8
 	ICMPType, ICMPCode uint8
-	In, Out            *Link
+	// HopLimit is the TTL or hop limit where it is known, otherwise 0.
+	HopLimit uint8
+	In, Out  *Link
 
 	Mark     Known
 	Priority Known

@@ -195,6 +195,11 @@ func (c *Class) read(f Field, env *Env) reading {
 		return reading{kind: readConst, unsure: Num(0xc000), why: "the fragment flags of the packet"}
 	case FieldExtHdr:
 		return isConst(0) // the modelled client sends no extension headers
+	case FieldTTL:
+		if s.HopLimit != 0 && s.RewroteHeader == "" {
+			return isConst(uint64(s.HopLimit))
+		}
+		return isUnknown(fieldWhy[f.Kind])
 	case FieldPktType:
 		return isConst(uint64(s.PktType))
 	case FieldMark:

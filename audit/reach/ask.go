@@ -160,7 +160,9 @@ func (w *walk) send(p *path, c firewall.Class) {
 		w.start(p, c)
 		return
 	}
-	w.arrive(p, w.origin.in, []firewall.Class{c})
+	if c = w.discovered(p, c); !c.Remote.Empty() {
+		w.arrive(p, w.origin.in, []firewall.Class{c})
+	}
 }
 
 // start walks what a client on the namespace itself sends.

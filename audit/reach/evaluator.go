@@ -17,11 +17,12 @@ type Evaluator struct {
 	lookup map[*Namespace]*sockets
 	own    map[ownKey]firewall.Ranges
 	shown  sync.Map // *firewall.Rule → DecidedBy
+	found  map[neighbourKey]discovery
 }
 
 // New returns an evaluator. The world is not changed, and must not be.
 func New(w *World) *Evaluator {
-	e := &Evaluator{world: w, byID: map[uint64]*Namespace{}, owner: map[*firewall.Table]*Namespace{}, lookup: map[*Namespace]*sockets{}, own: map[ownKey]firewall.Ranges{}}
+	e := &Evaluator{world: w, byID: map[uint64]*Namespace{}, owner: map[*firewall.Table]*Namespace{}, lookup: map[*Namespace]*sockets{}, own: map[ownKey]firewall.Ranges{}, found: map[neighbourKey]discovery{}}
 	for _, ns := range w.Namespaces {
 		e.byID[ns.ID] = ns
 		if ns.Ruleset == nil {

@@ -44,6 +44,7 @@ const (
 	blobRoutes6  = "route/ip6"
 	blobRules4   = "rule/ip"
 	blobRules6   = "rule/ip6"
+	blobNeighs4  = "neigh/ip"
 	blobNeighs6  = "neigh/ip6"
 	blobNexthops = "nexthop"
 	blobLabels   = "addrlabel"
@@ -136,6 +137,7 @@ func acquire(ctx context.Context, s *rtnetlink) (*Capture, error) {
 		{blobRoutes6, unix.RTM_GETROUTE, family(unix.AF_INET6, unix.SizeofRtMsg)},
 		{blobRules4, unix.RTM_GETRULE, family(unix.AF_INET, sizeofRuleMsg)},
 		{blobRules6, unix.RTM_GETRULE, family(unix.AF_INET6, sizeofRuleMsg)},
+		{blobNeighs4, unix.RTM_GETNEIGH, family(unix.AF_INET, unix.SizeofNdMsg)},
 		{blobNeighs6, unix.RTM_GETNEIGH, family(unix.AF_INET6, unix.SizeofNdMsg)},
 		{blobNexthops, unix.RTM_GETNEXTHOP, make([]byte, sizeofNexthopMsg)},
 		{blobLabels, unix.RTM_GETADDRLABEL, family(unix.AF_INET6, sizeofAddrLabelMsg)},

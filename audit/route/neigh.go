@@ -14,30 +14,66 @@ type neighKey struct {
 	addr netip.Addr
 }
 
-// decodeNeighs returns the IPv6 neighbours the kernel holds for unreachable
-// (NUD_FAILED). rt6_check_neigh asks nothing else of them.
-func decodeNeighs(c *Capture) (map[neighKey]bool, error) {
-	const (
-		valid  = unix.NUD_PERMANENT | unix.NUD_NOARP | unix.NUD_REACHABLE | unix.NUD_PROBE | unix.NUD_STALE | unix.NUD_DELAY
-		failed = unix.NUD_FAILED
-	)
+// failedNeigh reports a neighbour that the kernel holds for unreachable.
+// rt6_check_neigh asks nothing else of them.
+func failedNeigh(state uint16) bool {
+	const valid = unix.NUD_PERMANENT | unix.NUD_NOARP | unix.NUD_REACHABLE | unix.NUD_PROBE | unix.NUD_STALE | unix.NUD_DELAY
+	return state&valid == 0 && state&unix.NUD_FAILED != 0
+}
+
+// staticNeigh reports a neighbour whose hardware address an administrator has set.
+func staticNeigh(state uint16) bool { return state&unix.NUD_PERMANENT != 0 }
+
+// decodeNeighs returns the neighbours whose state is as asked.
+func decodeNeighs(c *Capture, blob string, is func(state uint16) bool) (map[neighKey]bool, error) {
 	order := c.order()
+	f := firewall.IPv6
+	if blob == blobNeighs4 {
+		f = firewall.IPv4
+	}
 	out := map[neighKey]bool{}
-	err := messages(blobNeighs6, order, c.Blobs[blobNeighs6].Data, unix.RTM_NEWNEIGH, unix.SizeofNdMsg, func(m message) error {
-		state := order.Uint16(m.fixed[8:])
-		if m.fixed[0] != unix.AF_INET6 || state&valid != 0 || state&failed == 0 {
+	err := messages(blob, order, c.Blobs[blob].Data, unix.RTM_NEWNEIGH, unix.SizeofNdMsg, func(m message) error {
+		if got, ok := familyOf(m.fixed[0]); !ok || got != f || !is(order.Uint16(m.fixed[8:])) {
 			return nil
 		}
 		for _, a := range m.attrs {
 			if a.typ == unix.NDA_DST {
-				v, err := a.addr(firewall.IPv6)
+				v, err := a.addr(f)
 				if err != nil {
 					return err
 				}
-				out[neighKey{int(int32(order.Uint32(m.fixed[4:]))), v.Addr(firewall.IPv6)}] = true
+				out[neighKey{int(int32(order.Uint32(m.fixed[4:]))), v.Addr(f)}] = true
 			}
 		}
 		return nil
 	})
 	return out, err
+}
+
+// StaticNeighbours are the neighbours of family f on a link whose hardware
+// addresses an administrator has set (NUD_PERMANENT): nothing need be
+// discovered about them.
+func (t *Table) StaticNeighbours(f firewall.Family, link int) firewall.Ranges {
+	var out []firewall.Range
+	for k := range t.static {
+		if v := firewall.AddrValue(k.addr); k.link == link && firewall.FamilyOf(k.addr) == f {
+			out = append(out, firewall.Range{Lo: v, Hi: v})
+		}
+	}
+	return firewall.NewRanges(out)
+}
+
+// OnLink are the addresses of family f that are neighbours on a link: the
+// networks of its addresses and, in IPv6, the link-local ones.
+func (t *Table) OnLink(f firewall.Family, link int) firewall.Ranges {
+	var out firewall.Ranges
+	if f == firewall.IPv6 {
+		out = linklocal6
+	}
+	for _, a := range t.Addrs {
+		if a.Family == f && a.Link != nil && a.Link.Index == link && a.Prefix.IsValid() {
+			out = out.Union(firewall.Prefix(a.Prefix.Masked()))
+		}
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,7 @@ type Table struct {
 	// localRoutes: fib_has_custom_local_routes.
 	localRoutes tri
 	failed      map[neighKey]bool
+	static      map[neighKey]bool // neighbours with a permanent entry
 	fwd6        tri
 	realms      bool
 	labels      []addrLabel
@@ -191,9 +193,17 @@ func (t *Table) decodeRouting(c *Capture) (err error) {
 		}
 	}
 	if ok, _ := t.present(c, blobNeighs6, "IPv6 neighbours"); ok {
-		if t.failed, err = decodeNeighs(c); err != nil {
+		if t.failed, err = decodeNeighs(c, blobNeighs6, failedNeigh); err != nil {
 			return err
 		}
+	}
+	t.static = map[neighKey]bool{}
+	for _, blob := range []string{blobNeighs4, blobNeighs6} { // what is not there holds none
+		known, err := decodeNeighs(c, blob, staticNeigh)
+		if err != nil {
+			return err
+		}
+		maps.Copy(t.static, known)
 	}
 	if ok, _ := t.present(c, blobLabels, "IPv6 address labels"); ok {
 		if t.labels, err = decodeLabels(c); err != nil {

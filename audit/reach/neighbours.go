@@ -1,0 +1,202 @@
+package reach
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit/route"
+	"github.com/hostaudit/hostaudit/firewall"
+)
+
+// neighbourKey is a link and an address that its neighbours look for.
+type neighbourKey struct {
+	ns   *Namespace
+	link int
+	to   firewall.Value
+	f    firewall.Family
+}
+
+// discovery is what the rules make of the packets by which neighbours on a link
+// find each other's hardware address: lost are the neighbours for whom they do
+// not surely pass.
+type discovery struct {
+	lost firewall.Ranges
+	cond firewall.Condition
+	by   witness
+}
+
+// discoveryWhy is what an answer turns on where discovery does not pass.
+const discoveryWhy = "whether the neighbour knows this host's hardware address from before: what finds it does not pass here"
+
+// discovered follows, for sources whose neighbour on the link cannot find this
+// host's hardware address, both ways: nothing arrives, or the address is still
+// known.
+func (w *walk) discovered(p *path, c firewall.Class) firewall.Class {
+	ns, in := w.origin.ns, w.origin.in
+	if ns.Route == nil || ns.Ruleset == nil {
+		return c
+	}
+	const ether = 1 // ARPHRD_ETHER
+	l := ns.Route.Link(in.Index)
+	if l == nil || in.Type != ether || l.Flags&unix.IFF_NOARP != 0 {
+		return c
+	}
+	d := w.discovery(ns, in, c.State.Family, c.State.Local)
+	if d.lost.Empty() {
+		return c
+	}
+	if affected := w.behind(ns, in, c.State.Family, c.Remote, d.lost); !affected.Empty() {
+		a := c
+		a.Remote = affected
+		c.Remote = c.Remote.Minus(affected)
+		a.Doubt(d.cond)
+		w.finish(a, p, Timeout, d.by, nil, "")
+		w.arrive(p, in, []firewall.Class{a})
+	}
+	return c
+}
+
+// behind are those of the sources whose packets a lost neighbour sends: they are
+// on the link themselves, or routed. Neighbours with a static entry are not lost.
+func (w *walk) behind(ns *Namespace, in *firewall.Link, f firewall.Family, srcs, lost firewall.Ranges) firewall.Ranges {
+	static, near := ns.Route.StaticNeighbours(f, in.Index), ns.Route.OnLink(f, in.Index)
+	lost = lost.Minus(static)
+	out := srcs.Intersect(near).Intersect(lost)
+	far := srcs.Minus(near)
+	if far.Empty() || lost.Empty() {
+		return out
+	}
+	for _, r := range ns.Route.Output(route.Key{Family: f}, far, firewall.Value{}, in) {
+		gateway := netip.Addr{}
+		for _, h := range r.Hops {
+			if h.Link != nil && h.Link.Index == in.Index {
+				gateway = h.Gateway
+			}
+		}
+		if known := gateway.IsValid(); known && static.Contains(firewall.AddrValue(gateway)) || !known && !static.Empty() {
+			continue
+		} else if !known || lost.Contains(firewall.AddrValue(gateway)) || f == firewall.IPv6 && !lost.Intersect(linkLocal6).Empty() {
+			out = out.Union(r.Addrs)
+		}
+	}
+	return out
+}
+
+// discovery walks the messages of neighbour discovery about an address of this
+// host through the rules.
+func (w *walk) discovery(ns *Namespace, in *firewall.Link, f firewall.Family, to firewall.Value) discovery {
+	e := w.e
+	k := neighbourKey{ns, in.Index, to, f}
+	e.mu.Lock()
+	d, ok := e.found[k]
+	e.mu.Unlock()
+	if ok {
+		return d
+	}
+	if f == firewall.IPv6 {
+		d = w.solicitations(ns, in, to)
+	} else {
+		d = arp(ns, in)
+	}
+	e.mu.Lock()
+	e.found[k] = d
+	e.mu.Unlock()
+	return d
+}
+
+// The messages of neighbour discovery (RFC 4861, 4.3 and 4.4).
+const (
+	neighbourSolicitation  = 135
+	neighbourAdvertisement = 136
+)
+
+// solicitations: a neighbour's solicitation of this host's address comes in by
+// multicast and the advertisement goes out; this host's own goes out, and the
+// advertisement comes in. Conntrack leaves them untracked (nf_conntrack_icmpv6_error),
+// and their hop limit is 255.
+func (w *walk) solicitations(ns *Namespace, in *firewall.Link, to firewall.Value) (d discovery) {
+	message := func(typ uint8, group, reply bool) firewall.State {
+		st := firewall.First(firewall.IPv6, firewall.ICMPv6, to, 0)
+		st.ICMPType, st.HopLimit, st.Expect, st.Reply = typ, 255, firewall.CTUntracked, reply
+		// ff02::1:ffXX:XXXX, the solicited-node address (RFC 4291, 2.7.1).
+		a := netip.MustParseAddr("ff02::1:ff00:0").As16()
+		last := to.Addr(firewall.IPv6).As16()
+		copy(a[13:], last[13:])
+		node := firewall.AddrValue(netip.AddrFrom16(a))
+		switch {
+		case group && reply:
+			st.RemoteAddrKind, st.RemoteAddr = firewall.RemoteConst, node
+		case group:
+			st.Local, st.PktType = node, 2 // PACKET_MULTICAST
+		}
+		return st
+	}
+	env := *w.env(ns)
+	env.Accepted, env.Record = nil, firewall.RecordNothing
+	pass := func(st firewall.State, hooks ...firewall.Hook) {
+		cs := []firewall.Class{{Remote: firewall.All(16), Ports: unprivileged(), State: st}}
+		for _, h := range hooks {
+			var ends []firewall.End
+			cs, ends = ns.Ruleset.Walk(h, cs, &env)
+			for _, e := range ends {
+				d.blocks(ns, e.Class, e.Rule, e.Chain)
+			}
+		}
+		for _, c := range cs {
+			if c.Forks != nil {
+				d.blocks(ns, c, c.Forks.Condition.Rule, nil)
+			}
+		}
+	}
+	arrives := []firewall.Hook{firewall.Ingress, firewall.Prerouting, firewall.Input}
+	leaves := []firewall.Hook{firewall.Output, firewall.Postrouting, firewall.Egress}
+	for _, typ := range []uint8{neighbourSolicitation, neighbourAdvertisement} {
+		st := message(typ, typ == neighbourSolicitation, false)
+		st.In = in
+		pass(st, arrives...)
+		st = message(typ, typ == neighbourSolicitation, true)
+		st.Out = in
+		pass(st, leaves...)
+	}
+	return d
+}
+
+// blocks notes neighbours whose messages do not surely pass.
+func (d *discovery) blocks(ns *Namespace, c firewall.Class, r *firewall.Rule, ch *firewall.Chain) {
+	if d.lost.Empty() {
+		d.cond = firewall.Condition{Rule: r, Why: discoveryWhy}
+		d.by = witness{kind: ByRule, ns: ns, rule: r, chain: ch}
+		switch {
+		case r == nil && ch != nil:
+			d.by.kind = ByPolicy
+			d.cond.Object = "policy of " + chainLabel(ch)
+		case r == nil:
+			d.by = witness{kind: ByRoute, ns: ns, text: "the rules that neighbour discovery passes"}
+			d.cond.Object = d.by.text
+		}
+	}
+	d.lost = d.lost.Union(c.Remote)
+}
+
+// arp is the same for IPv4, whose ARP messages pass no chain but those of family
+// arp and of the device. What such chains do with them is not worked out: one that
+// can drop is taken for one that may.
+func arp(ns *Namespace, in *firewall.Link) (d discovery) {
+	for _, t := range ns.Ruleset.Tables {
+		if t.Dormant {
+			continue
+		}
+		for _, ch := range t.Chains {
+			b := ch.Base
+			if b == nil {
+				continue
+			}
+			device := t.Family == firewall.TableNetdev && b.Policy == firewall.Drop && b.On(in)
+			if device || t.Family == firewall.TableARP && (b.Policy == firewall.Drop || len(ch.Rules) > 0) {
+				d.blocks(ns, firewall.Class{Remote: firewall.All(4)}, nil, ch)
+			}
+		}
+	}
+	return d
+}
