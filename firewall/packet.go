@@ -66,6 +66,8 @@ type State struct {
 	ICMPType, ICMPCode uint8
 	// HopLimit is the TTL or hop limit where it is known, otherwise 0.
 	HopLimit uint8
+	// ShortWay: a rule set a TTL that may not be enough for the packet's way.
+	ShortWay bool
 	In, Out  *Link
 
 	Mark     Known

@@ -21,7 +21,7 @@ func (x *ruleWalk) rewrite(c Class, s Stmt) []alive {
 		}
 		st.normalise()
 	case *SetPayload:
-		c.State.RewroteHeader = "a rule"
+		c.State.rewrote(s)
 	case *Notrack:
 		// nft_notrack_eval, notrack_tg: only packets that have no connection yet.
 		if c.State.CTState == 0 && !c.State.Template {
@@ -53,6 +53,25 @@ func (x *ruleWalk) rewrite(c Class, s Stmt) []alive {
 		return nil
 	}
 	return one(c)
+}
+
+// longWay is a TTL that no path of the Internet uses up.
+const longWay = 32
+
+// rewrote notes a change of the header. Of DSCP and TTL nothing else in the
+// packet depends that a rule could ask; a small TTL lets it die on its way.
+func (s *State) rewrote(p *SetPayload) {
+	switch p.Field {
+	case FieldDSCP:
+	case FieldTTL:
+		v, known := p.From.(Const)
+		s.HopLimit, s.ShortWay = 0, !known || v.Value.Lo < longWay
+		if known {
+			s.HopLimit = uint8(v.Value.Lo)
+		}
+	default:
+		s.RewroteHeader = "a rule"
+	}
 }
 
 func one(c Class) []alive { return []alive{{Class: c}} }

@@ -64,6 +64,7 @@ func (s State) Answer(kind AnswerKind, typ, code uint8) State {
 	a.CTStatus |= CTStatusSeenReply | CTStatusConfirmed
 	a.CTState = 0
 	a.RewroteHeader = ""
+	a.HopLimit, a.ShortWay = 0, false
 	if kind == AnswerData || kind == AnswerReset || kind == AnswerNoSocket || !s.tracked() {
 		a.CTZone, a.ZoneDir, a.Template = 0, 0, false
 	}

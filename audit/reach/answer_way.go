@@ -168,7 +168,12 @@ func (w *walk) out(p *path, c firewall.Class) {
 func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 	if out.Name == "lo" {
 		if !p.local {
-			w.lost(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer goes to this host itself, whose address the client uses"})
+			// No client out there has such an address (in IPv4 it is a martian).
+			d := w.reply.deliver
+			if c.State.Proto == firewall.TCP {
+				d = nil
+			}
+			w.finish(c, p, Timeout, witness{kind: ByRoute, ns: p.ns, text: "the answer goes to this host itself, whose address the client uses"}, d, "")
 			return
 		}
 		w.backHome(p, c, out)
@@ -178,6 +183,7 @@ func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 		w.lost(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer to a client on this host leaves by " + out.Name})
 		return
 	}
+	w.mayDie(p, &c)
 	if p.from == nil {
 		w.seen(p, c)
 		return

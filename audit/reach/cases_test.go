@@ -195,7 +195,6 @@ func newCaseBench(t testing.TB) *bench {
 	add("127.0.0.1:9006", lab.Listen{})
 	add("[::1]:9006", lab.Listen{})
 	add("[fd00:9::2]:9007", lab.Listen{})
-	add("[::]:9008", lab.Listen{Transparent: true})
 	add("[::ffff:10.9.0.2]:9009", lab.Listen{})
 	add("0.0.0.0:9010", lab.Listen{Device: "eth1"})
 	add("10.77.0.9:9011", lab.Listen{FreeBind: true})

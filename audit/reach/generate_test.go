@@ -15,6 +15,7 @@ type vocabulary struct {
 	links              []string // of the server, client side
 	ports              []int    // with listeners
 	closed             []int    // without
+	special            []int    // with listeners that do not take every packet
 	// nat is false where translations are left out.
 	nat bool
 }
@@ -133,8 +134,11 @@ func (g *generator) server(six bool) string {
 }
 
 func (g *generator) port() int {
-	if g.chance(15) {
+	switch {
+	case g.chance(15):
 		return pick(g, g.closed...)
+	case len(g.special) > 0 && g.chance(8):
+		return pick(g, g.special...)
 	}
 	return pick(g, g.ports...)
 }

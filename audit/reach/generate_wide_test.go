@@ -185,18 +185,30 @@ func (g *generator) wideAction(t *table, c *chain, six bool) string {
 			return fmt.Sprintf("%s dport { %d, %d } dnat %s to %s:%d", l4, g.port(), g.port(), ip, server, g.port())
 		}
 	}
-	switch g.IntN(5) {
+	switch g.IntN(9) {
 	case 0:
 		return "meta mark set meta mark << 1"
 	case 1:
 		return "ct mark set meta mark or 0x1"
 	case 2:
 		return "meta mark set ct mark and 0x1"
-	case 3:
+	case 3, 4:
 		if (c.is("priority -300") || c.is("priority -250") || c.is("priority -400")) && (c.is("hook prerouting") || c.is("hook output")) {
-			return "ct zone set 1"
+			return pick(g, "ct zone set 1", "ct zone set 1", "ct zone set 2", "ct original zone set 1", "ct reply zone set 1", "ct zone set 1 notrack", "notrack ct zone set 1")
 		}
 		return "counter"
+	case 5:
+		if six {
+			return pick(g, "ip6 hoplimit set 64", "ip6 dscp set cs1", "ip6 hoplimit set 64 ip6 hoplimit 64", "ip6 hoplimit set 33 ip6 hoplimit < 33 drop")
+		}
+		return pick(g, "ip ttl set 64", "ip dscp set cs1", "ip ttl set 64 ip ttl 64", "ip ttl set 33 ip ttl < 33 drop")
+	case 6:
+		return "tcp option maxseg size set 1200"
+	case 7:
+		if c.is("hook prerouting") {
+			return pick(g, "socket transparent 0 counter", fmt.Sprintf("meta l4proto %s tproxy %s to :%d", l4, ip, pick(g, 9008, 9999)))
+		}
+		return "ct zone 1 " + pick(g, "accept", "drop")
 	default:
 		return `log prefix "y" ` + pick(g, "accept", "drop", "continue")
 	}
@@ -311,9 +323,19 @@ func (g *generator) wideXTTarget(t *table, c *chain, six bool, proto string) str
 	case t.name == "nat":
 		return "-j RETURN"
 	case t.name == "mangle":
+		if g.chance(40) {
+			if g.chance(30) && c.name == "PREROUTING" && proto != "" {
+				return fmt.Sprintf("-j TPROXY --on-port %d", pick(g, 9008, 9999))
+			}
+			ttl := "-j TTL --ttl-set 64"
+			if six {
+				ttl = "-j HL --hl-set 64"
+			}
+			return pick(g, ttl, "-j DSCP --set-dscp 8", "-j TOS --set-tos 0x10/0x3f", "-j CHECKSUM --checksum-fill", "-j CLASSIFY --set-class 1:2", "-j TCPMSS --set-mss 1000")
+		}
 		return pick(g, "-j MARK --set-xmark 0x1/0x3", "-j CONNMARK --set-xmark 0x1/0x1", "-j CONNMARK --save-mark --nfmask 0x1 --ctmask 0x1", "-j CONNMARK --restore-mark --nfmask 0x3 --ctmask 0x3")
 	case t.name == "raw":
-		return pick(g, "-j CT --zone 1", "-j CT --notrack", "-j TRACE")
+		return pick(g, "-j CT --zone 1", "-j CT --notrack", "-j TRACE", "-j CT --zone-orig 1", "-j CT --zone-reply 1", "-j CT --zone mark", "-j MARK --set-mark 1")
 	}
-	return pick(g, "-j NFLOG", "-j ACCEPT", "-j DROP", "-j LOG --log-prefix x")
+	return pick(g, "-j NFLOG", "-j ACCEPT", "-j DROP", "-j LOG --log-prefix x", "-j AUDIT --type accept", "-j NFQUEUE --queue-num 7", "-j NFQUEUE --queue-num 7 --queue-bypass")
 }

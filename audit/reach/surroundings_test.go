@@ -34,7 +34,16 @@ func (g *generator) surroundings() (cs []command) {
 		case 7, 8:
 			six := g.chance(35)
 			c := append(ip(six), "rule", "add", "pref", fmt.Sprint(pick(g, 50, 100, 32000, 40000)))
-			switch g.IntN(6) {
+			switch g.IntN(10) {
+			case 6:
+				c = append(c, "not", "from", g.specific(six))
+			case 7:
+				c = append(c, "oif", pick(g, "eth0", "eth1", "lo"))
+			case 8:
+				c = append(c, "uidrange", pick(g, "0-0", "1-65535"), "to", g.specific(six))
+			case 9:
+				cs = append(cs, append(c, "table", "main", "suppress_prefixlength", pick(g, "0", "8", "24")))
+				continue
 			case 0:
 				c = append(c, "fwmark", pick(g, "0x1", "0x2", "0x2/0x2"))
 			case 1:

@@ -286,6 +286,8 @@ func (w *walk) forward(p *path, c firewall.Class, out *firewall.Link, gateway ne
 		w.unknown(c, p, "whether bridge "+in.Name+" hands its packets to the IP hooks (br_netfilter) and lets them turn back (hairpin)")
 		return
 	}
+	w.mayDie(p, &c)
+	c.State.HopLimit = 0 // ip_forward takes one off
 	c.State.Out = out
 	cs := w.hook(p, firewall.Forward, []firewall.Class{c})
 	cs = w.hook(p, firewall.Postrouting, cs)
@@ -294,11 +296,23 @@ func (w *walk) forward(p *path, c firewall.Class, out *firewall.Link, gateway ne
 	}
 }
 
+// mayDie follows both ways of a packet whose TTL a rule made small: it reaches
+// what it is sent to, or not.
+func (w *walk) mayDie(p *path, c *firewall.Class) {
+	if !c.State.ShortWay {
+		return
+	}
+	why := "whether the TTL that a rule set is enough for the packet's way"
+	c.Doubt(firewall.Condition{Object: "the TTL of the packet", Why: why})
+	w.finish(*c, p, Depends, witness{kind: ByRoute, ns: p.ns, text: "the TTL of the packet"}, nil, why)
+}
+
 // leave passes a first packet on to whatever is at the other end of a link.
 func (w *walk) leave(p *path, c firewall.Class, out *firewall.Link, gateway netip.Addr, local bool) {
 	cs := w.hook(p, firewall.Egress, []firewall.Class{c})
 	cs = w.programs(p, cs, out, false)
 	for _, c := range cs {
+		w.mayDie(p, &c)
 		next := gateway
 		if !next.IsValid() {
 			next = c.State.Local.Addr(c.State.Family)

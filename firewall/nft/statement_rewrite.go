@@ -119,7 +119,10 @@ func (r *run) payloadSet(t *table, base uint8, offset, n int) {
 	} else if r.g.family != 0 && base == baseNetwork && s.Offset+s.Len <= 2 {
 		s.Field = fw.FieldDSCP
 	}
-	if s.Len <= 16 {
+	switch b := r.m.regs[at+from]; {
+	case s.Len == 1 && b.mask == 0 && r.m.origins[b.origin].kind == originPayload:
+		s.From = fw.Const{Value: fw.Num(uint64(b.xor))} // nothing is left of the byte that was there
+	case s.Len <= 16:
 		s.From = r.rewrite(at+from, s.Len, false)
 	}
 	r.emit(s)

@@ -41,23 +41,18 @@ func targetClassify(_ *Context, b []byte) []firewall.Stmt {
 	return one(&firewall.SetField{Kind: firewall.FieldPriority, From: number(uint64(u32(b, 0)))})
 }
 
-// longWay is a TTL that no path of the Internet uses up.
-const longWay = 32
-
-// targetTTL is ttl_tg and hl_tg6. A small TTL lets the packet die on its way,
-// or, when it is routed, here.
+// targetTTL is ttl_tg and hl_tg6.
 func targetTTL(_ *Context, b []byte) []firewall.Stmt {
 	mode, v := b[0], b[1]
-	switch {
-	case mode == 0 && v >= longWay:
-		return inert("TTL", "set to %d", v)
-	case mode == 1:
+	to := &firewall.SetPayload{Base: 1, Offset: 8, Len: 1, Field: firewall.FieldTTL, From: firewall.Const{Value: firewall.Num(uint64(v))}}
+	switch mode {
+	case 0:
+	case 1:
 		return inert("TTL", "increased by %d", v)
-	case mode == 0:
-		return one(&firewall.Opaque{Name: "TTL", Raw: b, MayEnd: true, Reason: fmt.Sprintf("whether a TTL of %d is enough for the packet's way", v)})
 	default:
-		return one(&firewall.Opaque{Name: "TTL", Raw: b, MayEnd: true, Reason: fmt.Sprintf("whether a TTL decreased by %d is enough for the packet's way", v)})
+		to.From = firewall.FromNowhere{Why: fmt.Sprintf("a TTL decreased by %d", v)}
 	}
+	return one(to)
 }
 
 func targetTCPMSS(_ *Context, b []byte) []firewall.Stmt {
