@@ -26,8 +26,8 @@ type discovery struct {
 	by   witness
 }
 
-// discoveryWhy is what an answer turns on where discovery does not pass.
-const discoveryWhy = "whether the neighbour knows this host's hardware address from before: what finds it does not pass here"
+// discoveryWhy is what an answer turns on where discovery does not surely pass.
+const discoveryWhy = "whether the neighbour knows this host's hardware address from before: what finds it need not pass here"
 
 // discovered follows, for sources whose neighbour on the link cannot find this
 // host's hardware address, both ways: nothing arrives, or the address is still
@@ -194,7 +194,10 @@ func arp(ns *Namespace, in *firewall.Link) (d discovery) {
 			}
 			device := t.Family == firewall.TableNetdev && b.Policy == firewall.Drop && b.On(in)
 			if device || t.Family == firewall.TableARP && (b.Policy == firewall.Drop || len(ch.Rules) > 0) {
-				d.blocks(ns, firewall.Class{Remote: firewall.All(4)}, nil, ch)
+				d.lost = firewall.All(4)
+				d.by = witness{kind: ByRoute, ns: ns, text: "ARP messages, which pass the chain " + string(t.Family) + " " + t.Name + " " + ch.Name}
+				d.cond = firewall.Condition{Object: d.by.text, Why: discoveryWhy}
+				return d
 			}
 		}
 	}
