@@ -3,8 +3,6 @@ package reach
 import (
 	"net/netip"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/hostaudit/hostaudit/audit/route"
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -37,9 +35,7 @@ func (w *walk) discovered(p *path, c firewall.Class) firewall.Class {
 	if ns.Route == nil || ns.Ruleset == nil {
 		return c
 	}
-	const ether = 1 // ARPHRD_ETHER
-	l := ns.Route.Link(in.Index)
-	if l == nil || in.Type != ether || l.Flags&unix.IFF_NOARP != 0 {
+	if l := ns.Route.Link(in.Index); l == nil || !l.Discovers() {
 		return c
 	}
 	d := w.discovery(ns, in, c.State.Family, c.State.Local)

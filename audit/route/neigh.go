@@ -63,6 +63,12 @@ func (t *Table) StaticNeighbours(f firewall.Family, link int) firewall.Ranges {
 	return firewall.NewRanges(out)
 }
 
+// Discovers reports whether neighbours on the link have to find each other's
+// hardware addresses.
+func (l *Link) Discovers() bool {
+	return l.Type == unix.ARPHRD_ETHER && l.Flags&unix.IFF_NOARP == 0
+}
+
 // OnLink are the addresses of family f that are neighbours on a link: the
 // networks of its addresses and, in IPv6, the link-local ones.
 func (t *Table) OnLink(f firewall.Family, link int) firewall.Ranges {
