@@ -42,13 +42,14 @@ func verdict(r *Report, cfg *Config) string {
 	if n := count[Info]; n > 0 && len(words) == 0 {
 		words = append(words, plural(n, "note", "notes"))
 	}
-	switch {
-	case len(words) > 0:
+	if len(parts) == 0 {
+		parts = append(parts, r.openness())
+	}
+	if len(words) == 0 && len(cfg.Services) == 0 {
+		words = append(words, "no findings")
+	}
+	if len(words) > 0 {
 		parts = append(parts, strings.Join(words, ", "))
-	case len(parts) == 0 && r.Complete():
-		parts = append(parts, "nothing found that keeps clients out")
-	case len(parts) == 0:
-		parts = append(parts, "nothing found in what could be read")
 	}
 	if accepted > 0 {
 		parts = append(parts, fmt.Sprintf("%d accepted", accepted))
@@ -58,6 +59,36 @@ func verdict(r *Report, cfg *Config) string {
 	}
 	s := strings.Join(parts, "; ") + "."
 	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// openness counts the listeners by who can reach them.
+func (r *Report) openness() string {
+	count := map[reach.Who]int{}
+	for i := range r.Listeners {
+		count[r.Listeners[i].Exposure]++
+	}
+	for i := range r.Published {
+		count[r.Published[i].Exposure]++
+	}
+	n := len(r.Listeners) + len(r.Published)
+	if n == 0 {
+		return "nothing listens"
+	}
+	var open []string
+	word := "open "
+	for _, w := range []struct {
+		who   reach.Who
+		words string
+	}{{reach.Everyone, "everyone"}, {reach.Some, "some"}, {reach.HostOnly, "this host only"}, {reach.Nobody, "nobody"}} {
+		if c := count[w.who]; c > 0 {
+			open = append(open, fmt.Sprintf("%d %sto %s", c, word, w.words))
+			word = ""
+		}
+	}
+	if c := count[reach.Uncertain]; c > 0 {
+		open = append(open, fmt.Sprintf("of %d it depends", c))
+	}
+	return plural(n, "listener", "listeners") + ": " + strings.Join(open, ", ")
 }
 
 // blocked lists the ports that are not reached as evidence says they are meant to be.

@@ -169,11 +169,7 @@ func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 	if out.Name == "lo" {
 		if !p.local {
 			// No client out there has such an address (in IPv4 it is a martian).
-			d := w.reply.deliver
-			if c.State.Proto == firewall.TCP {
-				d = nil
-			}
-			w.finish(c, p, Timeout, witness{kind: ByRoute, ns: p.ns, text: "the answer goes to this host itself, whose address the client uses"}, d, "")
+			w.unanswered(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer goes to this host itself, whose address the client uses"})
 			return
 		}
 		w.backHome(p, c, out)
@@ -264,6 +260,11 @@ func (w *walk) lost(p *path, c firewall.Class, by witness) {
 	if w.reply.sees != Connected {
 		by = w.reply.by
 	}
+	w.unanswered(p, c, by)
+}
+
+// unanswered ends the way of an answer that the client does not get.
+func (w *walk) unanswered(p *path, c firewall.Class, by witness) {
 	d := w.reply.deliver
 	if c.State.Proto == firewall.TCP {
 		d = nil
