@@ -148,13 +148,7 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 // translatedOnly leaves out the address family that the rule does not translate:
 // a port published for IPv4 is no IPv6 port.
 func translatedOnly(p *reach.Published) reach.Exposure {
-	var families []string
-	for _, r := range p.Rows {
-		if slices.ContainsFunc(r.Deliveries(), func(d reach.Delivered) bool { return d.NetNS == p.To.NetNS }) && !slices.Contains(families, r.Family) {
-			families = append(families, r.Family)
-		}
-	}
-	rows := slices.DeleteFunc(slices.Clone(p.Rows), func(r reach.Row) bool { return !slices.Contains(families, r.Family) })
+	rows := slices.DeleteFunc(slices.Clone(p.Rows), func(r reach.Row) bool { return !slices.Contains(p.Families, r.Family) })
 	return reach.Exposure{Who: whoOf(rows), Rows: rows}
 }
 
@@ -192,8 +186,12 @@ func neighbours(s *Snapshot, published []reach.Published) map[*reach.Namespace]b
 // host: by a published port, or by its own address where the host forwards.
 func within(ev *reach.Evaluator, p *Port, published []reach.Published) reach.Exposure {
 	for _, pub := range published {
-		if pub.To.NetNS == p.Namespace.Name && pub.To.Port == p.Listener.Port() && pub.Proto.String() == string(p.Proto()) {
-			return translatedOnly(&pub)
+		if pub.To.NetNS != p.Namespace.Name || pub.To.Port != p.Listener.Port() || pub.Proto.String() != string(p.Proto()) {
+			continue
+		}
+		// Where that way is blocked its own address may still be open.
+		if x := translatedOnly(&pub); x.Who != reach.Nobody {
+			return x
 		}
 	}
 	a := p.Listener.Local.Addr().Unmap().WithZone("")

@@ -2,6 +2,8 @@ package checks
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
@@ -22,7 +24,8 @@ accept in one table or back end does not undo a drop in another.
 It is critical where services: names the port and part of its audience is kept
 out. Otherwise it is a warning where one rule opens the port and another closes
 it, and where a listener on every address is reached by nobody at all; databases
-and the like, which a firewall is meant to shield, are left out.
+and the like, which a firewall is meant to shield, are left out. So it is where a
+port is published to a container and every packet is dropped on its way there.
 
 The remedy is the smallest accept, in the language of whatever manages the
 ruleset, before what decides. Switching the firewall off proves nothing that the
@@ -64,6 +67,10 @@ model has not already shown.`,
 // address that the firewall keeps from everybody. An unconnected UDP socket is
 // usually a client of something.
 func unmeant(p *audit.Pass, port *audit.Port) {
+	if port.Published != nil {
+		unmeantPublished(p, port)
+		return
+	}
 	if port.Listener == nil || !wildcard(port) || port.Exposure.Who != reach.Nobody && port.Exposure.Who != reach.HostOnly {
 		return
 	}
@@ -75,6 +82,26 @@ func unmeant(p *audit.Pass, port *audit.Port) {
 		return
 	}
 	report(p, port, audit.Warning, c, "it listens on every address of the host", audit.Evidence{})
+}
+
+// unmeantPublished judges a port that is translated to a container, which all
+// clients from outside are kept from.
+func unmeantPublished(p *audit.Pass, port *audit.Port) {
+	if port.Exposure.Who != reach.Nobody && port.Exposure.Who != reach.HostOnly {
+		return
+	}
+	aimed := slices.ContainsFunc(port.Exposure.Rows, func(r reach.Row) bool { return r.Iif != "lo" && r.Translated() })
+	c, ok := blocked(p, port, everyone)
+	if !ok || !aimed || !byFirewall(c.by) {
+		return
+	}
+	// A proxy of the container engine that listens on the same port has its own finding.
+	if slices.ContainsFunc(p.Ports, func(other *audit.Port) bool {
+		return other.Home() && other.Listener != nil && wildcard(other) && other.Proto() == port.Proto() && other.Number() == port.Number()
+	}) {
+		return
+	}
+	report(p, port, audit.Warning, c, "it is published to "+port.Published.To.NetNS, audit.Evidence{})
 }
 
 func report(p *audit.Pass, port *audit.Port, severity audit.Severity, c client, meant string, evidence audit.Evidence) {
@@ -94,6 +121,11 @@ func report(p *audit.Pass, port *audit.Port, severity audit.Severity, c client, 
 	}
 	if port.Listener == nil {
 		f.Fix = audit.FixManual // published by a container engine, whose rules are its own
+		to := port.Published.To
+		if addr, err := netip.ParseAddr(to.Address); err == nil {
+			f.Remedy = fmt.Sprintf("let %s, which rules behind the translation see as %s, in before %s, through whatever manages that ruleset, and no more than that",
+				portWords(port.Proto(), port.Number()), netip.AddrPortFrom(addr, to.Port), short(c.by))
+		}
 	} else {
 		f.Remedy += "; hostaudit fix " + f.ID + " shows the change and its effect"
 	}

@@ -129,6 +129,8 @@ type Row struct {
 	Delivered    *Delivered  `json:"delivered_to,omitempty"`
 	// OneOf is that of Answer.
 	OneOf []Delivered `json:"delivered_to_one_of,omitempty"`
+
+	aim netip.AddrPort // where destination NAT sent what is not delivered
 }
 
 // Deliveries are all the sockets that the sources' packets may end at.

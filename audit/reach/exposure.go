@@ -2,6 +2,7 @@ package reach
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
@@ -77,6 +78,9 @@ func (e *Evaluator) exposure(q Query) Exposure {
 			if n := size(parts); n > maxRanges {
 				ranges += n
 				for _, p := range parts {
+					if p.remote.Minus(mapped6).Empty() {
+						continue
+					}
 					// Enough for the sum: what they see and what sort of thing decides.
 					sum.add(&Row{Iif: in.Name, ClientSees: p.sees, AfterConnect: p.after, DecidedBy: DecidedBy{Kind: p.by.kind}})
 				}
@@ -111,11 +115,13 @@ func (e *Evaluator) who(rows []Row) Who {
 }
 
 // tally sums rows up in one word. Sources that the kernel itself refuses on an
-// interface (martians, the host's own addresses, reverse-path) do not count.
+// interface (martians, the host's own addresses, reverse-path) do not count, and
+// neither do IPv4-mapped ones, which no client's IPv6 packets come from.
 type tally struct{ in, out, unsure, local bool }
 
 func (t *tally) add(r *Row) {
 	switch {
+	case r.onlyMapped():
 	case r.Iif == "lo":
 		// What a local client sees may turn on its own source port alone.
 		t.local = t.local || r.Through() || r.Unsure()
@@ -144,66 +150,11 @@ func (t tally) who() Who {
 	}
 }
 
-// Published is a port of the audited namespace that address translation leads
-// to a listener elsewhere: in another namespace of this host (a container), or
-// beyond it.
-type Published struct {
-	Proto firewall.Proto
-	Port  uint16
-	// To is the listener, or one of them; the rows name all.
-	To Delivered
-	// By is the rule that translates.
-	By DecidedBy
-	Exposure
-}
-
-// Published lists the ports that DNAT rules lead to listeners in other network
-// namespaces.
-func (e *Evaluator) Published() []Published {
-	ns := e.home()
-	if ns.Ruleset == nil || ns.Route == nil {
-		return nil
-	}
-	type key struct {
-		p    firewall.Proto
-		port uint16
-	}
-	seen := map[key]bool{}
-	var out []Published
-	for _, t := range ns.Ruleset.Tables {
-		if t.Dormant {
-			continue
-		}
-		for _, ch := range t.Chains {
-			for _, r := range ch.Rules {
-				protos, ports := r.Translates()
-				for _, p := range protos {
-					for _, port := range ports {
-						k := key{p, port}
-						if seen[k] {
-							continue
-						}
-						seen[k] = true
-						if x, ok := e.published(p, port); ok {
-							x.By = decidedByRule(ns, r)
-							out = append(out, x)
-						}
-					}
-				}
-			}
-		}
-	}
-	return out
-}
-
-func (e *Evaluator) published(p firewall.Proto, port uint16) (Published, bool) {
-	rows := e.Partition(Query{Proto: p, Port: port})
-	for _, r := range rows {
-		if i := slices.IndexFunc(r.Deliveries(), func(d Delivered) bool { return d.NetNS != "" }); i >= 0 {
-			return Published{Proto: p, Port: port, To: r.Deliveries()[i], Exposure: Exposure{Who: e.who(rows), Rows: rows}}, true
-		}
-	}
-	return Published{}, false
+// onlyMapped reports whether all of the sources are IPv4-mapped.
+func (r *Row) onlyMapped() bool {
+	return len(r.From) > 0 && !slices.ContainsFunc(r.From, func(p netip.Prefix) bool {
+		return !p.Addr().Is4In6() || p.Bits() < 96
+	})
 }
 
 // entries are the links clients can come in by: those that are up and have an

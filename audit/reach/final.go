@@ -1,6 +1,8 @@
 package reach
 
 import (
+	"net/netip"
+
 	"github.com/hostaudit/hostaudit/firewall"
 )
 
@@ -64,6 +66,7 @@ type final struct {
 	late    bool   // it is the ACK of the handshake that ended here
 	after   Sees   // of Connected: what becomes of the connection then, "" for nothing bad
 	deliver *Delivered
+	aim     netip.AddrPort // of what is not delivered: where destination NAT sent it
 	trace   *trail
 }
 
@@ -95,6 +98,9 @@ func (w *walk) finish(c firewall.Class, p *path, sees Sees, by witness, d *Deliv
 	}
 	f := final{Piece: firewall.Piece{Remote: c.Remote, Ports: c.Ports}, sees: sees, by: by, forks: c.Forks,
 		why: why, deliver: d, trace: w.trail(p, c)}
+	if d == nil && sees != Connected {
+		f.aim = w.aimOf(p, &c)
+	}
 	if w.later != nil {
 		w.later.ending(&f)
 	}

@@ -417,3 +417,30 @@ func TestManagersRecorded(t *testing.T) {
 		})
 	}
 }
+
+// TestRecordedExposure: nothing keeps anybody from a UDP service on every address,
+// and sources that no client has leave nothing open.
+func TestRecordedExposure(t *testing.T) {
+	data, err := os.ReadFile(recorded("kube-nftables", ".snapshot"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := collect.Load(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, seen := reach.New(&s.World), 0
+	for i := range s.World.Namespaces[0].Listeners.Listeners {
+		l := &s.World.Namespaces[0].Listeners.Listeners[i]
+		if l.Proto != listeners.UDP || l.Local.Addr().IsLoopback() {
+			continue
+		}
+		seen++
+		if x := e.Listener(l); x.Who != reach.Everyone {
+			t.Errorf("%s: %s", l.Subject(), x.Who)
+		}
+	}
+	if seen < 5 {
+		t.Errorf("%d UDP services", seen)
+	}
+}

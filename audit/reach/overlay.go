@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
@@ -14,6 +15,7 @@ type verdict struct {
 	conditions []Condition
 	deliver    *Delivered
 	oneOf      []Delivered // in place of deliver
+	aim        netip.AddrPort
 	trace      *trail
 }
 
@@ -194,21 +196,25 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 			conditions: []Condition{{Object: "hostaudit", TurnsOn: "a defect in the evaluation: no branch covers this source"}}}
 	}
 	first := fs[0]
+	aim := first.aim
 	same := first.sees != Depends
 	for _, f := range fs[1:] {
 		if f.sees != first.sees || f.after != first.after {
 			same = false
 		}
+		if !aim.IsValid() {
+			aim = f.aim
+		}
 	}
 	if same {
-		v := verdict{sees: first.sees, after: first.after, by: first.by, trace: first.trace}
+		v := verdict{sees: first.sees, after: first.after, by: first.by, aim: aim, trace: first.trace}
 		v.deliver, v.oneOf = delivery(fs)
 		if v.sees == Connected && v.after == "" && v.by.kind == ByOpen {
 			v.by = accepted(v.by, as)
 		}
 		return v
 	}
-	v := verdict{sees: Depends, by: first.by, trace: first.trace}
+	v := verdict{sees: Depends, by: first.by, aim: aim, trace: first.trace}
 	v.deliver, v.oneOf = delivery(fs)
 	if !slices.ContainsFunc(fs, func(f *final) bool { return f.sees != Connected }) {
 		v.sees, v.after = Connected, Depends

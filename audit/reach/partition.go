@@ -105,7 +105,7 @@ func (w *walk) parts() []part {
 	out := make([]part, len(w.finals))
 	for i := range w.finals {
 		f := &w.finals[i]
-		out[i] = part{remote: f.Remote, verdict: verdict{sees: f.sees, after: f.after, by: f.by, deliver: f.deliver}}
+		out[i] = part{remote: f.Remote, verdict: verdict{sees: f.sees, after: f.after, by: f.by, deliver: f.deliver, aim: f.aim}}
 		if f.sees == Depends {
 			out[i].conditions = []Condition{f.condition()}
 		}
@@ -139,6 +139,9 @@ func crossDestinations(have, more []part, to netip.Addr) []part {
 			}
 			n := h
 			n.remote = both
+			if !n.aim.IsValid() {
+				n.aim = m.aim
+			}
 			n.to = append(append([]dialled(nil), h.to...), dialled{to, words(m.sees, m.after)})
 			if h.sees != m.sees || h.after != m.after {
 				n.sees, n.after, n.conditions = together(h.sees == m.sees && h.sees == Connected)
@@ -172,6 +175,9 @@ next:
 			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && slices.Equal(rows[i].Conditions, p.conditions) &&
 				slices.Equal(rows[i].Deliveries(), deliveries(p.deliver, p.oneOf)) {
 				sets[i] = sets[i].Union(p.remote)
+				if !rows[i].aim.IsValid() {
+					rows[i].aim = p.aim
+				}
 				continue next
 			}
 		}
@@ -179,7 +185,7 @@ next:
 		if p.sees != Depends && p.after != Depends || conditions == nil {
 			conditions = []Condition{}
 		}
-		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, AfterConnect: p.after, DecidedBy: by, Conditions: conditions, Delivered: p.deliver, OneOf: p.oneOf})
+		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, AfterConnect: p.after, DecidedBy: by, Conditions: conditions, Delivered: p.deliver, OneOf: p.oneOf, aim: p.aim})
 		sets = append(sets, p.remote)
 	}
 	for i := range rows {
