@@ -32,7 +32,7 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if len(p.Steps) == 0 {
-		return s.pending()
+		return s.Pending()
 	}
 	if o.Deadline == 0 {
 		o.Deadline = 120 * time.Second
@@ -49,6 +49,9 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 		return err
 	}
 	if err := st.room(); err != nil {
+		return refused(err)
+	}
+	if err := s.programs(p.Steps); err != nil {
 		return refused(err)
 	}
 	if o.Again != nil {
@@ -92,6 +95,7 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 	if !o.Wait {
 		return s.keep(ctx, st, j)
 	}
+	s.say("change %s is in place and verified: keep it within %s with hostaudit confirm, from a new login, or it is rolled back", j.ID, j.boottimeLeft().Round(time.Second))
 	// Whoever confirms needs the lock.
 	st.close()
 	st, err = s.await(ctx, j)
@@ -101,9 +105,9 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 	return err
 }
 
-// pending refuses while a change waits or was cut off: what the plan found in place
-// may be taken back. It writes nothing.
-func (s *System) pending() error {
+// Pending is an ErrRefused while a change waits or was cut off: what a plan finds in
+// place may be taken back. It writes nothing.
+func (s *System) Pending() error {
 	d, err := openDir(s.root(), s.State, false, 0, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -116,8 +120,10 @@ func (s *System) pending() error {
 	switch {
 	case err != nil:
 		return refused(err)
+	case j != nil && s.waits(j):
+		return refused(fmt.Errorf("change %s waits to be confirmed for another %s: hostaudit confirm keeps it, hostaudit rollback %s undoes it", j.ID, j.boottimeLeft().Round(time.Second), j.ID))
 	case j != nil && !j.State.Final():
-		return refused(fmt.Errorf("change %s is not finished (%s): hostaudit confirm, hostaudit rollback %s or hostaudit recover", j.ID, j.State, j.ID))
+		return refused(fmt.Errorf("change %s is not finished (%s): hostaudit recover undoes what was interrupted", j.ID, j.State))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,20 @@ type Journal struct {
 	// Why says what ended the transaction, where it did not end well.
 	Why  string   `json:"why,omitempty"`
 	Left []string `json:"left,omitempty"`
+}
+
+// subjects names what a change is about.
+func (j *Journal) subjects() string {
+	var out []string
+	for _, c := range j.Changes {
+		if !slices.Contains(out, c.Subject) {
+			out = append(out, c.Subject)
+		}
+	}
+	if len(out) == 0 {
+		return fmt.Sprintf("%d steps", len(j.Steps))
+	}
+	return strings.Join(out, ", ")
 }
 
 // journalMagic begins a journal: then a blank, the length of what follows the

@@ -147,3 +147,112 @@ func TestFileNotUnderstood(t *testing.T) {
 		}
 	}
 }
+
+// The files that RHEL's iptables-services comes with, and the same for IPv6.
+const (
+	rhelRules = `# sample configuration for iptables service
+# you can edit this manually or use system-config-firewall
+# please do not ask us to add additional ports/services to this default configuration
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p icmp -j ACCEPT
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT
+-A INPUT -j REJECT --reject-with icmp-host-prohibited
+-A FORWARD -j REJECT --reject-with icmp-host-prohibited
+COMMIT
+`
+	rhelRules6 = `# sample configuration for ip6tables service
+# you can edit this manually or use system-config-firewall
+# please do not ask us to add additional ports/services to this default configuration
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p ipv6-icmp -j ACCEPT
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT
+-A INPUT -d fe80::/64 -p udp -m udp --dport 546 -m state --state NEW -j ACCEPT
+-A INPUT -j REJECT --reject-with icmp6-adm-prohibited
+-A FORWARD -j REJECT --reject-with icmp6-adm-prohibited
+COMMIT
+`
+)
+
+// TestIPTablesServices opens a port on a host laid out as RHEL's iptables-services
+// lays it out, with its own files and the real iptables-restore, in both back ends and
+// families at once: it lasts through a restart of the service and through a boot, and a
+// rollback leaves the files as they came.
+func TestIPTablesServices(t *testing.T) {
+	lab.Need(t, "iptables-nft", "iptables-legacy", "ipv6")
+	for name, loaders := range map[string][2]lab.Loader{"nft": {lab.IPTablesNFT, lab.IP6TablesNFT}, "legacy": {lab.IPTablesLegacy, lab.IP6TablesLegacy}} {
+		t.Run(name, func(t *testing.T) {
+			d := newDrill(t, false, everybody)
+			for unit, file := range map[string]string{"iptables": rhelRules, "ip6tables": rhelRules6} {
+				d.put("/etc/systemd/system/basic.target.wants/"+unit+".service", "")
+				d.put("/etc/sysconfig/"+unit, file)
+				d.put("/etc/sysconfig/"+unit+"-config", strings.ToUpper(unit)+"_SAVE_ON_STOP=\"no\"\n")
+			}
+			// As its init script does: flush, and load the file. A boot loads it into an empty
+			// kernel.
+			start := func() {
+				for i, unit := range []string{"iptables", "ip6tables"} {
+					d.lab.Server.Load(t, loaders[i], d.get("/etc/sysconfig/"+unit))
+				}
+			}
+			boot := func() {
+				d.lab.Server.Flush(t)
+				start()
+			}
+			both := func(want bool, when string) {
+				t.Helper()
+				for _, v6 := range []bool{false, true} {
+					if d.v6 = v6; d.connects(webPort) != want {
+						t.Errorf("%s: over IPv6 %v: the port is open: %v", when, v6, !want)
+					}
+					if !d.connects(sshPort) {
+						t.Errorf("%s: over IPv6 %v: the operator's port is blocked", when, v6)
+					}
+				}
+				d.v6 = false
+			}
+			start()
+			d.logIn()
+			both(false, "at first")
+			p, in, err := d.plan("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range p.Changes {
+				if !c.Persistent || c.Diff == "" || c.Owner != "iptables-services" {
+					t.Fatalf("%s", p.Text(nil, false))
+				}
+			}
+			if err := d.apply(p, in, nil); err != nil {
+				t.Fatalf("%v\n%s", err, p.Text(nil, false))
+			}
+			both(true, "applied")
+			if !talks(d.login) {
+				t.Error("the operator was cut off")
+			}
+			start()
+			both(true, "restarted")
+			boot()
+			both(true, "booted")
+			if again, _, err := d.plan(""); err != nil || len(again.Steps) != 0 {
+				t.Errorf("after the boot there is something to do: %v", err)
+			}
+			d.lab.Server.Do(func() { err = d.sys.Rollback(context.Background(), "", false) })
+			if err != nil || d.get("/etc/sysconfig/iptables") != rhelRules || d.get("/etc/sysconfig/ip6tables") != rhelRules6 {
+				t.Errorf("rollback: %v\n%s%s", err, d.get("/etc/sysconfig/iptables"), d.get("/etc/sysconfig/ip6tables"))
+			}
+			both(false, "rolled back")
+			boot()
+			both(false, "rolled back and booted")
+		})
+	}
+}

@@ -149,7 +149,7 @@ func (s *System) clear(ctx context.Context, st *store) error {
 		return refusedIf(st.state.unlink("." + journalName + tempSuffix))
 	}
 	if s.waits(j) {
-		return refused(fmt.Errorf("change %s waits to be confirmed: hostaudit confirm, or hostaudit rollback %s", j.ID, j.ID))
+		return refused(fmt.Errorf("change %s waits to be confirmed for another %s: hostaudit confirm keeps it, hostaudit rollback %s undoes it", j.ID, j.boottimeLeft().Round(time.Second), j.ID))
 	}
 	s.say("an interrupted change (%s, %s) is undone first", j.ID, j.State)
 	err = s.recover(ctx, st, j)
@@ -272,7 +272,7 @@ func (s *System) Rollback(ctx context.Context, id string, ifUnconfirmed bool) er
 			if ifUnconfirmed {
 				why = "not confirmed in time"
 			}
-			return s.undone(s.undo(ctx, st, j, errors.New(why)))
+			return s.undone(j, ifUnconfirmed, s.undo(ctx, st, j, errors.New(why)))
 		}
 	}
 	if ifUnconfirmed {
@@ -305,12 +305,15 @@ func (s *System) Rollback(ctx context.Context, id string, ifUnconfirmed bool) er
 		_ = st.state.unlink(journalName)
 		return refused(err)
 	}
-	return s.undone(s.undo(ctx, st, old, errors.New("rolled back by the operator")))
+	return s.undone(old, false, s.undo(ctx, st, old, errors.New("rolled back by the operator")))
 }
 
 // undone: a rollback that was asked for has succeeded when all is rolled back.
-func (s *System) undone(err error) error {
+func (s *System) undone(j *Journal, quiet bool, err error) error {
 	if errors.Is(err, ErrRolledBack) {
+		if !quiet {
+			s.say("change %s is undone: %s", j.ID, j.subjects())
+		}
 		return nil
 	}
 	return err

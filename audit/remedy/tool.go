@@ -68,13 +68,43 @@ func findTool(root, name string) (string, error) {
 	return "", fmt.Errorf("%s: no such program in %s", name, strings.Join(toolDirs, ", "))
 }
 
+// rootOf is the root directory that a program is run with.
+func (s *System) rootOf(program string) string {
+	if slices.Contains(kernelTools, program) {
+		return "/"
+	}
+	return s.root()
+}
+
+// programs refuses steps for which a program is missing, before anything is begun.
+func (s *System) programs(steps []Step) error {
+	for i := range steps {
+		var names []string
+		switch st := &steps[i]; {
+		case st.Rule != nil:
+			names = []string{st.Rule.Program()}
+		case st.Tool != nil:
+			names = []string{st.Tool.Do[0]}
+		case st.File != nil:
+			for _, argv := range [][]string{st.File.Check, st.File.Reload} {
+				if len(argv) > 0 {
+					names = append(names, argv[0])
+				}
+			}
+		}
+		for _, name := range names {
+			if _, err := findTool(s.rootOf(name), name); err != nil {
+				return fmt.Errorf("%s: %w", &steps[i], err)
+			}
+		}
+	}
+	return nil
+}
+
 // run runs a program without a shell: absolute path, clean environment, bounded
 // time and output. Its word is not taken for anything: see observe.
 func (s *System) run(ctx context.Context, argv []string, stdin string) (string, error) {
-	root := "/"
-	if !slices.Contains(kernelTools, argv[0]) {
-		root = s.root()
-	}
+	root := s.rootOf(argv[0])
 	p, err := findTool(root, argv[0])
 	if err != nil {
 		return "", err

@@ -66,7 +66,7 @@ func TestConfirmed(t *testing.T) {
 	if code, _, text := b.run("apply", nil); code != 6 || !strings.Contains(text, "waits to be confirmed") {
 		t.Errorf("another apply meanwhile: %d\n%s", code, text)
 	}
-	if code, _, text := b.run("apply", nil, "REMEDY_PLAN=[]"); code != 6 || !strings.Contains(text, "is not finished") {
+	if code, _, text := b.run("apply", nil, "REMEDY_PLAN=[]"); code != 6 || !strings.Contains(text, "hostaudit confirm keeps it") {
 		t.Errorf("a plan without steps meanwhile: %d\n%s", code, text)
 	}
 	if code, _, text := b.run("recover", nil); code != 0 || !b.half() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -138,7 +139,14 @@ func (a *app) runFix(s *config.Settings, c *common, o fixOptions, ids []string) 
 		}
 		return cleanLines(w, plan.Text(ids, o.apply))
 	})
-	if err != nil || !o.apply {
+	switch {
+	case err != nil && o.apply:
+		// Nobody has seen it.
+		return fmt.Errorf("%w: the plan could not be shown: %w", remedy.ErrRefused, err)
+	case err != nil || !o.apply:
+		if waits := sys.Pending(); err == nil && waits != nil && !errors.Is(waits, fs.ErrPermission) {
+			a.warn("%s", strings.TrimPrefix(waits.Error(), remedy.ErrRefused.Error()+": "))
+		}
 		return err
 	}
 	if len(plan.Steps) == 0 {
@@ -158,9 +166,6 @@ func (a *app) runFix(s *config.Settings, c *common, o fixOptions, ids []string) 
 		}
 	}
 	wait := plan.Risky || o.confirm
-	if wait {
-		a.warn("keep it with 'hostaudit confirm' from a new login within %s, or it is rolled back", o.deadline)
-	}
 	err = sys.Apply(ctx, plan, remedy.ApplyOptions{
 		Again: func(ctx context.Context) (*remedy.Plan, error) {
 			again := in

@@ -60,7 +60,11 @@ func historyText(all []*remedy.Journal) string {
 	}
 	var b strings.Builder
 	for _, j := range all {
-		fmt.Fprintf(&b, "%s  %s  %s", j.ID, j.Started.Local().Format(time.DateTime), j.State)
+		state := string(j.State)
+		if j.State == remedy.Applied && j.Wait {
+			state = "in place, to be confirmed until " + j.Deadline.Local().Format(time.TimeOnly)
+		}
+		fmt.Fprintf(&b, "%s  %s  %s", j.ID, j.Started.Local().Format(time.DateTime), state)
 		if j.Why != "" {
 			fmt.Fprintf(&b, ": %s", j.Why)
 		}

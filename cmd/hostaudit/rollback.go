@@ -42,7 +42,7 @@ Exit codes: 0 undone, 5 something is left, which is listed, 6 refused.`,
 				return err
 			}
 			if !ifUnconfirmed {
-				a.warn("everything is as it was before")
+				a.warn("everything is as it was before it")
 			}
 			return nil
 		},
