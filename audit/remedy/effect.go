@@ -110,9 +110,13 @@ func compare(before, after map[string]exposed, moved firewall.Ranges) Effect {
 		for _, r := range a.rows {
 			w := way{r.Iif, r.Family}
 			mine := ranges(r.From).Minus(moved)
-			if r.Through() || r.Iif == "lo" && r.Unsure() {
+			switch {
+			case r.Through():
 				add(&e.Opens, subject, a, r, mine.Minus(was[w]))
-			} else {
+			case r.Iif == "lo" && r.Unsure():
+				// See connected: an own port at which the answers get in now is no opening, and
+				// nothing closes.
+			default:
 				add(&e.Closes, subject, a, r, mine.Intersect(was[w]))
 			}
 		}

@@ -196,6 +196,7 @@ var rulesets = []struct {
 	{"iptables-nft", [2]lab.Loader{lab.IPTablesNFT, lab.IP6TablesNFT}, [2]string{xtRules("icmp-port-unreachable"), xtRules("icmp6-port-unreachable")}, []string{"nft", "list", "ruleset"}},
 	{"iptables-legacy", [2]lab.Loader{lab.IPTablesLegacy, lab.IP6TablesLegacy}, [2]string{xtRules("icmp-port-unreachable"), xtRules("icmp6-port-unreachable")}, []string{"iptables-legacy-save"}},
 	{"legacy policy", [2]lab.Loader{lab.IPTablesLegacy, lab.IP6TablesLegacy}, [2]string{xtPolicy("icmp"), xtPolicy("ipv6-icmp")}, []string{"iptables-legacy-save"}},
+	{"nft inet, no connection tracking", [2]lab.Loader{lab.NFT, lab.NFT}, [2]string{nftPlain, nftPlain}, []string{"nft", "list", "ruleset"}},
 }
 
 const nftDrop = `table inet filter {
@@ -206,6 +207,17 @@ const nftDrop = `table inet filter {
 		iifname "lo" accept
 		tcp dport 22 accept
 		ip saddr 203.0.113.66 drop
+		tcp dport 1-65535 drop
+	}
+}`
+
+// nftPlain asks for no state: connections are not tracked, and one that is open is let
+// in by its port alone.
+const nftPlain = `table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		meta l4proto { icmp, ipv6-icmp } accept
+		tcp dport 22 accept
 		tcp dport 1-65535 drop
 	}
 }`

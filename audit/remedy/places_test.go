@@ -52,7 +52,7 @@ func TestMissingPlaces(t *testing.T) {
 		{"/var/lib is full", func() {
 			must(unix.Mount("tmpfs", at("var/lib"), "tmpfs", 0, "size=64k,mode=0755"))
 			mounted = at("var/lib")
-		}, 6, "1 MiB is needed"},
+		}, 6, "1 mib is needed"},
 		{"the lock is held by somebody else's open file", func() {
 			must(os.MkdirAll(at("run/hostaudit"), 0o700))
 			f, err := os.OpenFile(at("run/hostaudit/lock"), os.O_CREATE|os.O_RDWR, 0o600)

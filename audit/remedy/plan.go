@@ -144,6 +144,9 @@ func NewPlan(in Input) (*Plan, error) {
 		return nil, errors.New("plan: the audit did not run")
 	}
 	p.world = reach.World{Namespaces: slices.Clone(in.Snapshot.World.Namespaces)}
+	if err := p.unread(); err != nil {
+		return nil, err
+	}
 	if err := p.sysctls(); err != nil {
 		return nil, err
 	}

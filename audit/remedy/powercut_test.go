@@ -62,10 +62,21 @@ func (d *disk) copy(from, to string) { d.run("cp", "--sparse=never", from, to) }
 // is gone. After the reboot and the recovery the files are all old or all new, new
 // exactly where the change was committed, and exit code 0 means that they last.
 func TestPowerCut(t *testing.T) {
-	points, bad, committed := powerCuts(t, newBench(t), 5)
+	points, bad, committed := powerCuts(t, newBench(t), 5, false)
 	t.Logf("the power was cut at %d points, %d bad, %d after the commit", points, bad, committed)
 	if bad > 0 || points < 80 || committed == 0 {
 		t.Errorf("%d of %d points are bad, %d were committed; at least 80 points and one commit are expected", bad, points, committed)
+	}
+}
+
+// TestPowerCutInRollback cuts the power at calls of a rollback of a change that was
+// kept. The recovery ends it: all is old, or, where the rollback had not been announced
+// on disk yet, all is new.
+func TestPowerCutInRollback(t *testing.T) {
+	points, bad, left := powerCuts(t, newBench(t), 5, true)
+	t.Logf("the power was cut at %d points, %d bad, new after %d of them", points, bad, left)
+	if bad > 0 || points < 40 || left == 0 || left == points {
+		t.Errorf("%d of %d points are bad, after %d it is new", bad, points, left)
 	}
 }
 
@@ -81,7 +92,7 @@ func TestPowerMutants(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			b := newBench(t)
 			b.exe = mutant(t, m.file, m.old, m.new)
-			points, bad, _ := powerCuts(t, b, 1)
+			points, bad, _ := powerCuts(t, b, 1, false)
 			if t.Logf("%d of %d points are bad", bad, points); bad == 0 {
 				t.Error("nothing caught it")
 			}
@@ -89,25 +100,33 @@ func TestPowerMutants(t *testing.T) {
 	}
 }
 
-// powerCuts cuts the power at every point, and says of the first bad ones why.
-func powerCuts(t *testing.T, b *bench, show int) (points, bad, committed int) {
+// powerCuts cuts the power at every point of an apply, or of the rollback of one that
+// was kept (back), and says of the first bad ones why.
+func powerCuts(t *testing.T, b *bench, show int, back bool) (points, bad, committed int) {
 	d := newDisk(t)
 	b.root = filepath.Join(d.at, "remedy-test")
 	d.mount(d.base)
 	b.reset()
+	what, a, portRange := "apply", oldA, oldB
+	if back {
+		if code, _, out := b.run("apply", nil); code != 0 {
+			t.Fatalf("apply: %d\n%s", code, out)
+		}
+		what, a, portRange = "rollback", newA, newB
+	}
 	d.umount()
 	cut := func(p *point) bool {
 		d.copy(d.base, d.image)
-		b.ns.Sysctl(t, string(keyA), oldA, string(keyB), oldB)
+		b.ns.Sysctl(t, string(keyA), a, string(keyB), portRange)
 		d.mount(d.image)
-		code, hit, output := b.run("apply", p)
+		code, hit, output := b.run(what, p)
 		d.copy(d.image, d.snap) // what has reached the disk at this instant
 		d.umount()
 		if p != nil && !hit {
 			return false
 		}
 		points++
-		b.ns.Sysctl(t, string(keyA), oldA, string(keyB), oldB) // a reboot
+		b.ns.Sysctl(t, string(keyA), a, string(keyB), portRange) // a reboot
 		d.mount(d.snap)
 		defer d.umount()
 		err := func() error {
@@ -143,7 +162,7 @@ func powerCuts(t *testing.T, b *bench, show int) (points, bad, committed int) {
 			if kept != isNew {
 				return fmt.Errorf("committed: %v, new on disk: %v", kept, isNew)
 			}
-			if code == 0 && !isNew {
+			if code == 0 && isNew == back {
 				return fmt.Errorf("exit code 0, and it did not last")
 			}
 			if isNew {

@@ -1,6 +1,7 @@
 package remedy
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -238,5 +239,55 @@ func TestTimerRefused(t *testing.T) {
 				t.Errorf("something was changed:\n%s", rules)
 			}
 		})
+	}
+}
+
+// observer is a watchdog that looks at the host when it is armed and disarmed.
+type observer struct{ armed, disarmed func() }
+
+func (o observer) Arm(context.Context, string, time.Duration) (string, error) {
+	o.armed()
+	return "observer", nil
+}
+func (o observer) Disarm(context.Context, string) { o.disarmed() }
+
+// TestOrderOfTheWatchdog: it is armed when the intent is on disk and nothing has been
+// changed, and disarmed when the change is committed, or undone, on disk.
+func TestOrderOfTheWatchdog(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		b := newBench(t)
+		seen := 0
+		s := &System{Root: b.root}
+		s.Defaults()
+		s.Watch = observer{func() {
+			seen++
+			if b.now() != "old" || b.state() != Intent {
+				t.Errorf("armed when the host is %s and the journal says %q", b.now(), b.state())
+			}
+		}, func() {
+			seen++
+			all, err := s.History()
+			want, state := "new", Committed
+			if broken {
+				want, state = "old", RolledBack
+			}
+			if err != nil || len(all) != 1 || all[0].State != state || b.now() != want || b.state() != "" {
+				t.Errorf("disarmed when the host is %s and the history %v %v", b.now(), all, err)
+			}
+		}}
+		p := &Plan{Steps: b.steps}
+		p.number()
+		var err error
+		b.ns.Do(func() {
+			err = s.Apply(t.Context(), p, ApplyOptions{Verify: func(context.Context) error {
+				if broken {
+					return errors.New("a test")
+				}
+				return nil
+			}})
+		})
+		if (err == nil) == broken || seen != 2 {
+			t.Errorf("it ended with %v, the watchdog was called %d times", err, seen)
+		}
 	}
 }
