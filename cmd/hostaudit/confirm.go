@@ -11,7 +11,8 @@ func (a *app) confirm() *cobra.Command {
 		Short: "Keep the change that waits to be confirmed",
 		Long: `confirm keeps the change of 'hostaudit fix --apply --confirm'. Over SSH it must
 come from a new login: a connection that was open before the change proves
-nothing about new ones.
+nothing about new ones. What somebody else has undone meanwhile is not kept: the
+rest is rolled back.
 
 Exit codes: 0 kept, 4 it was rolled back (too late, or writing it to disk
 failed), 5 something is left, 6 there is nothing to confirm, or not by this

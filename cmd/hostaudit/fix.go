@@ -40,7 +40,8 @@ With --apply the change is made live first, verified from a fresh reading, and
 only then written to disk. Whatever fails, hangs or is killed is rolled back, by
 this run, by a watchdog in another process, or at the next boot. With --confirm
 (and for risky changes always) it is kept only when 'hostaudit confirm' comes
-from a new login before --deadline.
+from a new login before --deadline; when the login that it was made over ends
+before that, it is rolled back at once.
 
 Exit codes: 0 done or nothing to do, 2 the command line or configuration is
 wrong, 3 the host could not be read completely enough, 4 it failed and was
