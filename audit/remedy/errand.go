@@ -79,6 +79,11 @@ func RunErrand(in io.Reader, out io.Writer) int {
 	if err := d.Decode(&e); err != nil {
 		return fail(fmt.Errorf("read the errand: %w", err))
 	}
+	// Whoever may run this program with other rights than his own must not get further
+	// by this way.
+	if !childOfOurs() {
+		return fail(errors.New("an errand is done for a run of this program, and for nobody else"))
+	}
 	if unix.Getpgrp() != os.Getpid() {
 		return fail(errors.New("an errand needs a process group of its own"))
 	}
@@ -95,6 +100,14 @@ func RunErrand(in io.Reader, out io.Writer) int {
 		return fail(errors.New("an errand without a program"))
 	}
 	return e.program(out, end)
+}
+
+// childOfOurs says whether this process was started by this very program, which still
+// lives.
+func childOfOurs() bool {
+	var own, parent unix.Stat_t
+	return unix.Stat("/proc/self/exe", &own) == nil && unix.Stat(fmt.Sprintf("/proc/%d/exe", os.Getppid()), &parent) == nil &&
+		own.Dev == parent.Dev && own.Ino == parent.Ino
 }
 
 const flooded = "more output than it should have"

@@ -110,4 +110,15 @@ func TestErrandByHand(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", name, code, out)
 		}
 	}
+	// From a shell, with all that it wants.
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("setsid", "-w", "sh", "-c", exe+" "+ErrandCommand+"; exit $?")
+	cmd.Stdin = strings.NewReader(`{"argv":["/bin/echo","done"],"root":"/","time":10000000000}`)
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != errandFailed || !strings.Contains(string(out), "for nobody else") {
+		t.Errorf("from a shell: exit code %d\n%s", code, out)
+	}
 }
