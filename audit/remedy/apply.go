@@ -95,7 +95,9 @@ func (s *System) Apply(ctx context.Context, p *Plan, o ApplyOptions) error {
 	if !o.Wait {
 		return s.keep(ctx, st, j)
 	}
-	s.say("change %s is in place and verified: keep it within %s with hostaudit confirm, from a new login, or it is rolled back", j.ID, j.boottimeLeft().Round(time.Second))
+	if left := j.boottimeLeft(); left > 0 {
+		s.say("change %s is in place and verified: keep it within %s with hostaudit confirm, from a new login, or it is rolled back", j.ID, left.Round(time.Second))
+	}
 	// Whoever confirms needs the lock.
 	st.close()
 	st, err = s.await(ctx, j)
