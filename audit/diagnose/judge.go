@@ -83,6 +83,7 @@ func Judge(e *Evidence) *Report {
 	j.place()
 	j.heard()
 	j.queues()
+	j.message()
 	j.pathMTU()
 	j.upstream()
 	j.proxy()
@@ -133,7 +134,7 @@ func (j *judge) bySymptom() {
 		source = "name look-up"
 	}
 	for _, c := range catalogue {
-		if slices.Contains(c.sees, j.observed) {
+		if slices.Contains(c.sees, j.observed) || slices.ContainsFunc(c.sees, j.leavesOpen) {
 			continue
 		}
 		x := j.out[c.id]

@@ -375,6 +375,10 @@ func (v *view) observe(e *Evidence) {
 	switch {
 	case e.Symptom != nil && e.Symptom.Sees != "":
 		v.observed = e.Symptom.Sees
+		// What the program leaves open the server's model may settle.
+		if slices.Contains(e.Symptom.Also, v.model) {
+			v.observed = v.model
+		}
 	case e.Names != nil && len(v.addrs) == 0:
 		v.observed = NoName
 	case e.Proxy != nil && e.Proxy.Sees != Connected:
