@@ -67,7 +67,7 @@ func Gather(ctx context.Context, o Options) *Evidence {
 			e.Gaps = append(e.Gaps, audit.Gap{What: "names", Why: g})
 		}
 	}
-	e.settleSide()
+	e.settleSide(o.From.IsValid() || o.Iif != "" || o.Files.Unit != "" || o.Files.Log != "" || o.Metadata)
 	if e.Server == nil && e.Side != SideClient {
 		e.Server = e.Here
 	}
@@ -147,14 +147,31 @@ func (e *Evidence) sizes(ctx context.Context, say func(string)) {
 	if err != nil || w.Errno != "" || w.Local || w.LinkMTU == 0 {
 		return
 	}
-	say("find out which packets get to " + to.String())
+	say("find out the sizes of packets that get to " + to.String())
 	if e.Sizes, err = FindSizes(ctx, to, w.LinkMTU); err != nil {
 		e.Gaps = append(e.Gaps, audit.Gap{What: "packet sizes to " + to.String(), Why: err.Error(), Minor: true})
 	}
 }
 
-// settleSide finds out where this host stands.
-func (e *Evidence) settleSide() {
+// servesBehindNAT: a public address is dialled, and this host has none, but a
+// listener on the port for more than itself.
+func (e *Evidence) servesBehindNAT(addrs []netip.Addr) bool {
+	if e.Here == nil || len(e.Here.World.Namespaces) == 0 {
+		return false
+	}
+	home := e.Here.World.Namespaces[0]
+	v := &view{local: localAddrs(home)}
+	if home.Route == nil || home.Listeners == nil || !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return v.behindNAT(e, a) }) {
+		return false
+	}
+	return slices.ContainsFunc(home.Listeners.Listeners, func(l listeners.Listener) bool {
+		return l.Port() == e.Target.Port && (l.Proto == listeners.TCP || l.Proto == listeners.MPTCP) && !l.Local.Addr().Unmap().IsLoopback()
+	})
+}
+
+// settleSide finds out where this host stands. served: the questioner gave what
+// only the server knows.
+func (e *Evidence) settleSide(served bool) {
 	addrs := e.dialled()
 	own := func(a netip.Addr) bool { local, _ := LocalTo(e.Here, a); return local }
 	loopback := len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !a.IsLoopback() })
@@ -164,8 +181,14 @@ func (e *Evidence) settleSide() {
 		e.Side = SideBoth
 	case len(addrs) == 0 && e.Target.Host == "":
 		e.Side = SideServer
-	case slices.ContainsFunc(addrs, own):
+	case slices.ContainsFunc(addrs, own), slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(e.Public, a) }):
 		e.Side = SideServer
+	case served: // they speak of the server
+		e.Side = SideServer
+	case e.servesBehindNAT(addrs):
+		e.Side = SideServer
+		e.Gaps = append(e.Gaps, audit.Gap{What: "side", Minor: true, Why: fmt.Sprintf("%s is not this host's own, but something listens on port %d here and the host has no public address itself: "+
+			"it is taken for the server behind NAT (--side client if it is not)", joinAddrs(addrs), e.Target.Port)})
 	default:
 		e.Side = SideClient
 	}

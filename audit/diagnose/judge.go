@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
 )
@@ -89,6 +90,7 @@ func Judge(e *Evidence) *Report {
 	j.proxy()
 	j.assign()
 	j.protocols()
+	j.behindFirewall()
 	j.bySymptom()
 	j.suppress()
 	j.undecided()
@@ -139,6 +141,8 @@ func (j *judge) bySymptom() {
 		}
 		x := j.out[c.id]
 		switch {
+		case x.Verdict == CannotTell && j.observed == Connected && j.partly() && slices.ContainsFunc(j.e.Attempts, func(a Attempt) bool { return slices.Contains(c.sees, a.Sees) }):
+			// It is what another address of the name meets.
 		case x.Verdict == CannotTell && j.observed == Connected && len(x.Evidence) > 0 && (c.id == WrongAddress || c.id == DNSElsewhere):
 			// That somebody answers does not make it the right one.
 		case x.Verdict == CannotTell:
@@ -152,6 +156,22 @@ func (j *judge) bySymptom() {
 			x.Evidence = append(x.Evidence, evidence(source, "the client sees %s; by itself this would look like %s", j.observed.words(), seesWords(c.sees)))
 		}
 	}
+}
+
+// failures names the addresses that did not take the connection.
+func (j *judge) failures() string {
+	var out []string
+	for _, a := range j.e.Attempts {
+		if a.Sees != Connected {
+			out = append(out, a.To.Addr().String()+": "+string(a.Sees))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// silence tells that some address tried gave no answer.
+func (j *judge) silence() bool {
+	return slices.ContainsFunc(j.e.Attempts, func(a Attempt) bool { return a.Sees == Timeout })
 }
 
 // partly tells that some addresses were tried and failed beside one that works.
@@ -261,6 +281,9 @@ func (j *judge) decides(id ID) string {
 	case EphemeralExhausted, TimeWaitExhaustion, SourceMissing:
 		return "the connecting host decides: " + onClient + ", or `hostaudit ports` there"
 	case ProtocolMismatch, TLSMismatch, HandshakeRejected:
+		if len(j.e.Probed) > 0 {
+			return "what the probe was answered does not tell; the service's log, or the client's message (--error)"
+		}
 		return "--probe sends the least that tells; --error takes the client's message"
 	case NameUnknown:
 		return onClient
@@ -316,10 +339,20 @@ func (j *judge) summary(r *Report) string {
 		return fmt.Sprintf("%s: %s (%s, confirmed).", upper(what), first.Title(), first.ID)
 	case first.Verdict == Likely:
 		return fmt.Sprintf("%s: probably %s (%s).", upper(what), first.Title(), first.ID)
+	case r.ClientSees == Connected && j.observed == Connected && j.partly():
+		return upper(what) + " by some addresses of the name and not by others (" + j.failures() + "): clients that use those fail, or wait for them first."
+	case r.ClientSees == Connected && len(j.e.Probed) > 0 && j.e.Probed[len(j.e.Probed)-1].Speaks == "" && j.e.Probed[len(j.e.Probed)-1].Silent:
+		return upper(what) + ", and the service gives no whole answer in time: it waits for another protocol, or it is busy or stuck (its accept queue, descriptors and log tell, on the server)."
 	case r.ClientSees == Connected && j.observed == Connected:
 		return upper(what) + "; nothing stands in the way from here."
 	case r.ClientSees == Connected:
 		return upper(what) + " as far as this host decides; what lies before it cannot be told from here."
+	case first.Verdict == CannotTell && j.modelled && j.model == Connected && (r.ClientSees == Refused || r.ClientSees == Timeout || r.ClientSees == Unreachable):
+		or := ""
+		if j.leavesOpen(ProtocolError) {
+			or = ", or the service itself says nothing (--probe)"
+		}
+		return fmt.Sprintf("%s; as the server is now it lets the client in: the cause is gone meanwhile%s, or it lies before the server: `hostaudit watch %d` there while the client tries.", upper(what), or, j.e.Target.Port)
 	case first.Verdict == CannotTell:
 		return fmt.Sprintf("%s; the cause cannot be told from the %s alone: %s.", upper(what), r.Side, j.decides(first.ID))
 	}

@@ -62,7 +62,8 @@ func (j *judge) names() {
 	case authoritative:
 		j.say(NameUnknown, Likely, "check the spelling and the record; not every resolver answered", ev...)
 	default:
-		j.say(NameUnknown, Likely, "the resolver fails, which says nothing about the name: check /etc/resolv.conf and the resolver", ev...)
+		j.say(NameUnknown, Likely, "check /etc/resolv.conf and the resolver: its failure says nothing about the name", ev...)
+		j.out[NameUnknown].What = "the resolver fails"
 	}
 }
 
@@ -120,6 +121,9 @@ func (j *judge) attempts() {
 
 func (j *judge) connected(a *Attempt) {
 	ev := evidence("connection from here", "%s answered after %.1f ms", a.To, a.Took*1000)
+	if j.partly() { // what another address of the name meets is another matter
+		return
+	}
 	for _, id := range []ID{HostFirewall, PanelFirewall, CloudGroup, HostDown, RejectedByFirewall, NotListening, BindAddress, ConntrackFull, PrivateAddress, WrongPort} {
 		j.say(id, RuledOut, "", ev)
 	}
@@ -160,7 +164,9 @@ func (j *judge) rejected(a *Attempt) {
 		if w := a.Wire; w != nil && w.SYN > 0 && w.RST > 0 {
 			j.unsure(RejectedByFirewall, "a reset came back: of a closed port or of a rule (reject with tcp reset), which look the same from here; %s", j.decides(RejectedByFirewall))
 		}
-		j.clear(CloudGroup, "connection from here", "a reset came back at once: the SYN got through, security groups drop in silence")
+		if !j.silence() {
+			j.clear(CloudGroup, "connection from here", "a reset came back at once: the SYN got through, security groups drop in silence")
+		}
 	case local && a.Route != nil && a.Route.Errno != "":
 		j.noWay(a, took)
 	case local && a.Errno == "ENETUNREACH":
@@ -186,7 +192,7 @@ func boxName(own bool) string {
 
 // alive notes that the host answered.
 func (j *judge) alive(a *Attempt) {
-	if a.Route != nil && a.Route.Local && j.e.Side == SideClient {
+	if a.Route != nil && a.Route.Local && j.e.Side == SideClient || j.silence() {
 		return
 	}
 	j.clear(HostDown, "connection from here", "%s answered at once (%s)", a.To.Addr(), orWord(a.Errno, "connected"))

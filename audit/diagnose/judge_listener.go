@@ -2,9 +2,11 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
 )
 
@@ -66,6 +68,61 @@ func (j *judge) notListening(v Verdict, ev []audit.Evidence) {
 		ev = append(ev, evidence("the server's message", "%s", s.Text))
 	}
 	j.say(NotListening, v, remedy, ev...)
+}
+
+// behindFirewall looks at what a client would meet once a firewall that drops or
+// rejects it lets it in: the second cause, which would be next.
+func (j *judge) behindFirewall() {
+	e := j.e
+	if !j.accused(HostFirewall, PanelFirewall, RejectedByFirewall) || !j.modelled {
+		return
+	}
+	home := e.Server.World.Namespaces[0]
+	if home.Listeners == nil || home.Ruleset == nil || translates(home.Ruleset) {
+		return // where a translation leads is known to the model alone
+	}
+	takes := func(l *listeners.Listener) bool {
+		own := l.Local.Addr().Unmap()
+		if len(j.addrs) == 0 {
+			return !own.IsLoopback()
+		}
+		return slices.ContainsFunc(j.addrs, func(a netip.Addr) bool {
+			if own.IsUnspecified() {
+				return own.Is4() == a.Is4() || own.Is6() && !l.V6Only
+			}
+			return own == a
+		})
+	}
+	const next = "the firewall decides first, and then this would refuse the client"
+	switch {
+	case slices.ContainsFunc(j.listening, takes):
+		return
+	case len(j.listening) > 0:
+		j.say(BindAddress, Likely, j.bindRemedy(), evidence("sockets", "%s%s takes no connections to %s: %s", j.listening[0].Subject(), processName(j.listening[0]), dialledWords(j.addrs), next))
+		j.out[BindAddress].weight -= 150
+	case len(j.elsewhere) == 0:
+		j.say(NotListening, Likely, "start the service", evidence("sockets", "nothing listens on port %d: %s", e.Target.Port, next))
+		j.out[NotListening].weight -= 150
+	}
+}
+
+func dialledWords(as []netip.Addr) string {
+	if len(as) == 0 {
+		return "an address that others reach"
+	}
+	return joinAddrs(as)
+}
+
+// translates tells a ruleset that changes where packets go.
+func translates(r *firewall.Ruleset) bool {
+	for _, t := range r.Tables {
+		for _, c := range t.Chains {
+			if c.Base != nil && c.Base.Type == firewall.ChainNAT && c.Base.Hook == firewall.Prerouting && len(c.Rules) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // near is a port that was probably meant.

@@ -160,6 +160,10 @@ func (j *judge) probed(p *Probed, changeURL func(string) string) {
 	switch {
 	case p.unreachable():
 		return
+	case p.Speaks != "" && !j.accused(QueueFull):
+		j.clear(QueueFull, "probe of "+p.To.String(), "the service took the connection and answered")
+	}
+	switch {
 	case p.Speaks == "" && p.Closed && t.HTTP():
 		j.say(ProtocolMismatch, Likely, "the listener closes the connection at an HTTP request: a frame or GatewayWorker port, a ban, or a package limit", ev...)
 	case p.Speaks == "":

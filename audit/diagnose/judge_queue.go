@@ -38,6 +38,11 @@ func (j *judge) queues() {
 			j.say(QueueFull, CannotTell, queueRemedy, evidence("counters", "ListenOverflows +%d %s on this host, the queue of this port is not full now", n, j.deltaOver))
 		}
 	}
+	if waits := j.e.Symptom != nil && (j.e.Symptom.Kind == KindReadTimeout || j.leavesOpen(ProtocolError)); waits && len(j.listening) > 0 && !full && !files {
+		if q := j.listening[0].Accept; q.Len > 0 {
+			j.say(QueueFull, Likely, "find out why the service does not accept: blocked or stopped workers, a descriptor limit", evidence("sockets", "%s: %d connections wait to be accepted (the limit is %d)%s", j.listening[0].Subject(), q.Len, q.Limit, processName(j.listening[0])))
+		}
+	}
 	if len(j.listening) > 0 && !full && !files && j.delta[listeners.ListenOverflows] == 0 && !j.accused(QueueFull) {
 		q := j.listening[0].Accept
 		j.clear(QueueFull, "sockets", "the queue is %d of %d and no connection was dropped at a queue %s", q.Len, q.Limit, j.deltaOver)

@@ -31,6 +31,9 @@ func rulePlace(d reach.DecidedBy) string {
 	case reach.ByPolicy:
 		return fmt.Sprintf("%s %s %s %s, policy", d.Backend, d.Family, d.Table, d.Chain)
 	}
+	if d.Namespace != "" {
+		return d.Text + " in " + d.Namespace + ", where an address translation leads"
+	}
 	return d.Text
 }
 
@@ -226,7 +229,7 @@ func (j *judge) heard() {
 	delivered := slices.ContainsFunc(j.faces, func(f face) bool { return len(f.got) > 0 && f.got[0].Listener != "" })
 	reached := slices.ContainsFunc(j.faces, func(f face) bool { return f.sees == Connected })
 	port := j.e.Target.Port
-	if delivered && reached && j.sees != Refused {
+	if delivered && reached {
 		j.clear(NotListening, "sockets", "%s", j.faceListener())
 		j.clear(WrongPort, "sockets", "something listens on exactly this port")
 		j.clear(BindAddress, "sockets", "it takes connections to the address dialled")

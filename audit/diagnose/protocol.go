@@ -144,7 +144,8 @@ type Probed struct {
 	// are as large as usual.
 	SmallOnly bool
 
-	segment int // the largest segment to agree on, 0 for what the links take
+	slow    bool // an HTTP answer began and was not there in time
+	segment int  // the largest segment to agree on, 0 for what the links take
 }
 
 // ProbeLimit is the deadline of one question to a listener on this host, and
@@ -182,7 +183,7 @@ func Probe(ctx context.Context, to netip.AddrPort, t Target, limit time.Duration
 	if small := p.smaller(ctx, t, limit, now); small != nil {
 		return small
 	}
-	if !told {
+	if !told && !p.slow {
 		steps[1]()
 	}
 	return p
@@ -384,6 +385,10 @@ func (p *Probed) judgeHTTP(b []byte, key string) bool {
 	}
 	p.Answer = firstLine(b)
 	status, headers := parseHTTP(b)
+	if status == 0 && !bytes.Contains(b, []byte("\n")) && (bytes.HasPrefix(b, []byte("HTTP/")) || bytes.HasPrefix([]byte("HTTP/"), b)) {
+		p.Silent, p.slow = true, true // the beginning of an answer that does not go on
+		return false
+	}
 	if status == 0 {
 		if len(b) >= 3 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3 { // a TLS alert or handshake record
 			p.TLS, p.Speaks, p.Answer = true, SpeaksTLS, "TLS alert bytes 15 03"

@@ -211,6 +211,7 @@ var phrases = []phrase{
 	{"unexpected end of file", ProtocolError, KindEmpty, nil},
 	{"http request failed!", ProtocolError, KindEmpty, nil}, // PHP: nothing came, or no HTTP
 	{"no data received", ProtocolError, KindEmpty, nil},
+	{"server closed idle connection", ProtocolError, KindEmpty, nil}, // Go
 	{"empty reply from server", ProtocolError, KindEmpty, nil},
 	{"remote end closed connection without response", ProtocolError, KindEmpty, nil},
 	{"socket hang up", ProtocolError, KindEmpty, nil},

@@ -12,7 +12,7 @@ import (
 type Target struct {
 	Text string // as it was given
 	// Scheme is "" for a bare host:port, otherwise http, https, ws, wss, tcp, ssl,
-	// text, frame or udp.
+	// text or frame.
 	Scheme string
 	Host   string     // name or address, without brackets and zone
 	Addr   netip.Addr // valid where Host is an address
@@ -45,6 +45,9 @@ func ParseTarget(s string) (Target, error) {
 			t.Scheme = other
 		}
 		port, ok := schemePorts[t.Scheme]
+		if t.Scheme == "udp" {
+			return fail("diagnose is about TCP connections; for UDP `hostaudit reach %s --proto udp` on the server says who gets in, and `hostaudit watch` with --proto udp what arrives", orWord(u.Port(), u.Host))
+		}
 		if !ok {
 			return fail("scheme %q is none of http, https, ws, wss, tcp, ssl, text, frame", u.Scheme)
 		}

@@ -32,6 +32,7 @@ type face struct {
 	// assumed: the address dialled is not the host's own, and may be the one by
 	// which a translation in front of it is reached.
 	assumed bool
+	six     bool // of a row of all clients: they are IPv6's
 }
 
 // view is what the judgement looks at, worked out once.
@@ -163,6 +164,8 @@ func (v *view) ask(e *Evidence, home *reach.Namespace) {
 			f := from
 			if e.Side == SideBoth && a.IsValid() && (!e.From.IsValid() || e.From.Is4() != a.Is4()) {
 				f = a
+			} else if a.IsValid() && f.Is4() != a.Is4() {
+				f = triedFrom(e, a, f)
 			}
 			v.askOne(e, ev, home, f, a)
 			continue
@@ -174,6 +177,17 @@ func (v *view) ask(e *Evidence, home *reach.Namespace) {
 	if v.modelled {
 		v.model = v.faces[0].sees
 	}
+}
+
+// triedFrom is the client's address of the other family, as the attempt to an
+// address had it; the one that is known where there was none.
+func triedFrom(e *Evidence, to, known netip.Addr) netip.Addr {
+	for _, x := range e.Attempts {
+		if x.To.Addr() == to && x.From.IsValid() {
+			return x.From.Addr()
+		}
+	}
+	return known
 }
 
 // askTranslated asks about an address by which something in front of the host
@@ -329,9 +343,17 @@ func (v *view) askAll(e *Evidence, ev *reach.Evaluator, to netip.Addr) {
 		}
 		v.faces = append(v.faces, f)
 	}
+	for i := first; i < len(v.faces); i++ {
+		if f := &v.faces[i]; f.share > 0.999 {
+			f.who = "every IPv4 client by " + f.iif
+			if f.six {
+				f.who = "every IPv6 client by " + f.iif
+			}
+		}
+	}
 }
 
-func sameFamily(f face, r reach.Row) bool { return strings.Contains(f.who, ":") == (r.Family == "ip6") }
+func sameFamily(f face, r reach.Row) bool { return f.six == (r.Family == "ip6") }
 
 func weigh(ps []netip.Prefix) float64 {
 	s := 0.0
