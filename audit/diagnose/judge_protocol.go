@@ -78,7 +78,8 @@ func probeFails(e *Evidence) bool {
 	case t.WebSocket():
 		return !p.Upgraded
 	case t.HTTP():
-		return p.Status == 0 || p.Status >= 500 || p.Speaks == SpeaksWebSocket
+		// HTTP without a status: it answered something else than the request.
+		return p.Status == 0 && p.Speaks != SpeaksHTTP || p.Status >= 500 || p.Speaks == SpeaksWebSocket
 	case t.Scheme == "text" || t.Scheme == "frame":
 		return p.Speaks == SpeaksHTTP || p.Speaks == SpeaksWebSocket
 	}

@@ -115,7 +115,8 @@ var phrases = []phrase{
 	{"servfail", NoName, KindNoAnswer, nil},
 	{"nxdomain", NoName, KindNoName, nil},
 	{"resolving timed out", NoName, KindNoAnswer, nil},
-	{"dial tcp: lookup ", NoName, KindNoAnswer, nil}, // no such host is above
+	{"unable to resolve host address", NoName, KindNoAnswer, nil}, // wget
+	{"dial tcp: lookup ", NoName, KindNoAnswer, nil},              // no such host is above
 	{"no such host is known", NoName, KindNoName, nil},
 	{"name does not resolve", NoName, KindNoName, nil}, // musl
 	{"bad hostname", NoName, KindNoName, nil},
