@@ -243,7 +243,7 @@ func adviseSource(u SourceUse) PortAdvice {
 		a.Steps = []string{"close sockets after use, or send over one that stays", "more source addresses: each has all ports again"}
 		return a
 	}
-	a.Why = fmt.Sprintf("%d ports were bound before their sockets connected: each is gone for every destination, not for one; when none is left bind() fails with \"Address already in use\"", u.Ports)
+	a.Why = fmt.Sprintf("of %d ports many were bound before their sockets connected: each of those is gone for every destination, not for one; when none is left bind() fails with \"Address already in use\"", u.Ports)
 	a.Steps = []string{
 		"set IP_BIND_ADDRESS_NO_PORT on sockets that bind a source address (Linux 4.2; nginx proxy_bind and HAProxy source do it): connect() then chooses a port for the destination",
 		"keep connections open and use them again",

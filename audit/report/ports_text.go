@@ -142,7 +142,7 @@ func (p *printer) sources(u *audit.PortUse) {
 		}
 		line := fmt.Sprintf("%-6s %s %s: %s ports", percent(s.Share), s.Proto, s.From, number(s.Ports))
 		if s.Bound {
-			line += ", bound before they connect"
+			line += ", many of them bound before they connect"
 		}
 		style := normal
 		if s.Bound || s.Proto == string(listeners.UDP) {
