@@ -192,6 +192,9 @@ func (c *capturer) look(dir, name string) *Node {
 		return n
 	}
 	unix.Close(fd)
+	if n.Kind == NodeLink && (dir == "/proc" || strings.HasPrefix(dir, "/proc/")) {
+		n.Err = "leads through /proc, where it is another for each process"
+	}
 	return n
 }
 

@@ -177,3 +177,32 @@ func TestListKeys(t *testing.T) {
 		t.Errorf("control: %d keys, %v", n, err)
 	}
 }
+
+// TestThroughProc: a link through /proc leads elsewhere for every process that
+// follows it: what a loader would find there is a gap and not "nothing".
+func TestThroughProc(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"etc/sysctl.d", "proc/7"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for p, target := range map[string]string{"proc/self": "7", "etc/sysctl.d/x.conf": "/proc/self/cwd/y", "etc/sysctl.d/z.conf": "/nowhere"} {
+		if err := os.Symlink(target, filepath.Join(root, p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := CaptureFiles(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range Loaders() {
+		o := Simulate(l, tree, NewKeySet(nil))
+		if len(o.Gaps) != 1 || !strings.Contains(o.Gaps[0].What, "x.conf") {
+			t.Errorf("%s: %v", l, o.Gaps)
+		}
+	}
+	if g := tree.Gaps(); len(g) != 1 || g[0].What != "read /proc/self" {
+		t.Errorf("%v", g)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Loader names a program that applies sysctl files.
@@ -312,8 +313,8 @@ func (o *Outcome) addFile(t *Tree, f File) []byte {
 		o.Gaps = append(o.Gaps, Gap{What: "simulate " + string(o.Loader) + " on " + f.Path, Why: errWouldBlock.Error()})
 	default:
 		f.Err = err.Error()
-		if _, n, e := t.resolve(f.Path, true); e == nil && n.Err != "" {
-			o.Gaps = append(o.Gaps, Gap{What: "read " + f.Path, Why: n.Err})
+		if !isAbsent(err) && !errors.Is(err, syscall.EISDIR) {
+			o.Gaps = append(o.Gaps, Gap{What: "read " + f.Path, Why: unwrapPath(err)})
 		}
 	}
 	o.Files = append(o.Files, f)
