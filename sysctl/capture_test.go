@@ -206,3 +206,25 @@ func TestThroughProc(t *testing.T) {
 		t.Errorf("%v", g)
 	}
 }
+
+// TestManyProblems: a file of something else does not fill the memory, and how much
+// is wrong with it is said.
+func TestManyProblems(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "etc/sysctl.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/sysctl.d/x.conf"), []byte(strings.Repeat("xx\n", 100_000)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := CaptureFiles(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range Loaders() {
+		p := Simulate(l, tree, NewKeySet(nil)).Problems
+		if len(p) != maxProblems+1 || !strings.Contains(p[maxProblems].Text, "and 95903 more problems") {
+			t.Errorf("%s: %d problems, the last is %+v", l, len(p), p[len(p)-1])
+		}
+	}
+}

@@ -109,6 +109,8 @@ type Outcome struct {
 	Problems []Problem    `json:"problems"` // in reading order
 	Gaps     []Gap        `json:"gaps"`     // where the capture is too small to be sure
 
+	more  int           // problems beyond maxProblems
+	rest  Problem       // the first of them
 	work  int           // glob alternatives left
 	index *outcomeIndex // nil in an outcome that was not made by a simulation
 }
@@ -186,8 +188,26 @@ func Simulate(l Loader, t *Tree, keys *KeySet) *Outcome {
 	return o
 }
 
+// maxProblems bounds the list: a file of something else has one for each line.
+const maxProblems = 4096
+
+// problem notes something wrong.
+func (o *Outcome) problem(p Problem) {
+	if len(o.Problems) < maxProblems {
+		o.Problems = append(o.Problems, p)
+		return
+	}
+	if o.more++; o.more == 1 {
+		o.rest = p
+	}
+}
+
 // finish makes the index, and a gap of work that was not done.
 func (o *Outcome) finish() {
+	if o.more > 0 {
+		o.rest.Text = fmt.Sprintf("%s (and %d more problems)", o.rest.Text, o.more-1)
+		o.Problems = append(o.Problems, o.rest)
+	}
 	o.makeIndex()
 	if o.work < 0 {
 		o.Gaps = append(o.Gaps, Gap{What: "simulate " + string(o.Loader), Why: "the patterns in the files expand to too much"})
@@ -309,7 +329,7 @@ func (o *Outcome) addFile(t *Tree, f File) []byte {
 		o.Gaps = append(o.Gaps, Gap{What: "read " + f.Path, Why: unwrapPath(err)})
 	case errors.Is(err, errWouldBlock):
 		f.Err = err.Error()
-		o.Problems = append(o.Problems, Problem{Kind: ProblemUnreadable, File: f.Path, Text: errWouldBlock.Error()})
+		o.problem(Problem{Kind: ProblemUnreadable, File: f.Path, Text: errWouldBlock.Error()})
 		o.Gaps = append(o.Gaps, Gap{What: "simulate " + string(o.Loader) + " on " + f.Path, Why: errWouldBlock.Error()})
 	default:
 		f.Err = err.Error()

@@ -134,7 +134,7 @@ func parseProcps(o *Outcome, file string, data []byte, line int) ([]Assignment, 
 			a.Exclude = true
 			name = key[1:]
 		default:
-			o.Problems = append(o.Problems, Problem{Kind: ProblemSyntax, File: file, Line: line, Text: shorten(strings.TrimSpace(key))})
+			o.problem(Problem{Kind: ProblemSyntax, File: file, Line: line, Text: shorten(strings.TrimSpace(key))})
 			continue
 		}
 		a.Name = cTrimRight(name)
@@ -191,9 +191,9 @@ func procpsWrite(o *Outcome, keys *KeySet, i int, p string) {
 	case len(p) >= pathMax:
 		fallthrough
 	case !ok && !dir && leavesProcSys(p):
-		o.Problems = append(o.Problems, Problem{Kind: ProblemUnsafePath, File: a.File, Line: a.Line, Text: shorten(a.Name)})
+		o.problem(Problem{Kind: ProblemUnsafePath, File: a.File, Line: a.Line, Text: shorten(a.Name)})
 	case !ok || dir:
-		o.Problems = append(o.Problems, Problem{Kind: ProblemNoKey, File: a.File, Line: a.Line, Text: shorten(a.Name)})
+		o.problem(Problem{Kind: ProblemNoKey, File: a.File, Line: a.Line, Text: shorten(a.Name)})
 	default:
 		o.Writes = append(o.Writes, Write{Key: KeyFromPath(rel), Value: a.Value, By: i})
 	}

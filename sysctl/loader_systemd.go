@@ -89,7 +89,7 @@ func parseSystemd(o *Outcome, file string, data []byte) []Assignment {
 	for n := 1; len(data) > 0; n++ {
 		line, rest, tooLong := systemdLine(data)
 		if tooLong {
-			o.Problems = append(o.Problems, Problem{Kind: ProblemLongLine, File: file, Line: n})
+			o.problem(Problem{Kind: ProblemLongLine, File: file, Line: n})
 			break
 		}
 		data = rest
@@ -110,7 +110,7 @@ func parseSystemd(o *Outcome, file string, data []byte) []Assignment {
 			a.Exclude = true
 			name = p[1:]
 		default:
-			o.Problems = append(o.Problems, Problem{Kind: ProblemSyntax, File: file, Line: n, Text: shorten(p)})
+			o.problem(Problem{Kind: ProblemSyntax, File: file, Line: n, Text: shorten(p)})
 			continue
 		}
 		a.Name = systemdStrip(name)
@@ -274,12 +274,12 @@ func (m *systemdOptions) write(keys *KeySet, i int, property string) {
 	a := m.o.Lines[i]
 	p := systemdSimplify(procSys + property)
 	if len(p) >= pathMax || slices.Contains(strings.Split(p, "/"), "..") {
-		m.o.Problems = append(m.o.Problems, Problem{Kind: ProblemUnsafePath, File: a.File, Line: a.Line, Text: shorten(a.Name)})
+		m.o.problem(Problem{Kind: ProblemUnsafePath, File: a.File, Line: a.Line, Text: shorten(a.Name)})
 		return
 	}
 	rel, dir, ok := keys.lookup(p)
 	if !ok || dir {
-		m.o.Problems = append(m.o.Problems, Problem{Kind: ProblemNoKey, File: a.File, Line: a.Line, Text: shorten(a.Name)})
+		m.o.problem(Problem{Kind: ProblemNoKey, File: a.File, Line: a.Line, Text: shorten(a.Name)})
 		return
 	}
 	m.o.Writes = append(m.o.Writes, Write{Key: KeyFromPath(rel), Value: a.Value, By: i})
@@ -298,6 +298,6 @@ func noteDir(o *Outcome, dir string, err error) {
 // becomes part of the first line's key.
 func noteByteOrderMark(o *Outcome, file string, data []byte) {
 	if strings.HasPrefix(string(data[:min(3, len(data))]), "\ufeff") {
-		o.Problems = append(o.Problems, Problem{Kind: ProblemByteOrder, File: file, Line: 1})
+		o.problem(Problem{Kind: ProblemByteOrder, File: file, Line: 1})
 	}
 }

@@ -37,6 +37,7 @@ rule says what is wrong under any load, and what to do instead.`,
 		at := map[key]int{}
 		var out []audit.Finding
 		idle := map[key]bool{}
+		more := map[int]int{} // places beyond maxLintEvidence, by finding
 		for _, l := range sysctl.Lint(p.Facts, outcomes, p.Snapshot.Files) {
 			if l.Live && l.Rule.ID == "sysctl.file-max-lowered" && p.Facts.Roles.SystemdRaisesFD == sysctl.Unsure {
 				continue // without systemd the kernel's own default is a number as well
@@ -61,9 +62,16 @@ rule says what is wrong under any load, and what to do instead.`,
 					out[i].Severity = audit.Severity(l.Severity)
 				}
 			}
-			out[i].Evidence = append(out[i].Evidence, lintEvidence(l))
+			if len(out[i].Evidence) < maxLintEvidence {
+				out[i].Evidence = append(out[i].Evidence, lintEvidence(l))
+			} else {
+				more[i]++
+			}
 		}
-		for _, f := range out {
+		for i, f := range out {
+			if n := more[i]; n > 0 {
+				f.Evidence = append(f.Evidence, audit.Evidencef("besides", "%d more places", n))
+			}
 			if idle[key{f.ID, f.Subject}] {
 				f.Why += " (at present the line has no effect)"
 			}
@@ -72,6 +80,9 @@ rule says what is wrong under any load, and what to do instead.`,
 		return nil
 	},
 }
+
+// maxLintEvidence bounds the places that one finding lists.
+const maxLintEvidence = 16
 
 func lintIDs() []string {
 	ids := []string{"sysctl.harmful-advice"}
