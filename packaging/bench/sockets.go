@@ -13,7 +13,7 @@ import (
 )
 
 func measureBig(st *stage) error {
-	if err := loadLegacy(legacyRules(st.scaled(50_000))); err != nil {
+	if err := loadLegacy(openLoopback(legacyRules(st.scaled(50_000) - 1))); err != nil {
 		return err
 	}
 	sockets := st.scaled(1_060_000)
@@ -35,7 +35,7 @@ func measureBig(st *stage) error {
 	if err := flush(); err != nil {
 		return err
 	}
-	if err := loadNFT(nftRules(st.scaled(50_000), "")); err != nil {
+	if err := loadNFT(openLoopback(nftRules(st.scaled(50_000)-1, ""))); err != nil {
 		return err
 	}
 	if err := st.sees(st.scaled(1000), st.scaled(50_000), 0); err != nil {
