@@ -116,8 +116,10 @@ func (e *Evaluator) who(rows []Row) Who {
 
 // tally sums rows up in one word. Sources that the kernel itself refuses on an
 // interface (martians, the host's own addresses, reverse-path) do not count, and
-// neither do IPv4-mapped ones, which no client's IPv6 packets come from.
-type tally struct{ in, out, unsure, local bool }
+// neither do IPv4-mapped ones, which no client's IPv6 packets come from. Those who
+// may only fail to find this host's hardware address (undiscovered) count where
+// nothing else lets anybody in.
+type tally struct{ in, out, unsure, local, undiscovered bool }
 
 func (t *tally) add(r *Row) {
 	switch {
@@ -127,6 +129,8 @@ func (t *tally) add(r *Row) {
 		t.local = t.local || r.Through() || r.Unsure()
 	case r.Through():
 		t.in = true
+	case r.Unsure() && !slices.ContainsFunc(r.Conditions, func(c Condition) bool { return c.TurnsOn != discoveryWhy }):
+		t.undiscovered = true
 	case r.Unsure():
 		t.unsure = true
 	case r.DecidedBy.Kind == ByRPFilter, r.DecidedBy.Kind == ByRoute:
@@ -143,6 +147,8 @@ func (t tally) who() Who {
 		return Uncertain
 	case t.in:
 		return Everyone
+	case t.undiscovered:
+		return Uncertain
 	case t.local:
 		return HostOnly
 	default:
