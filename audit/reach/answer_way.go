@@ -42,6 +42,14 @@ func (w *walk) rejected(p *path, h firewall.Hook, e firewall.End, by witness) {
 	case portUnreachable:
 		sees = Refused
 	}
+	if w.toMany(p.ns, &e.Class.State) {
+		if h == firewall.Prerouting {
+			w.unknown(e.Class, p, "whether the packet came as a broadcast frame, which no error answers")
+			return
+		}
+		w.finish(e.Class, p, Timeout, by, nil, "")
+		return
+	}
 	if h == firewall.Ingress {
 		// nft_reject_netdev sends the answer straight out of the device.
 		w.finish(e.Class, p, sees, by, nil, "")
@@ -51,6 +59,22 @@ func (w *walk) rejected(p *path, h firewall.Hook, e firewall.End, by witness) {
 		w.bridgedReset(p, &e.Class, by)
 	}
 	w.answer(p, e.Class, kind, typ, code, sees, by, nil)
+}
+
+// toMany reports whether a packet is for a broadcast or multicast address, which
+// neither an ICMP error nor a RST answers (__icmp_send, nf_send_reset, icmp6_send).
+func (w *walk) toMany(ns *Namespace, st *firewall.State) bool {
+	a := st.Local.Addr(st.Family)
+	if a.IsMulticast() || ns.Route == nil || st.Family != firewall.IPv4 {
+		return a.IsMulticast()
+	}
+	const broadcast = 3 // RTN_BROADCAST
+	for _, p := range ns.Route.AddrType(st.Family, firewall.Single(st.Local), nil) {
+		if p.Unknown == "" && p.Value == broadcast {
+			return true
+		}
+	}
+	return false
 }
 
 // bridgedReset follows the other way a RST about a packet from a bridge can go:

@@ -222,6 +222,10 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 			w.answer(p, c, firewall.AnswerReset, 0, 0, Refused, by, nil)
 			return
 		}
+		if w.toMany(ns, st) {
+			w.finish(c, p, Timeout, by, nil, "") // __udp4_lib_mcast_deliver
+			return
+		}
 		typ, code := uint8(3), uint8(3) // port unreachable
 		if st.Family == firewall.IPv6 {
 			typ, code = 1, 4

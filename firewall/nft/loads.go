@@ -265,6 +265,12 @@ func (r *run) xfrm(t *table) {
 	case 2, 4:
 		n = 16
 	}
+	// nft_xfrm_get_eval: without a state there is nothing to load, and the rule breaks.
+	kind := fw.FieldSecPath
+	if u8(t.val(3)) == 1 { // XFRM_POLICY_OUT
+		kind = fw.FieldIPSec
+	}
+	r.match(&fw.Match{Operand: fw.Plain(kind, 1), In: fw.Single(fw.Num(1))})
 	r.loadUnknown(t, 1, n, "the IPsec tunnel of the packet")
 }
 
