@@ -1,7 +1,6 @@
 package report
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -42,28 +41,29 @@ func scanJSON(w io.Writer, r *audit.Report) error {
 	if !ok {
 		return errors.New("encode report: it has no listeners")
 	}
-	out := bufio.NewWriterSize(w, 64<<10)
-	out.Write(before) // an error stays with the writer until it is flushed
-	out.WriteString(key)
-	var row bytes.Buffer
+	var piece bytes.Buffer
+	piece.Write(before)
+	piece.WriteString(key)
 	for i := range r.Listeners {
 		one, err := encode(&r.Listeners[i], "")
 		if err != nil {
 			return err
 		}
-		row.Reset()
-		if err := json.Indent(&row, bytes.TrimSuffix(one, []byte("\n")), "    ", "  "); err != nil {
+		if i > 0 {
+			piece.WriteByte(',')
+		}
+		piece.WriteString("\n    ")
+		if err := json.Indent(&piece, bytes.TrimSuffix(one, []byte("\n")), "    ", "  "); err != nil {
 			return fmt.Errorf("encode report: %w", err)
 		}
-		if i > 0 {
-			out.WriteByte(',')
+		if _, err := piece.WriteTo(w); err != nil {
+			return err
 		}
-		out.WriteString("\n    ")
-		out.Write(row.Bytes())
 	}
-	out.WriteString("\n  ")
-	out.Write(after)
-	return out.Flush()
+	piece.WriteString("\n  ")
+	piece.Write(after)
+	_, err = piece.WriteTo(w)
+	return err
 }
 
 // Line writes one object on a line of its own.
