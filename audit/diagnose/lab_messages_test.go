@@ -48,7 +48,7 @@ func situations(t *testing.T, f *field) []situation {
 	f.client.Sysctl(t, "net.ipv4.ip_local_port_range", "40000 40019")
 	fds, err := dialFrom(t, f.client, diagnose.Options{}.Source, false, times(21, serverIP+":8011")...)
 	t.Cleanup(func() { closeAll(fds) })
-	if err != unix.EADDRNOTAVAIL { //nolint:errorlint // dialFrom gives the errno itself
+	if err != unix.EADDRNOTAVAIL {
 		t.Fatalf("the local ports do not run out: %v", err)
 	}
 	at := func(port string) string { return "http://" + serverIP + ":" + port + "/" }
