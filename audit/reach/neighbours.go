@@ -54,10 +54,10 @@ func (w *walk) discovered(p *path, c firewall.Class) firewall.Class {
 }
 
 // behind are those of the sources whose packets a lost neighbour sends: they are
-// on the link themselves, or routed. Neighbours with a static entry are not lost.
+// on the link themselves, or routed. Neighbours that are known are not lost.
 func (w *walk) behind(ns *Namespace, in *firewall.Link, f firewall.Family, srcs, lost firewall.Ranges) firewall.Ranges {
-	static, near := ns.Route.StaticNeighbours(f, in.Index), ns.Route.OnLink(f, in.Index)
-	lost = lost.Minus(static)
+	known, near := ns.Route.KnownNeighbours(f, in.Index), ns.Route.OnLink(f, in.Index)
+	lost = lost.Minus(known)
 	out := srcs.Intersect(near).Intersect(lost)
 	far := srcs.Minus(near)
 	if far.Empty() || lost.Empty() {
@@ -70,9 +70,9 @@ func (w *walk) behind(ns *Namespace, in *firewall.Link, f firewall.Family, srcs,
 				gateway = h.Gateway
 			}
 		}
-		if known := gateway.IsValid(); known && static.Contains(firewall.AddrValue(gateway)) || !known && !static.Empty() {
+		if named := gateway.IsValid(); named && known.Contains(firewall.AddrValue(gateway)) || !named && !known.Empty() {
 			continue
-		} else if !known || lost.Contains(firewall.AddrValue(gateway)) || f == firewall.IPv6 && !lost.Intersect(linkLocal6).Empty() {
+		} else if !named || lost.Contains(firewall.AddrValue(gateway)) || f == firewall.IPv6 && !lost.Intersect(linkLocal6).Empty() {
 			out = out.Union(r.Addrs)
 		}
 	}

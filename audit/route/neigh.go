@@ -21,8 +21,11 @@ func failedNeigh(state uint16) bool {
 	return state&valid == 0 && state&unix.NUD_FAILED != 0
 }
 
-// staticNeigh reports a neighbour whose hardware address an administrator has set.
-func staticNeigh(state uint16) bool { return state&unix.NUD_PERMANENT != 0 }
+// knownNeigh reports a neighbour that needs no discovery: its hardware address was
+// set by hand, or both sides answered each other within the last half minute or so
+// (neigh_rand_reach_time), so that it has this host's, too. One in NUD_STALE may have
+// lost that.
+func knownNeigh(state uint16) bool { return state&(unix.NUD_PERMANENT|unix.NUD_REACHABLE) != 0 }
 
 // decodeNeighs returns the neighbours whose state is as asked.
 func decodeNeighs(c *Capture, blob string, is func(state uint16) bool) (map[neighKey]bool, error) {
@@ -50,12 +53,11 @@ func decodeNeighs(c *Capture, blob string, is func(state uint16) bool) (map[neig
 	return out, err
 }
 
-// StaticNeighbours are the neighbours of family f on a link whose hardware
-// addresses an administrator has set (NUD_PERMANENT): nothing need be
-// discovered about them.
-func (t *Table) StaticNeighbours(f firewall.Family, link int) firewall.Ranges {
+// KnownNeighbours are the neighbours of family f on a link about whom nothing need
+// be discovered (NUD_PERMANENT, NUD_REACHABLE).
+func (t *Table) KnownNeighbours(f firewall.Family, link int) firewall.Ranges {
 	var out []firewall.Range
-	for k := range t.static {
+	for k := range t.known {
 		if v := firewall.AddrValue(k.addr); k.link == link && firewall.FamilyOf(k.addr) == f {
 			out = append(out, firewall.Range{Lo: v, Hi: v})
 		}

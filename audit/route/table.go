@@ -37,7 +37,7 @@ type Table struct {
 	// localRoutes: fib_has_custom_local_routes.
 	localRoutes tri
 	failed      map[neighKey]bool
-	static      map[neighKey]bool // neighbours with a permanent entry
+	known       map[neighKey]bool // neighbours that need no discovery
 	fwd6        tri
 	realms      bool
 	labels      []addrLabel
@@ -197,13 +197,13 @@ func (t *Table) decodeRouting(c *Capture) (err error) {
 			return err
 		}
 	}
-	t.static = map[neighKey]bool{}
+	t.known = map[neighKey]bool{}
 	for _, blob := range []string{blobNeighs4, blobNeighs6} { // what is not there holds none
-		known, err := decodeNeighs(c, blob, staticNeigh)
+		known, err := decodeNeighs(c, blob, knownNeigh)
 		if err != nil {
 			return err
 		}
-		maps.Copy(t.static, known)
+		maps.Copy(t.known, known)
 	}
 	if ok, _ := t.present(c, blobLabels, "IPv6 address labels"); ok {
 		if t.labels, err = decodeLabels(c); err != nil {
