@@ -112,19 +112,28 @@ func ReadOwners(ctx context.Context, inodes []uint32, opt OwnerOptions) (*Owners
 	return o, nil
 }
 
-// Assign joins owners to listeners.
+// Assign joins owners to listeners. Neighbours in the list that the same processes
+// hold, as those of a server with many workers, share their owners.
 func (o *Owners) Assign(ls []Listener) {
+	var of []int
+	var owners []Process
 	for i := range ls {
 		l := &ls[i]
 		if l.Unowned == Gone {
 			continue
 		}
-		l.Owners = nil
-		for _, at := range o.Holders[l.Inode] {
-			if at >= 0 && at < len(o.Processes) {
-				l.Owners = append(l.Owners, o.Processes[at])
+		if holders := o.Holders[l.Inode]; !slices.Equal(holders, of) {
+			of, owners = holders, nil
+			if len(holders) > 1 {
+				owners = make([]Process, 0, len(holders))
+			}
+			for _, at := range holders {
+				if at >= 0 && at < len(o.Processes) {
+					owners = append(owners, o.Processes[at])
+				}
 			}
 		}
+		l.Owners = slices.Clip(owners)
 		l.Unowned = ""
 		if len(l.Owners) == 0 {
 			l.Unowned = o.why()
