@@ -18,6 +18,8 @@ type Evaluator struct {
 	own    map[ownKey]firewall.Ranges
 	shown  sync.Map // *firewall.Rule → DecidedBy
 	found  map[neighbourKey]discovery
+	// neighboursKnown: see NeighboursKnown.
+	neighboursKnown bool
 }
 
 // New returns an evaluator. The world is not changed, and must not be.
@@ -32,6 +34,15 @@ func New(w *World) *Evaluator {
 			e.owner[t] = ns
 		}
 	}
+	return e
+}
+
+// NeighboursKnown has the evaluator answer for hosts that know each other's hardware
+// addresses: neither what the rules make of neighbour discovery and ARP counts then,
+// nor whom the kernel happens to have found when it was read, so that two readings
+// differ by what was changed in between alone.
+func (e *Evaluator) NeighboursKnown() *Evaluator {
+	e.neighboursKnown = true
 	return e
 }
 

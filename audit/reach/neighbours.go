@@ -32,7 +32,7 @@ const discoveryWhy = "whether the neighbour knows this host's hardware address f
 // known.
 func (w *walk) discovered(p *path, c firewall.Class) firewall.Class {
 	ns, in := w.origin.ns, w.origin.in
-	if ns.Route == nil || ns.Ruleset == nil {
+	if ns.Route == nil || ns.Ruleset == nil || w.e.neighboursKnown {
 		return c
 	}
 	if l := ns.Route.Link(in.Index); l == nil || !l.Discovers() {
@@ -57,7 +57,12 @@ func (w *walk) discovered(p *path, c firewall.Class) firewall.Class {
 // on the link themselves, or routed. Neighbours that are known are not lost.
 func (w *walk) behind(ns *Namespace, in *firewall.Link, f firewall.Family, srcs, lost firewall.Ranges) firewall.Ranges {
 	known, near := ns.Route.KnownNeighbours(f, in.Index), ns.Route.OnLink(f, in.Index)
-	lost = lost.Minus(known)
+	// Those who can be neighbours: not this host itself, and of link-local addresses
+	// those that hosts give themselves (RFC 4291, 2.5.6).
+	lost = lost.Intersect(near).Minus(w.e.localAddrs(ns, f)).Minus(known)
+	if f == firewall.IPv6 {
+		lost = lost.Minus(linkLocal6.Minus(firewall.Prefix(netip.MustParsePrefix("fe80::/64"))))
+	}
 	out := srcs.Intersect(near).Intersect(lost)
 	far := srcs.Minus(near)
 	if far.Empty() || lost.Empty() {

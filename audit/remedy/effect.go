@@ -24,7 +24,7 @@ type exposed struct {
 // exposures works out who can reach every listener of the audited namespace and
 // every published port, by subject.
 func exposures(w *reach.World) map[string]exposed {
-	ev := reach.New(w)
+	ev := reach.New(w).NeighboursKnown()
 	home := w.Namespaces[0]
 	out := map[string]exposed{}
 	if home.Listeners != nil {
@@ -244,7 +244,7 @@ func (s standing) worse(was standing) bool {
 func reaches(w *reach.World, p Path) standing {
 	out := standing{new: reach.Depends}
 	q := reach.Query{Proto: firewall.TCP, From: p.From, To: p.To, Port: p.Port}
-	a, err := reach.New(w).Ask(q, reach.AnswerOnly)
+	a, err := reach.New(w).NeighboursKnown().Ask(q, reach.AnswerOnly)
 	if err != nil {
 		out.why = err.Error()
 		return out

@@ -177,7 +177,7 @@ func (p *planner) afterRestart(srv *server, port *audit.Port, restart string) (o
 		table.Listeners = append(table.Listeners, *l)
 	}
 	home.Listeners = &table
-	ev := reach.New(&reach.World{Namespaces: append([]*reach.Namespace{&home}, p.world.Namespaces[1:]...)})
+	ev := reach.New(&reach.World{Namespaces: append([]*reach.Namespace{&home}, p.world.Namespaces[1:]...)}).NeighboursKnown()
 	for _, l := range bound {
 		x := exposed{protoName(l.Proto), l.Port(), nil}
 		for _, r := range ev.Listener(l).Rows {

@@ -92,7 +92,7 @@ func (t *trial) run() error {
 // that a rule names: those are left out on purpose.
 func (t *trial) blocked() (reach.Row, bool) {
 	t.opening.left = nil
-	for _, r := range reach.New(&t.world).Listener(t.port.Listener).Rows {
+	for _, r := range reach.New(&t.world).NeighboursKnown().Listener(t.port.Listener).Rows {
 		if !keptOut(r) {
 			continue
 		}
