@@ -14,6 +14,7 @@ type judge struct {
 	*view
 	e   *Evidence
 	out map[ID]*Cause
+	led bool // another program took the connection, and nothing came of it
 }
 
 // strength orders verdicts by what one may overrule another: an accusation of
@@ -93,6 +94,7 @@ func Judge(e *Evidence) *Report {
 	j.behindFirewall()
 	j.bySymptom()
 	j.suppress()
+	j.tunnelled()
 	j.undecided()
 
 	r := &Report{
@@ -207,6 +209,10 @@ func (j *judge) suppress() {
 	behind(TimeWaitExhaustion, EphemeralExhausted, "the ports are held by TIME_WAIT")
 	behind(TLSMismatch, ProtocolMismatch, "TLS comes before the protocol")
 	behind(PanelFirewall, HostFirewall, "the rule is the panel's")
+	if j.led {
+		behind(ClientProxy, ProtocolMismatch, "another program of the client's host took the connection")
+		behind(ClientProxy, HandshakeRejected, "another program of the client's host took the connection")
+	}
 	if j.localKnown && j.e.Side == SideClient && j.accused(WrongAddress) {
 		behind(WrongAddress, HostDown, "the server has other addresses")
 	} else {

@@ -90,6 +90,7 @@ func (j *judge) attempts() {
 		switch a.Sees {
 		case Connected:
 			j.connected(a)
+			j.elsewhereLed(a)
 		case Refused, Unreachable:
 			j.rejected(a)
 		case Timeout:
@@ -121,7 +122,7 @@ func (j *judge) attempts() {
 
 func (j *judge) connected(a *Attempt) {
 	ev := evidence("connection from here", "%s answered after %.1f ms", a.To, a.Took*1000)
-	if j.partly() { // what another address of the name meets is another matter
+	if j.partly() || j.e.ledElsewhere(a) { // what another address of the name, or another program, meets is another matter
 		return
 	}
 	for _, id := range []ID{HostFirewall, PanelFirewall, CloudGroup, HostDown, RejectedByFirewall, NotListening, BindAddress, ConntrackFull, PrivateAddress, WrongPort} {
@@ -311,32 +312,4 @@ func ownAddrs(s *audit.Snapshot) []netip.Addr {
 		return nil
 	}
 	return localAddrs(s.World.Namespaces[0])
-}
-
-// egress looks for a rule of the client that holds its own packets back.
-func (j *judge) egress(a *Attempt) {
-	w := a.Wire
-	if w == nil || a.Stage != "connect" || a.Route == nil || a.Route.Errno != "" || j.e.Side == SideBoth {
-		return
-	}
-	if a.Route.Unanswered { // then no packet leaves either
-		return
-	}
-	const remedy = "a rule of this host's own OUTPUT holds the connection back (local egress): let it out"
-	switch {
-	case w.SYN > 0:
-	case a.Sees == Timeout:
-		j.say(ClientProxy, Confirmed, remedy, evidence("packets", "no SYN to %s left this host while it tried: its own output rules drop it", a.To))
-	case a.Sees == Refused && w.RST == 0 && w.ICMP == 0:
-		j.say(ClientProxy, Confirmed, remedy, evidence("packets", "%s is refused, yet no SYN left this host: its own rules reject it, or redirect it", a.To))
-	case a.Sees == Unreachable && a.ICMP != nil && slices.Contains(ownAddrs(j.e.Here), a.ICMP.From):
-		j.say(ClientProxy, Confirmed, remedy, evidence("packets", "no SYN to %s left this host; %s, this host itself", a.To, a.ICMP))
-	default:
-		return
-	}
-	if w.SYN == 0 && j.accused(ClientProxy) {
-		for _, id := range []ID{RejectedByFirewall, NotListening, BindAddress, WrongPort, HostFirewall, PanelFirewall, CloudGroup, HostDown, PrivateAddress, QueueFull, ConntrackFull} {
-			j.out[id].Verdict, j.out[id].Evidence, j.out[id].Remedy = RuledOut, []audit.Evidence{evidence("packets", "no SYN left this host")}, ""
-		}
-	}
 }

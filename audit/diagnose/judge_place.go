@@ -30,7 +30,8 @@ func (j *judge) place() {
 		}
 	}
 	cdnAddr := slices.ContainsFunc(wrong, func(a netip.Addr) bool { c, _ := cdnOf(a); return c != nil }) ||
-		e.Names != nil && slices.ContainsFunc(e.Names.CNAMEs(), func(n string) bool { return cdnOfName(n) != nil })
+		e.Names != nil && slices.ContainsFunc(e.Names.CNAMEs(), func(n string) bool { return cdnOfName(n) != nil }) ||
+		slices.ContainsFunc(e.Probed, func(p *Probed) bool { return cdnOfHeaders(p.Headers) != "" })
 	id, remedy := WrongAddress, "dial one of "+joinAddrs(hosts)
 	if e.Target.Named() {
 		id, remedy = DNSElsewhere, "correct the record: the server has "+joinAddrs(append(hosts, e.Public...))

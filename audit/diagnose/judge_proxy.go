@@ -125,6 +125,7 @@ func (j *judge) proxy() {
 		j.say(ClientProxy, Likely, "run the program without it to see the difference", evidence("environment", "LD_PRELOAD=%s", f.Preload))
 	case set != nil:
 		j.say(ClientProxy, CannotTell, remedy, append(ev, evidence("to decide", "connect with the proxy switched off for that one process"))...)
+	case j.carried():
 	case len(e.Attempts) > 0 && !j.accused(ClientProxy) && e.Symptom == nil:
 		j.clear(ClientProxy, "connection from here", "it was made without a proxy, and no setting names one")
 	case e.Facts != nil && e.Facts.PID > 0 && !j.accused(ClientProxy):

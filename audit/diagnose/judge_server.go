@@ -249,7 +249,11 @@ func (j *judge) heard() {
 	for _, l := range j.listening {
 		if d := declared(l); d != nil && d.Internal && j.e.Target.wants() != "" && d.Protocol != j.e.Target.wants() && j.sees != Refused {
 			j.out[WrongPort].Verdict, j.out[WrongPort].Evidence = CannotTell, nil
-			j.say(WrongPort, Likely, "dial the Gateway's own port", evidence(d.Source, "%s: an internal port of GatewayWorker, not for clients", d.Text))
+			remedy := "dial the Gateway's own port"
+			if d.Own != "" {
+				remedy += ", " + d.Own
+			}
+			j.say(WrongPort, Likely, remedy, evidence(d.Source, "%s: an internal port of GatewayWorker, not for clients", d.Text))
 		}
 	}
 	// The server's log or message tells of a bind that failed, though nobody could

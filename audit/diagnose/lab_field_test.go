@@ -145,7 +145,9 @@ func (f *field) ask(t *testing.T, at place, target string, o diagnose.Options) *
 			}
 		}
 	case withBoth:
-		o.Server, o.Side = f.snapshot(t, f.server), diagnose.SideClient
+		if o.Side = diagnose.SideClient; o.Server == nil {
+			o.Server = f.snapshot(t, f.server)
+		}
 	default:
 		o.Side = diagnose.SideClient
 	}
@@ -280,6 +282,8 @@ type case_ struct {
 	healthy func(t *testing.T, f *field)
 	// sample is how long counters are watched.
 	sample time.Duration
+	// earlier: the server's snapshot was taken before the cause came about.
+	earlier bool
 	// says are words that the answer on the server has.
 	says string
 }
@@ -324,9 +328,16 @@ func (c case_) prove(t *testing.T) {
 		if t.Failed() {
 			t.Fatal("the healthy twin is accused")
 		}
+		o := c.o
+		if c.earlier {
+			o.Server = f.snapshot(t, f.server)
+		}
 		c.make(t, f)
 		for _, at := range order {
 			w := c.want[at]
+			if c.o = o; at != withBoth {
+				c.o.Server = nil
+			}
 			r := f.ask(t, at, c.target, c.o)
 			if r.ClientSees != w.sees {
 				t.Errorf("%s: the client sees %s, want %s\n%s", at, r.ClientSees, w.sees, text(t, r))

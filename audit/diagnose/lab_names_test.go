@@ -20,6 +20,12 @@ func servesNamed(value string) (*zone, func(t *testing.T, f *field)) {
 	}
 }
 
+// nameless is a name that does not resolve, which is the same from everywhere.
+func nameless(sure func(diagnose.ID, diagnose.Sees) want) map[place]want {
+	w := sure(diagnose.NameUnknown, diagnose.NoName)
+	return map[place]want{onServer: w, onClient: w, withBoth: w}
+}
+
 // TestNames: the name leads elsewhere, is unknown, or nobody tells.
 func TestNames(t *testing.T) {
 	t.Parallel()
@@ -38,7 +44,7 @@ func TestNames(t *testing.T) {
 			onServer: surely(elsewhere, diagnose.NotKnown), onClient: untold(diagnose.Refused, elsewhere), withBoth: surely(elsewhere, diagnose.Refused),
 		}},
 		{name: "the AAAA record alone is wrong", now: serverIP + " 2001:db8:1::1", want: map[place]want{
-			onServer: perhaps(elsewhere, diagnose.Connected), withBoth: perhaps(elsewhere, diagnose.Connected),
+			onServer: perhaps(elsewhere, diagnose.Connected), onClient: untold(diagnose.Connected, elsewhere), withBoth: perhaps(elsewhere, diagnose.Connected),
 		}},
 		{name: "the hosts file of the client says otherwise", now: both, want: map[place]want{
 			onClient: perhaps(elsewhere, diagnose.Refused), withBoth: surely(elsewhere, diagnose.Refused),
@@ -46,18 +52,16 @@ func TestNames(t *testing.T) {
 			write(t, f.clientRoot, "etc/hosts", "127.0.0.1 localhost\n203.0.113.1\tchat.example.com chat # moved\n")
 		}},
 		{name: "a private address is published", now: "10.20.0.5", want: map[place]want{
-			onClient: perhaps(diagnose.PrivateAddress, diagnose.Timeout), withBoth: perhaps(diagnose.PrivateAddress, diagnose.Timeout),
+			onServer: untold(diagnose.Connected, diagnose.PrivateAddress), onClient: perhaps(diagnose.PrivateAddress, diagnose.Timeout), withBoth: perhaps(diagnose.PrivateAddress, diagnose.Timeout),
 		}, files: func(t *testing.T, f *field) {
 			ip(t, f.server, "address add 10.20.0.5/24 dev eth0")
 			ip(t, f.router, "route add blackhole 10.0.0.0/8")
 		}},
-		{name: "no such name", now: "", want: map[place]want{
-			onServer: surely(diagnose.NameUnknown, diagnose.NoName), onClient: surely(diagnose.NameUnknown, diagnose.NoName), withBoth: surely(diagnose.NameUnknown, diagnose.NoName),
-		}},
-		{name: "a name without addresses", now: "= empty.example.com", want: map[place]want{onClient: surely(diagnose.NameUnknown, diagnose.NoName)}},
-		{name: "the resolver fails", now: "!SERVFAIL", want: map[place]want{onClient: perhaps(diagnose.NameUnknown, diagnose.NoName)}},
-		{name: "the resolver refuses", now: "!REFUSED", want: map[place]want{onClient: perhaps(diagnose.NameUnknown, diagnose.NoName)}},
-		{name: "the resolver is silent", now: "!silence", want: map[place]want{onClient: perhaps(diagnose.NameUnknown, diagnose.NoName)}},
+		{name: "no such name", now: "", want: nameless(surely)},
+		{name: "a name without addresses", now: "= empty.example.com", want: nameless(surely)},
+		{name: "the resolver fails", now: "!SERVFAIL", want: nameless(perhaps)},
+		{name: "the resolver refuses", now: "!REFUSED", want: nameless(perhaps)},
+		{name: "the resolver is silent", now: "!silence", want: nameless(perhaps)},
 	} {
 		z, healthy := servesNamed(both)
 		case_{name: c.name, target: named, healthy: healthy, want: c.want, make: func(t *testing.T, f *field) {
@@ -235,6 +239,7 @@ func TestLocalEgress(t *testing.T) {
 		{"REJECT with tcp-reset", rule("filter", "-j REJECT --reject-with tcp-reset"), diagnose.Refused},
 		{"REJECT with icmp-admin-prohibited", rule("filter", "-j REJECT --reject-with icmp-admin-prohibited"), diagnose.Unreachable},
 		{"REDIRECT into a proxy that is dead", rule("nat", "-j REDIRECT --to-ports 12345"), diagnose.Refused},
+		{"TPROXY into a proxy that is dead", deadTPROXY, diagnose.Timeout},
 		{"nft policy", func(t *testing.T, f *field) {
 			f.client.Load(t, lab.NFT, "table inet f { chain o { type filter hook output priority 0; policy drop; tcp dport 443 accept; }; }")
 		}, diagnose.Timeout},

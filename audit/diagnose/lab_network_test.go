@@ -145,17 +145,18 @@ func TestHostDown(t *testing.T) {
 		want: map[place]want{onClient: perhaps(diagnose.HostDown, diagnose.Unreachable)},
 	}.prove(t)
 	case_{
-		name: "the last router finds nobody", target: target, o: slow,
+		name: "the last router finds nobody", target: target, o: slow, earlier: true,
 		make: func(t *testing.T, f *field) {
 			ip(t, f.server, "address flush dev eth0")
 			ip(t, f.router, "neigh flush all")
 			ip(t, f.router, "neigh del 198.51.100.20 dev out")
 		},
-		want: map[place]want{onClient: perhaps(diagnose.HostDown, diagnose.Unreachable)},
+		want: map[place]want{onClient: perhaps(diagnose.HostDown, diagnose.Unreachable), withBoth: perhaps(diagnose.HostDown, diagnose.Unreachable)},
 	}.prove(t)
 	case_{
-		name: "silence", target: target, make: runs(theServer, "link set eth0 down"),
-		want: map[place]want{onClient: untold(diagnose.Timeout, diagnose.HostDown)},
+		// A host that is down and a security group in front of it are silent alike.
+		name: "silence", target: target, make: runs(theServer, "link set eth0 down"), earlier: true,
+		want: map[place]want{onClient: untold(diagnose.Timeout, diagnose.HostDown), withBoth: perhaps(diagnose.CloudGroup, diagnose.Timeout)},
 	}.prove(t)
 }
 
@@ -204,7 +205,7 @@ func TestWrongAddress(t *testing.T) {
 	}
 	case_{
 		name: "the client has no route", target: target, make: runs(theClient, "route del default"),
-		want: map[place]want{onClient: perhaps(diagnose.WrongAddress, diagnose.Unreachable)},
+		want: map[place]want{onClient: perhaps(diagnose.WrongAddress, diagnose.Unreachable), withBoth: perhaps(diagnose.WrongAddress, diagnose.Unreachable)},
 	}.prove(t)
 	t.Run("a public address that the host does not know", func(t *testing.T) {
 		// Behind 1:1 NAT the host has a private address alone.
@@ -242,10 +243,10 @@ func TestPrivateAddress(t *testing.T) {
 	}.prove(t)
 	case_{
 		name: "the client has no route", target: private, healthy: has, make: runs(theClient, "route del default"),
-		want: map[place]want{onClient: surely(diagnose.PrivateAddress, diagnose.Unreachable), withBoth: surely(diagnose.PrivateAddress, diagnose.Unreachable)},
+		want: map[place]want{onServer: untold(diagnose.Connected, diagnose.PrivateAddress), onClient: surely(diagnose.PrivateAddress, diagnose.Unreachable), withBoth: surely(diagnose.PrivateAddress, diagnose.Unreachable)},
 	}.prove(t)
 	case_{
 		name: "a router on the way says so", target: private, healthy: has, make: runs(theRouter, "route del 10.20.0.0/24", "route add unreachable 10.0.0.0/8"),
-		want: map[place]want{onClient: perhaps(diagnose.PrivateAddress, diagnose.Unreachable), withBoth: perhaps(diagnose.PrivateAddress, diagnose.Unreachable)},
+		want: map[place]want{onServer: untold(diagnose.Connected, diagnose.PrivateAddress), onClient: perhaps(diagnose.PrivateAddress, diagnose.Unreachable), withBoth: perhaps(diagnose.PrivateAddress, diagnose.Unreachable)},
 	}.prove(t)
 }

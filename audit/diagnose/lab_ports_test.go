@@ -220,6 +220,12 @@ func TestSourceMissing(t *testing.T) {
 		ip(t, f.server, "address add 2001:db8:2::99/64 dev eth0")
 		r := f.ask(t, onServer, "8080", diagnose.Options{Message: message})
 		blames(t, r, onServer, diagnose.SourceMissing, diagnose.Confirmed)
+		// Once it is sure of the address, nothing is wrong any more.
+		ip(t, f.server, "address del 2001:db8:2::99/64 dev eth0")
+		ip(t, f.server, "address add 2001:db8:2::99/64 dev eth0 nodad")
+		f.listen(t, f.server, "[2001:db8:2::99]:8080")
+		r = f.ask(t, onServer, "8080", diagnose.Options{Message: message})
+		open(t, r, onServer, diagnose.CannotAssign, diagnose.SourceMissing)
 	})
 }
 

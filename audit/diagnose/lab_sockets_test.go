@@ -1,11 +1,16 @@
 package diagnose_test
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/diagnose"
@@ -57,11 +62,40 @@ func TestNotListening(t *testing.T) {
 				t.Errorf("no %q in\n%s", x.want, text(t, r))
 			}
 		}
+		// The unit runs and listens elsewhere; then it listens: what the log tells of is over.
+		o := diagnose.Options{Files: diagnose.HostOptions{Unit: "chat", Log: log}}
+		write(t, f.serverRoot, "run/chat.pid", fmt.Sprintln(os.Getpid()))
+		write(t, f.serverRoot, "sys/fs/cgroup/system.slice/chat.service/cgroup.events", "populated 1\nfrozen 0\n")
+		r := f.ask(t, onServer, target, o)
+		blames(t, r, onServer, diagnose.NotListening, diagnose.Confirmed)
+		if s := flat(t, r); !strings.Contains(s, "runs, and does not listen on port 8080") || strings.Contains(s, "which does not exist") {
+			t.Errorf("a unit that runs:\n%s", text(t, r))
+		}
+		serves(t, f)
+		clear_(t, f.ask(t, onServer, target, o), onServer)
 	})
 	t.Run("an outgoing connection sits on the port", func(t *testing.T) {
 		f := newField(t)
-		r := f.ask(t, onServer, target, diagnose.Options{Message: "listen tcp 0.0.0.0:8080: bind: address already in use"})
+		f.listen(t, f.client, "0.0.0.0:9999")
+		var out net.Conn
+		var err error
+		f.server.Do(func() {
+			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(port(serverIP + ":8080"))}
+			if out, err = d.Dial("tcp", clientIP+":9999"); err == nil {
+				_, err = net.Listen("tcp4", "0.0.0.0:8080")
+			}
+		})
+		if out == nil || !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatalf("the outgoing connection does not hold the port: %v", err)
+		}
+		message := err.Error()
+		r := f.ask(t, onServer, target, diagnose.Options{Message: message})
 		blames(t, r, onServer, diagnose.NotListening, diagnose.Confirmed)
+		_ = out.(*net.TCPConn).SetLinger(0)
+		out.Close()
+		f.listen(t, f.server, "0.0.0.0:8080")
+		r = f.ask(t, onServer, target, diagnose.Options{Message: message})
+		open(t, r, onServer, r.ClientSees)
 	})
 }
 
@@ -159,12 +193,13 @@ func TestQueueFull(t *testing.T) {
 		const limit = 32
 		child(t, f.server, nil, "files", "0.0.0.0:8080", fmt.Sprint(limit))
 		const silent = "curl: (28) Operation timed out after 5001 milliseconds with 0 bytes received"
-		r := f.ask(t, onServer, target, diagnose.Options{})
-		clear_(t, r, onServer)
+		for _, at := range []place{onServer, onClient, withBoth} {
+			clear_(t, f.ask(t, at, target, diagnose.Options{}), at)
+		}
 		if n := hold(t, f.client, serverIP+":8080", limit, 200*time.Millisecond); n != limit {
 			t.Fatalf("%d of %d connections came about: they should, and hang", n, limit)
 		}
-		r = f.ask(t, onServer, target, diagnose.Options{})
+		r := f.ask(t, onServer, target, diagnose.Options{})
 		blames(t, r, onServer, diagnose.QueueFull, diagnose.Confirmed)
 		keep(t, "server", r)
 		r = f.ask(t, withBoth, target, diagnose.Options{Message: silent})

@@ -15,15 +15,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/hostaudit/hostaudit/listeners"
 )
 
 // Protocols that a listener may speak, as Declared and Probed name them.
@@ -36,67 +33,6 @@ const (
 	SpeaksTCP       = "tcp" // a protocol of the application's own
 	SpeaksOther     = "bytes that are no HTTP"
 )
-
-// Declared is what a process says in its title, or is known for.
-type Declared struct {
-	Protocol string
-	// Internal ports are not for clients: Register and the lanPort of GatewayWorker.
-	Internal bool
-	Source   string // what it was taken from
-	Text     string // host text
-}
-
-var workerTitle = regexp.MustCompile(`WorkerMan: worker process\s+(.*?)\s*([a-zA-Z][a-zA-Z0-9]*)://(\S+)`)
-
-// programs are servers known by their process name; "" is one that can speak
-// several protocols.
-var programs = map[string]string{
-	"sshd": "ssh", "mysqld": "mysql", "mariadbd": "mysql", "redis-server": "redis", "valkey-server": "redis", "postgres": "postgresql", "memcached": "memcached",
-	"php-fpm": "fastcgi", "mongod": "mongodb", "vsftpd": "ftp", "proftpd": "ftp", "master": "smtp", "dovecot": "imap", "beam.smp": "",
-}
-
-// declared reads the processes behind a listener.
-func declared(l *listeners.Listener) *Declared {
-	for _, p := range l.Owners {
-		title := strings.Join(strings.FieldsFunc(string(p.Command), func(r rune) bool { return r == 0 }), " ")
-		m := workerTitle.FindStringSubmatch(title)
-		if m == nil {
-			continue
-		}
-		d := &Declared{Source: "process title of pid " + itoa(p.PID), Text: strings.TrimSpace(title), Protocol: workerScheme(m[2])}
-		if name := strings.ToLower(m[1]); strings.Contains(name, "register") && d.Protocol == SpeaksText || l.Port() == 1236 && d.Protocol == SpeaksText {
-			d.Internal = true
-		}
-		return d
-	}
-	for _, p := range l.Owners {
-		name, _, _ := strings.Cut(string(p.Comm), ":")
-		for known, proto := range programs {
-			if proto != "" && (name == known || strings.HasPrefix(name, known) && known == "php-fpm") {
-				return &Declared{Source: "process name of pid " + itoa(p.PID), Text: string(p.Comm), Protocol: proto}
-			}
-		}
-	}
-	return nil
-}
-
-func workerScheme(s string) string {
-	switch s = strings.ToLower(s); s {
-	case "websocket", "ws":
-		return SpeaksWebSocket
-	case "http":
-		return SpeaksHTTP
-	case "text":
-		return SpeaksText
-	case "frame":
-		return SpeaksFrame
-	case "ssl", "tls":
-		return SpeaksTLS
-	case "tcp":
-		return SpeaksTCP
-	}
-	return s
-}
 
 // wants is the protocol a URL asks for behind TLS, "" for a bare host:port or a
 // scheme that promises nothing.

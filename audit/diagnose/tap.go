@@ -329,8 +329,19 @@ func (w *wireLog) drain(t *Tap) {
 }
 
 func (w *wireLog) of(a Attempt) *Wire {
-	if c := w.out[[2]netip.AddrPort{a.From, a.To}]; c != nil {
+	c := w.out[[2]netip.AddrPort{a.From, a.To}]
+	if c != nil && c.SYN > 0 {
 		return c
 	}
-	return &Wire{}
+	// Where this host translates its own source, another one is on the wire.
+	sum := Wire{}
+	if c != nil {
+		sum = *c
+	}
+	for key, o := range w.out {
+		if o != c && key[1] == a.To {
+			sum.SYN, sum.SYNACK, sum.RST, sum.ICMP = sum.SYN+o.SYN, sum.SYNACK+o.SYNACK, sum.RST+o.RST, sum.ICMP+o.ICMP
+		}
+	}
+	return &sum
 }

@@ -407,13 +407,21 @@ func (v *view) observe(e *Evidence) {
 		v.observed = e.Proxy.Sees
 	case len(e.Attempts) > 0:
 		v.observed = e.Attempts[0].Sees
-		for _, a := range e.Attempts {
-			if a.Sees == Connected {
+		led := false
+		for i := range e.Attempts {
+			if e.Attempts[i].Sees == Connected {
 				v.observed = Connected
+				led = led || e.ledElsewhere(&e.Attempts[i])
 			}
 		}
 		if v.observed == Connected && (v.mtu.accuse() || probeFails(e) || len(e.Probed) == 0 && passiveMismatch(e, v) != nil) {
 			v.observed = ProtocolError
+		} else if v.observed == Connected && led { // to somebody else: the target itself was not met
+			v.observed = ""
+			if v.model == "" {
+				v.sees = Connected
+				return
+			}
 		}
 	}
 	switch {

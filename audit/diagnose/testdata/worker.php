@@ -1,8 +1,10 @@
 <?php
 // A worker with the process title and the wire behaviour of Workerman's
-// (websocket, http, text, frame): php worker.php NAME SCHEME://ADDRESS:PORT.
+// (websocket, http, text, frame): php worker.php NAME SCHEME://ADDRESS:PORT
+// [ADDRESS:PORT]. The second port is an internal one, which takes frames.
 // It ends with its stdin.
 [, $name, $url] = $argv;
+$inner = isset($argv[3]) ? stream_socket_server('tcp://' . $argv[3]) : null;
 [$scheme, $address] = explode('://', $url, 2);
 $server = stream_socket_server('tcp://' . $address, $errno, $message);
 if (!$server) {
@@ -14,8 +16,9 @@ stream_set_blocking($server, false);
 echo "ready\n";
 $clients = [];
 $buffers = [];
+$schemes = [];
 while (true) {
-    $read = array_merge([STDIN, $server], $clients);
+    $read = array_merge([STDIN, $server], $inner ? [$inner] : [], $clients);
     $write = $except = null;
     stream_select($read, $write, $except, 60);
     foreach ($read as $socket) {
@@ -23,11 +26,12 @@ while (true) {
             if (fgetc(STDIN) === false) {
                 exit(0);
             }
-        } elseif ($socket === $server) {
-            if ($client = @stream_socket_accept($server, 0)) {
+        } elseif ($socket === $server || $socket === $inner) {
+            if ($client = @stream_socket_accept($socket, 0)) {
                 stream_set_blocking($client, false);
                 $clients[(int)$client] = $client;
                 $buffers[(int)$client] = '';
+                $schemes[(int)$client] = $socket === $inner ? 'frame' : $scheme;
             }
         } else {
             $id = (int)$socket;
@@ -37,7 +41,7 @@ while (true) {
                 continue;
             }
             $buffers[$id] .= $data;
-            $answer = input($scheme, $buffers[$id]);
+            $answer = input($schemes[$id], $buffers[$id]);
             if ($answer === null) {
                 continue;
             }
