@@ -142,8 +142,10 @@ func Connect(ctx context.Context, to []netip.AddrPort, o ConnectOptions) []Attem
 	if o.Watch != nil {
 		time.Sleep(2 * time.Millisecond) // packets that passed just now
 		seen.drain(o.Watch)
-		for i := range as {
-			as[i].Wire = seen.of(as[i])
+		if n, err := o.Watch.Lost(); err == nil && n == 0 { // else what was not seen may have been there
+			for i := range as {
+				as[i].Wire = seen.of(as[i])
+			}
 		}
 	}
 	return as
