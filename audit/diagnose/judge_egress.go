@@ -39,7 +39,7 @@ func (j *judge) egress(a *Attempt) {
 }
 
 // tunnels are the kinds of links that VPN and proxy programs make.
-var tunnels = []string{"tun", "tuntap", "wireguard", "ppp", "ipip", "sit", "gre", "ip6gre", "ip6tnl", "xfrm", "vti"}
+var tunnels = []string{"tun", "wireguard", "ppp", "ipip", "sit", "gre", "ip6gre", "ip6tnl", "xfrm", "vti"}
 
 func (w *Way) tunnel() bool { return w != nil && slices.Contains(tunnels, w.LinkKind) }
 
@@ -68,7 +68,7 @@ func (j *judge) elsewhereLed(a *Attempt) {
 			return
 		}
 	}
-	j.say(ClientProxy, CannotTell, remedy, append(ev, evidence("to decide", "whether that program reaches the target: its log, or a connection past it"))...)
+	j.say(ClientProxy, CannotTell, remedy, append(ev, evidence("to decide", "no SYN left this host, its rules lead the connection to another program (REDIRECT, TPROXY, DNAT): whether that one reaches the target; its log, or a connection past it"))...)
 }
 
 // carried tells that somebody else carries the connection, whatever settings say:
@@ -110,6 +110,6 @@ func (j *judge) tunnelled() {
 			j.say(ClientProxy, Likely, remedy, ev, evidence("model of the server", "the server would answer: the tunnel, or something before the server, loses the packets"))
 			continue
 		}
-		j.say(ClientProxy, CannotTell, remedy, ev, evidence("to decide", "a connection past the tunnel"))
+		j.say(ClientProxy, CannotTell, remedy, evidence("to decide", "whether the tunnel %s (%s), into which the route to %s leads, works: a connection past it", a.Route.Interface, a.Route.LinkKind, a.To.Addr()))
 	}
 }

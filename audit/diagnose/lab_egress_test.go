@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -144,7 +145,16 @@ func TestTunnel(t *testing.T) {
 	ended := surely(diagnose.ClientProxy, diagnose.Timeout)
 	case_{
 		name: "whose program has ended", target: target, healthy: tunnel(&tun, new(atomic.Bool)),
-		make: func(*testing.T, *field) { tun.Load().Close() },
+		make: func(t *testing.T, f *field) {
+			tun.Load().Close()
+			for range 100 { // until the kernel has taken note
+				if strings.Contains(f.client.Run(t, "ip", "link", "show", "tun0"), "state DOWN") {
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			t.Fatal("the tunnel stays up")
+		},
 		want: map[place]want{onClient: ended, withBoth: ended},
 	}.prove(t)
 	t.Run("whose other end is dead", func(t *testing.T) {
@@ -158,7 +168,7 @@ func TestTunnel(t *testing.T) {
 		dead.Store(true)
 		r := f.ask(t, onClient, target, diagnose.Options{})
 		open(t, r, onClient, diagnose.Timeout, diagnose.ClientProxy)
-		if s := flat(t, r); !strings.Contains(s, "leads into the tunnel tun0") {
+		if s := flat(t, r); !strings.Contains(s, "the tunnel tun0 (tun)") {
 			t.Errorf("the tunnel is not named:\n%s", text(t, r))
 		}
 		keep(t, "client", r)

@@ -64,7 +64,9 @@ func FindWay(to netip.Addr) (*Way, error) {
 	if l, err := h.LinkByIndex(r.LinkIndex); err == nil {
 		w.Interface, w.LinkMTU = l.Attrs().Name, l.Attrs().MTU
 		if k := l.Type(); k != "device" && k != "veth" {
-			w.LinkKind = k
+			if w.LinkKind = k; k == "tuntap" { // netlink's own name for it
+				w.LinkKind = "tun"
+			}
 		}
 	}
 	next := to
