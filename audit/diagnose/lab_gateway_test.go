@@ -2,6 +2,7 @@ package diagnose_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -92,8 +93,8 @@ func TestReverseProxy(t *testing.T) {
 			u, _ := url.Parse(to)
 			p.SetURL(u)
 		},
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: nil, Dial: func(network, to string) (c net.Conn, err error) {
-			f.server.Do(func() { c, err = net.Dial(network, to) })
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, to string) (c net.Conn, err error) {
+			f.server.Do(func() { c, err = (&net.Dialer{}).DialContext(ctx, network, to) })
 			return c, err
 		}},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
