@@ -211,7 +211,7 @@ var phrases = []phrase{
 	{"err_empty_response", ProtocolError, KindEmpty, nil},
 	{"unexpected end of file", ProtocolError, KindEmpty, nil},
 	{"failed to fill whole buffer", ProtocolError, KindEmpty, nil}, // Rust
-	{"http request failed!", ProtocolError, KindEmpty, nil}, // PHP: nothing came, or no HTTP
+	{"http request failed!", ProtocolError, KindEmpty, nil},        // PHP: nothing came, or no HTTP
 	{"no data received", ProtocolError, KindEmpty, nil},
 	{"server closed idle connection", ProtocolError, KindEmpty, nil}, // Go
 	{"empty reply from server", ProtocolError, KindEmpty, nil},
