@@ -114,8 +114,11 @@ func (j *judge) protocols() {
 			j.say(ProtocolMismatch, v, changeURL(m.d.Protocol), ev)
 		}
 	}
+	// A log tells of the past: of a time before the listener answered as it should.
+	well := len(e.Probed) > 0 && e.Probed[len(e.Probed)-1].Speaks != "" && !probeFails(e)
 	for _, h := range e.serverFacts().Log {
 		switch {
+		case well && (h.Kind == LogKnock || h.Kind == LogTLS):
 		case h.Kind == LogKnock && h.Value == "TLS":
 			v := min2(Likely, CannotTell)
 			if t.TLS() {

@@ -143,8 +143,10 @@ func TestCDN(t *testing.T) {
 	t.Run("its own error status", func(t *testing.T) {
 		f := newField(t)
 		behind("104.16.1.2")(t, f)
-		r := f.ask(t, onClient, "wss://www.example.com/", diagnose.Options{Message: "Error during WebSocket handshake: Unexpected response code: 522"})
-		blames(t, r, onClient, cdn, diagnose.Confirmed)
+		for _, at := range []place{onServer, onClient, withBoth} {
+			r := f.ask(t, at, "wss://www.example.com/", diagnose.Options{Message: "Error during WebSocket handshake: Unexpected response code: 522"})
+			blames(t, r, at, cdn, diagnose.Confirmed)
+		}
 	})
 }
 
@@ -204,16 +206,18 @@ func TestClientProxy(t *testing.T) {
 		}{{dead, diagnose.Confirmed}, {"no_proxy=*", ""}, {"LD_PRELOAD=libproxychains.so.4", diagnose.Likely}} {
 			cmd := child(t, f.client, []string{c.env}, "sleep")
 			o := diagnose.Options{Files: diagnose.HostOptions{PID: cmd.Process.Pid, Environ: []string{dead}}}
-			if strings.HasPrefix(c.env, "LD") {
-				// Alone it is no fault: only with a program that fails.
-				clear_(t, f.ask(t, onClient, site, o), onClient)
-				o.Message = "Connection refused"
-			}
-			r := f.ask(t, onClient, site, o)
-			if c.blame != "" {
-				blames(t, r, onClient, diagnose.ClientProxy, c.blame)
-			} else {
-				clear_(t, r, onClient)
+			for _, at := range []place{onClient, withBoth} {
+				if o.Message = ""; strings.HasPrefix(c.env, "LD") {
+					// Alone it is no fault: only with a program that fails.
+					clear_(t, f.ask(t, at, site, o), at)
+					o.Message = "Connection refused"
+				}
+				r := f.ask(t, at, site, o)
+				if c.blame != "" {
+					blames(t, r, at, diagnose.ClientProxy, c.blame)
+				} else {
+					clear_(t, r, at)
+				}
 			}
 		}
 	})

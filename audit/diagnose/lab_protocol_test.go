@@ -298,6 +298,23 @@ func TestWorkers(t *testing.T) {
 	})
 }
 
+// TestOldLog: what a log tells of is over where the listener answers as the URL
+// means.
+func TestOldLog(t *testing.T) {
+	t.Parallel()
+	f := newField(t)
+	f.server.Serve(t, "tcp", "0.0.0.0:8080", inTLS(t, serverIP, time.Now().Add(time.Hour), webSocket))
+	log := filepath.Join(f.serverRoot, "workerman.log")
+	if err := os.WriteFile(log, []byte("2026-11-20 12:00:00 pid:1 error package. package_length=369295617\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := diagnose.Options{Files: diagnose.HostOptions{Log: log}}
+	r := f.ask(t, onServer, "wss://198.51.100.20:8080/", o)
+	blames(t, r, onServer, diagnose.TLSMismatch, diagnose.Likely)
+	o.Probe = true
+	clear_(t, f.ask(t, onServer, "wss://198.51.100.20:8080/", o), onServer)
+}
+
 // worker starts "NAME SCHEME://ADDRESS:PORT" and waits until it serves.
 func worker(t *testing.T, n *lab.Namespace, script, spec string) {
 	t.Helper()
