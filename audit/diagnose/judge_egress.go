@@ -20,8 +20,9 @@ func (j *judge) egress(a *Attempt) {
 	const remedy = "a rule of this host's own OUTPUT holds the connection back (local egress): let it out"
 	switch {
 	case w.SYN > 0:
-	case a.Sees == Timeout && a.Route.tunnel():
-		j.say(ClientProxy, Confirmed, "start the program behind the tunnel, or take its route away", evidence("route", "%s leads into the tunnel %s (%s), which takes no packet: the program behind it does not run", a.To.Addr(), a.Route.Interface, a.Route.LinkKind))
+	case a.Sees == Timeout && a.Route.tunnel() && a.Route.down:
+		j.out[ClientProxy].What = "a tunnel of the client is dead"
+		j.say(ClientProxy, Confirmed, "start the program behind the tunnel, or take its route away", evidence("route", "%s leads into the tunnel %s (%s), which has no carrier and takes no packet: the program behind it does not run", a.To.Addr(), a.Route.Interface, a.Route.LinkKind))
 	case a.Sees == Timeout:
 		j.say(ClientProxy, Confirmed, remedy, evidence("packets", "no SYN to %s left this host while it tried: its own output rules drop it", a.To))
 	case a.Sees == Refused && w.RST == 0 && w.ICMP == 0:

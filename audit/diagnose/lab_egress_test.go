@@ -118,7 +118,7 @@ func openTun(t *testing.T, n *lab.Namespace, addr string) *os.File {
 // TestTunnel: a route of the client leads into a tunnel.
 func TestTunnel(t *testing.T) {
 	t.Parallel()
-	var tun atomic.Pointer[os.File]
+	var tun, tun2 atomic.Pointer[os.File]
 	var dead atomic.Bool
 	tunnel := func(tun *atomic.Pointer[os.File], dead *atomic.Bool) func(t *testing.T, f *field) {
 		return func(t *testing.T, f *field) {
@@ -156,6 +156,14 @@ func TestTunnel(t *testing.T) {
 			t.Fatal("the tunnel stays up")
 		},
 		want: map[place]want{onClient: ended, withBoth: ended},
+	}.prove(t)
+	case_{
+		name: "before which the client's own rules drop", target: target, healthy: tunnel(&tun2, new(atomic.Bool)),
+		make: func(t *testing.T, f *field) {
+			f.client.Load(t, lab.NFT, "table inet f { chain o { type filter hook output priority 0; tcp dport 8080 drop; }; }")
+		},
+		want: map[place]want{onClient: ended, withBoth: ended},
+		not:  "the program behind it",
 	}.prove(t)
 	t.Run("whose other end is dead", func(t *testing.T) {
 		t.Parallel()

@@ -286,6 +286,8 @@ type case_ struct {
 	earlier bool
 	// says are words that the answer on the server has.
 	says string
+	// not are words that no answer has.
+	not string
 }
 
 type want struct {
@@ -349,6 +351,8 @@ func (c case_) prove(t *testing.T) {
 			}
 			if s := flat(t, r); at == onServer && !strings.Contains(s, c.says) {
 				t.Errorf("no %q in\n%s", c.says, text(t, r))
+			} else if c.not != "" && strings.Contains(s, c.not) {
+				t.Errorf("%s: %q in\n%s", at, c.not, text(t, r))
 			}
 			keep(t, c.name+" "+string(at), r)
 		}

@@ -30,6 +30,8 @@ type Way struct {
 	// Errno is the answer of a lookup that fails: ENETUNREACH for no route, EINVAL
 	// EHOSTUNREACH or EACCES for a route of type blackhole, unreachable, prohibit.
 	Errno string `json:"errno,omitempty"`
+
+	down bool // the interface has no carrier: of a tunnel, no program holds it
 }
 
 // FindWay asks the kernel for the way to an address, in the calling thread's
@@ -63,6 +65,7 @@ func FindWay(to netip.Addr) (*Way, error) {
 	}
 	if l, err := h.LinkByIndex(r.LinkIndex); err == nil {
 		w.Interface, w.LinkMTU = l.Attrs().Name, l.Attrs().MTU
+		w.down = l.Attrs().OperState == netlink.OperDown
 		if k := l.Type(); k != "device" && k != "veth" {
 			if w.LinkKind = k; k == "tuntap" { // netlink's own name for it
 				w.LinkKind = "tun"
