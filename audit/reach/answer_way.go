@@ -267,6 +267,14 @@ func (w *walk) seen(p *path, c firewall.Class) {
 	st := &c.State
 	ours := st.Local == st.OrigLocal && st.LocalPort == st.OrigLocalPort && !st.LocalPortUnknown || st.LocalUnknown && st.Proto != w.proto
 	if !ours || st.RemoteAddrKind != st.BaseAddrKind || st.RemoteAddr != st.BaseAddr || st.RemotePortKind != st.BasePortKind || st.RemotePort != st.BasePort {
+		if same := c.Remote.Intersect(firewall.Single(st.RemoteAddr)); ours && st.RemoteAddrKind == firewall.RemoteConst && !same.Empty() {
+			d := c
+			d.Remote = same
+			w.unknown(d, p, "whether the translation of the client to its own address keeps its port")
+			if c.Remote = c.Remote.Minus(same); c.Remote.Empty() {
+				return
+			}
+		}
 		w.lost(p, c, witness{kind: ByRoute, ns: p.ns, text: "the answer leaves with translated addresses that the client does not know"})
 		return
 	}

@@ -51,6 +51,11 @@ func (w *walk) follow(p *path, c firewall.Class) {
 		w.finish(c, p, w.reply.sees, w.reply.by, w.reply.deliver, "")
 		return
 	}
+	if c.State.CTState == firewall.CTInvalid && l.reply.path.ns.translatesOwn(c.State.Family) {
+		// tcp_new: with nf_conntrack_tcp_loose the server's own ACKs start a flow.
+		w.unknown(c, p, "address translation of what the server sends after the handshake: conntrack takes that for new connections")
+		return
+	}
 	if c.State.Tracked() { // the answer may have changed it
 		l.mark(l.home, c.State.CTMark)
 	}
@@ -72,6 +77,21 @@ func (w *walk) follow(p *path, c firewall.Class) {
 		w.arrive(q, w.origin.in, []firewall.Class{c})
 	}
 	w.later, w.answering, w.hops = nil, answering, hops
+}
+
+// translatesOwn reports whether rules translate packets of a family that the namespace sends.
+func (ns *Namespace) translatesOwn(f firewall.Family) bool {
+	if ns.Ruleset == nil {
+		return false
+	}
+	for _, t := range ns.Ruleset.Tables {
+		for _, ch := range t.Chains {
+			if b := ch.Base; !t.Dormant && t.Family.Sees(f) && b != nil && b.Type == firewall.ChainNAT && len(ch.Rules) > 0 && (b.Hook == firewall.Output || b.Hook == firewall.Postrouting) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // unhindered reports that the ACK surely takes the way of the SYN to a socket of
