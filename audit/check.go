@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/sysctl"
@@ -215,7 +216,7 @@ func unread(ns *reach.Namespace, part string) string {
 	return "could not be read"
 }
 
-var checkID = regexp.MustCompile(`^[a-z][a-z0-9]*\.[a-z0-9*][a-z0-9_.*-]*$`)
+var checkID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9]*\.[a-z0-9*][a-z0-9_.*-]*$`) })
 
 // Validate holds a catalogue to its rules: ids well formed and unique, every
 // check documented, no check without a judgement.
@@ -226,7 +227,7 @@ func Validate(checks []*Check) error {
 		bad := func(format string, args ...any) {
 			errs = append(errs, fmt.Errorf("check %q: %s", c.ID, fmt.Sprintf(format, args...)))
 		}
-		if !checkID.MatchString(c.ID) {
+		if !checkID().MatchString(c.ID) {
 			bad("the id is not area.what-is-wrong")
 		}
 		if seen[c.ID] {

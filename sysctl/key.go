@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Key is the canonical dotted name of a setting, as sysctl(8) prints it:
@@ -63,14 +64,14 @@ func normalizeSeparators(s string) string {
 
 // writable is the pattern a key must have before this program writes it: plain
 // components, so that no name can climb out of /proc/sys.
-var writable = regexp.MustCompile(`^[a-z0-9_]+([./][A-Za-z0-9_:-]+)+$`)
+var writable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9_]+([./][A-Za-z0-9_:-]+)+$`) })
 
 // CheckWritable says whether this program is willing to write the key at all.
 // It must look like a key and stand in the catalogue (or be a per-interface
 // instance of an entry); everything else is refused, whatever the kernel would
 // say, because a file on disk must never steer a write.
 func (k Key) CheckWritable() error {
-	if !writable.MatchString(string(k)) || strings.Contains(string(k), "..") {
+	if !writable().MatchString(string(k)) || strings.Contains(string(k), "..") {
 		return fmt.Errorf("refuse to write %q: not a plain sysctl key", string(k))
 	}
 	e, ok := Find(k)

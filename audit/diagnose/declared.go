@@ -3,6 +3,7 @@ package diagnose
 import (
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/listeners"
 )
@@ -18,7 +19,9 @@ type Declared struct {
 	Text   string // host text
 }
 
-var workerTitle = regexp.MustCompile(`WorkerMan: worker process\s+(.*?)\s*([a-zA-Z][a-zA-Z0-9]*)://(\S+)`)
+var workerTitle = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`WorkerMan: worker process\s+(.*?)\s*([a-zA-Z][a-zA-Z0-9]*)://(\S+)`)
+})
 
 // programs are servers known by their process name; "" is one that can speak
 // several protocols.
@@ -32,7 +35,7 @@ func declared(l *listeners.Listener) *Declared {
 	var inner *Declared
 	for _, p := range l.Owners {
 		title := strings.TrimSpace(strings.Join(strings.FieldsFunc(string(p.Command), func(r rune) bool { return r == 0 }), " "))
-		m := workerTitle.FindStringSubmatch(title)
+		m := workerTitle().FindStringSubmatch(title)
 		if m == nil {
 			continue
 		}

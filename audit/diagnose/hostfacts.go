@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/audit"
 )
@@ -193,7 +194,7 @@ func cloudOf(dmi map[string]string) *Cloud {
 	return nil
 }
 
-var unitName = regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,200}$`)
+var unitName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,200}$`) })
 
 // readUnit finds out about a unit from files alone: its own, and its control
 // group's, which is there and populated while it runs.
@@ -202,7 +203,7 @@ func readUnit(root, name string) *Unit {
 		name += ".service"
 	}
 	u := &Unit{Name: name}
-	if !unitName.MatchString(name) {
+	if !unitName().MatchString(name) {
 		return u
 	}
 	for _, dir := range []string{"etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"} {

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
@@ -13,12 +14,12 @@ import (
 
 // counterNumbers are the numbers of a rule's counter in its text: they are evidence of
 // their own.
-var counterNumbers = regexp.MustCompile(` packets [0-9]+ bytes [0-9]+`)
+var counterNumbers = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(` packets [0-9]+ bytes [0-9]+`) })
 
 // ruleText names a witness with its place and text.
 func ruleText(d reach.DecidedBy) string {
 	if d.Kind == reach.ByRule && d.Text != "" {
-		return rulePlace(d) + ": " + counterNumbers.ReplaceAllString(d.Text, "")
+		return rulePlace(d) + ": " + counterNumbers().ReplaceAllString(d.Text, "")
 	}
 	return rulePlace(d)
 }

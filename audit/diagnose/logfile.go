@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +48,7 @@ var magics = map[uint64]string{
 	1397966893: "SSH", 218762506: "a port scanner", 707857674: "Redis",
 }
 
-var packageLength = regexp.MustCompile(`package_length ?= ?([0-9]{6,10})`)
+var packageLength = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`package_length ?= ?([0-9]{6,10})`) })
 
 // logTail is how much of the end of a log is read.
 const logTail = 4 << 20
@@ -94,7 +95,7 @@ func parseLog(text string) []LogHit {
 		hits[i].Last = line
 	}
 	for line := range strings.Lines(text) {
-		if m := packageLength.FindStringSubmatch(line); m != nil {
+		if m := packageLength().FindStringSubmatch(line); m != nil {
 			n, err := strconv.ParseUint(m[1], 10, 32)
 			if who := magics[n]; err == nil && who != "" {
 				note(LogKnock, who, line)

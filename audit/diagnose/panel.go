@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Panel is a hosting panel of the Baota / aaPanel family: it keeps a database of
@@ -98,10 +99,12 @@ func (p *Panel) database(root, name string) {
 
 var (
 	// ufwAllow are the lines by which ufw remembers its own rules (user.rules).
-	ufwAllow = regexp.MustCompile(`(?m)^### tuple ### (?:route:)?allow (?:tcp|any) (\S+) `)
+	ufwAllow = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^### tuple ### (?:route:)?allow (?:tcp|any) (\S+) `)
+	})
 	// firewalldPort is an opened port of a zone (firewalld.zone(5)).
-	firewalldPort = regexp.MustCompile(`<port\b[^>]*>`)
-	portAttr      = regexp.MustCompile(`\bport="([^"]+)"`)
+	firewalldPort = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`<port\b[^>]*>`) })
+	portAttr      = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bport="([^"]+)"`) })
 )
 
 // frontEnd finds what the panel drives: ufw where it is installed, else
@@ -115,7 +118,7 @@ func (p *Panel) frontEnd(root string) {
 	case has("usr/sbin/ufw"):
 		p.FrontEnd = "ufw"
 		b, _ := readSmall(root, "etc/ufw/user.rules")
-		for _, m := range ufwAllow.FindAllStringSubmatch(string(b), -1) {
+		for _, m := range ufwAllow().FindAllStringSubmatch(string(b), -1) {
 			p.frontOpens = append(p.frontOpens, m[1])
 		}
 	case has("usr/sbin/firewalld"):
@@ -125,8 +128,8 @@ func (p *Panel) frontEnd(root string) {
 			if err != nil {
 				continue
 			}
-			for _, port := range firewalldPort.FindAllString(string(b), -1) {
-				if m := portAttr.FindStringSubmatch(port); m != nil && strings.Contains(port, `protocol="tcp"`) {
+			for _, port := range firewalldPort().FindAllString(string(b), -1) {
+				if m := portAttr().FindStringSubmatch(port); m != nil && strings.Contains(port, `protocol="tcp"`) {
 					p.frontOpens = append(p.frontOpens, m[1])
 				}
 			}

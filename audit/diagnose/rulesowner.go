@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/audit/reach"
 )
@@ -96,11 +97,13 @@ func (o rulesOwner) remedy(j *judge, f *face) string {
 // jailNames are how fail2ban's actions name what they make for a jail: the chain
 // of iptables*, the set of iptables-ipset-*, firewallcmd-ipset and nftables*
 // (action.d of fail2ban 0.11 and 1.0).
-var jailNames = regexp.MustCompile(`(?:@addr6?-set-|match-set (?:f2b|fail2ban)-)([A-Za-z0-9_.-]+?)6?(?: |$)`)
+var jailNames = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:@addr6?-set-|match-set (?:f2b|fail2ban)-)([A-Za-z0-9_.-]+?)6?(?: |$)`)
+})
 
 // jailOf is the jail of fail2ban behind a rule, "" where nothing names it.
 func jailOf(d reach.DecidedBy) string {
-	if m := jailNames.FindStringSubmatch(d.Text); m != nil {
+	if m := jailNames().FindStringSubmatch(d.Text); m != nil {
 		return m[1]
 	}
 	if jail, ok := strings.CutPrefix(d.Chain, "f2b-"); ok && jail != "chain" {

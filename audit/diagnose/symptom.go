@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Symptom is a client's message, understood.
@@ -340,16 +341,28 @@ var phrases = []phrase{
 }
 
 var (
-	statusCode = regexp.MustCompile(`(?:unexpected (?:server response|response code)|handshake status|http/[0-9.]+|status(?: code)?|http error|returned error|http code|rejected websocket connection: http|wsserverhandshakeerror|wrong status, code)[:= ']*([1-5][0-9][0-9])\b`)
+	statusCode = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?:unexpected (?:server response|response code)|handshake status|http/[0-9.]+|status(?: code)?|http error|returned error|http code|rejected websocket connection: http|wsserverhandshakeerror|wrong status, code)[:= ']*([1-5][0-9][0-9])\b`)
+	})
 	// errnoNumber is how nginx and C programs tell Linux's errno, Node an
 	// exception's.
-	errnoNumber = regexp.MustCompile(`(?:failed \(|errno[ :=]+|error[ :=]+|os error |\[errno |winerror |error code[ :=]+|can't connect to [^()]*\()(?:-)?([0-9]{1,5})\b`)
-	dialled     = regexp.MustCompile(`\[[0-9a-f:.]+\](?::[0-9]+)?|[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+)?`)
-	bindWords   = regexp.MustCompile(`\bbind\b|\bbind\(|\blisten\b|\blisten\(|stream_socket_server|unable to bind|failed to bind|bindexception|could not bind|\bbinding\b|server_bind`)
+	errnoNumber = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?:failed \(|errno[ :=]+|error[ :=]+|os error |\[errno |winerror |error code[ :=]+|can't connect to [^()]*\()(?:-)?([0-9]{1,5})\b`)
+	})
+	dialled = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`\[[0-9a-f:.]+\](?::[0-9]+)?|[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+)?`)
+	})
+	bindWords = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`\bbind\b|\bbind\(|\blisten\b|\blisten\(|stream_socket_server|unable to bind|failed to bind|bindexception|could not bind|\bbinding\b|server_bind`)
+	})
 	// readWords tell that a timeout was one of reading: the connection had come
 	// about (of Python by the traceback).
-	readWords = regexp.MustCompile(`0 bytes received|recv_into\(|getresponse\(|in readinto|while reading response header|read error \(connection timed out\)`)
-	dialWords = regexp.MustCompile(`\bconnect\b|\bconnect\(|connecting to|stream_socket_client|fsockopen|\bdial\b|unable to connect|failed to connect|connectexception|sock\.connect\(`)
+	readWords = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`0 bytes received|recv_into\(|getresponse\(|in readinto|while reading response header|read error \(connection timed out\)`)
+	})
+	dialWords = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`\bconnect\b|\bconnect\(|connecting to|stream_socket_client|fsockopen|\bdial\b|unable to connect|failed to connect|connectexception|sock\.connect\(`)
+	})
 )
 
 // linuxErrnos are the numbers that messages carry on most architectures.
@@ -374,10 +387,10 @@ func ParseError(text string) Symptom {
 		return s
 	}
 	low = strings.NewReplacer("’", "'", "‘", "'", "`", "'").Replace(low)
-	s.Bind = bindWords.MatchString(low)
+	s.Bind = bindWords().MatchString(low)
 	// PHP says "unable to connect" of a server that cannot bind as well.
-	s.Connect = dialWords.MatchString(low) && !strings.Contains(low, "stream_socket_server")
-	if m := statusCode.FindStringSubmatch(low); m != nil {
+	s.Connect = dialWords().MatchString(low) && !strings.Contains(low, "stream_socket_server")
+	if m := statusCode().FindStringSubmatch(low); m != nil {
 		s.Status, _ = strconv.Atoi(m[1])
 	}
 	for _, p := range phrases {
@@ -387,7 +400,7 @@ func ParseError(text string) Symptom {
 		}
 	}
 	if s.Sees == "" {
-		for _, m := range errnoNumber.FindAllStringSubmatch(low, 8) {
+		for _, m := range errnoNumber().FindAllStringSubmatch(low, 8) {
 			n, _ := strconv.Atoi(m[1])
 			if p, ok := linuxErrnos[n]; ok {
 				s.Sees, s.Kind = p.sees, p.kind
@@ -398,7 +411,7 @@ func ParseError(text string) Symptom {
 	if s.Status > 0 && (s.Sees == "" || s.Kind == KindHandshake) {
 		s.Sees, s.Kind = ProtocolError, KindStatus
 	}
-	if s.Sees == Timeout && s.Kind == KindTimeout && readWords.MatchString(low) {
+	if s.Sees == Timeout && s.Kind == KindTimeout && readWords().MatchString(low) {
 		s.Sees, s.Kind, s.Also = ProtocolError, KindReadTimeout, nil
 	}
 	if len(s.Also) > 0 && s.Kind == KindTimeout && s.Connect {
@@ -419,7 +432,7 @@ func ParseError(text string) Symptom {
 	if s.Kind == KindAddrInUse && s.Bind && !s.Connect {
 		s.Sees = Refused // likewise
 	}
-	if m := dialled.FindString(low); m != "" {
+	if m := dialled().FindString(low); m != "" {
 		if ap, err := netip.ParseAddrPort(m); err == nil {
 			s.Addr, s.Port = ap.Addr().Unmap(), ap.Port()
 		} else if a, err := netip.ParseAddr(strings.Trim(m, "[]")); err == nil {

@@ -99,7 +99,7 @@ func (s *System) configurations(snap *audit.Snapshot) ([]string, error) {
 	for i := range t.Listeners {
 		for n := range t.Listeners[i].Owners {
 			p := &t.Listeners[i].Owners[n]
-			if u := string(p.Unit); unitForm.MatchString(u) {
+			if u := string(p.Unit); unitForm().MatchString(u) {
 				add(limitPath(u))
 			}
 			if srv := serverOf(p); srv != nil {

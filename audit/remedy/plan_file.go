@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/reach"
@@ -19,7 +20,7 @@ import (
 const nofileNear = "listener.nofile-near-limit"
 
 // unitForm is what the name of a service unit looks like: it becomes part of a path.
-var unitForm = regexp.MustCompile(`^[A-Za-z0-9:_@][A-Za-z0-9:_.@-]*\.service$`)
+var unitForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9:_@][A-Za-z0-9:_.@-]*\.service$`) })
 
 func limitPath(unit string) string { return "/etc/systemd/system/" + unit + ".d/50-hostaudit.conf" }
 
@@ -30,7 +31,7 @@ const limitHeader = "# Written by hostaudit (fix); undo with: hostaudit rollback
 func (p *planner) fileLimits() {
 	for _, f := range p.findings(nofileNear) {
 		proc := p.process(f.Subject)
-		if proc == nil || string(proc.Unit) != f.Subject || !unitForm.MatchString(f.Subject) || proc.Container != nil {
+		if proc == nil || string(proc.Unit) != f.Subject || !unitForm().MatchString(f.Subject) || proc.Container != nil {
 			p.manual(f, "it is no service unit of systemd on this host", "")
 			continue
 		}
@@ -126,7 +127,7 @@ func (p *planner) bindAddresses() {
 		}
 		patch := diff(name, before, after)
 		restart := "restart " + port.Program()
-		if u := string(port.Process().Unit); unitForm.MatchString(u) {
+		if u := string(port.Process().Unit); unitForm().MatchString(u) {
 			restart = "systemctl restart " + u
 		}
 		opens, strangers := p.afterRestart(srv, port, restart)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/listeners"
 )
@@ -23,13 +24,13 @@ type server struct {
 	// line finds the address in a line: its second group is the address, which is
 	// put in place of. With port its third group is the port, which must be the
 	// listener's.
-	line *regexp.Regexp
+	line func() *regexp.Regexp
 	port bool
 	// wide is what stands for every address.
 	wide string
 	// number finds the port that the whole file is about, in its first group, for
 	// servers whose line does not name it; usual is the port where no line does.
-	number *regexp.Regexp
+	number func() *regexp.Regexp
 	usual  uint16
 	// v6only: its [::] does not take IPv4.
 	v6only bool
@@ -42,47 +43,52 @@ type server struct {
 	private bool
 }
 
+// lazy is compiled where it is used first: most runs use none.
+func lazy(s string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(s) })
+}
+
 const loopback = `(127\.0\.0\.1|localhost|\[?::1\]?)`
 
 var servers = []server{
 	{name: "nginx", comms: []string{"nginx"}, port: true, wide: "0.0.0.0", v6only: true,
 		files: []string{"/etc/nginx/nginx.conf", "/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-available/*", "/etc/nginx/sites-enabled/*"},
-		line:  regexp.MustCompile(`^(\s*listen\s+)` + loopback + `:(\d+)\b`)},
+		line:  lazy(`^(\s*listen\s+)` + loopback + `:(\d+)\b`)},
 	{name: "Apache", comms: []string{"apache2", "httpd"}, port: true, wide: "0.0.0.0",
 		files: []string{"/etc/apache2/ports.conf", "/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf", "/etc/httpd/conf.d/*.conf"},
-		line:  regexp.MustCompile(`^(\s*(?i:listen)\s+)` + loopback + `:(\d+)\s*$`)},
+		line:  lazy(`^(\s*(?i:listen)\s+)` + loopback + `:(\d+)\s*$`)},
 	{name: "HAProxy", comms: []string{"haproxy"}, port: true, wide: "0.0.0.0", files: []string{"/etc/haproxy/haproxy.cfg", "/etc/haproxy/conf.d/*.cfg"},
-		line: regexp.MustCompile(`^(\s*bind\s+)` + loopback + `:(\d+)\b`)},
+		line: lazy(`^(\s*bind\s+)` + loopback + `:(\d+)\b`)},
 	{name: "php-fpm", comms: []string{"php-fpm", "php-fpm7.4", "php-fpm8.1", "php-fpm8.2", "php-fpm8.3", "php-fpm8.4"}, port: true, wide: "0.0.0.0", private: true,
 		files: []string{"/etc/php/*/fpm/pool.d/*.conf", "/etc/php-fpm.d/*.conf"},
 		gate:  "listen.allowed_clients names who may connect, where it is set; without it whoever connects runs programs",
-		line:  regexp.MustCompile(`^(\s*listen\s*=\s*)` + loopback + `:(\d+)\s*$`)},
+		line:  lazy(`^(\s*listen\s*=\s*)` + loopback + `:(\d+)\s*$`)},
 	{name: "Redis", comms: []string{"redis-server", "valkey-server"}, wide: "0.0.0.0", private: true, files: []string{"/etc/redis/redis.conf", "/etc/redis.conf", "/etc/valkey/valkey.conf"},
-		number: regexp.MustCompile(`^\s*port\s+(\d+)\s*$`), usual: 6379,
+		number: lazy(`^\s*port\s+(\d+)\s*$`), usual: 6379,
 		gate: "with protected-mode yes and no password it answers local clients only (DENIED Redis is running in protected mode)",
-		line: regexp.MustCompile(`^(\s*bind\s+)(127\.0\.0\.1(?:\s+-?::1)?|-?::1)\s*$`)},
+		line: lazy(`^(\s*bind\s+)(127\.0\.0\.1(?:\s+-?::1)?|-?::1)\s*$`)},
 	{name: "PostgreSQL", comms: []string{"postgres"}, wide: "*", private: true, files: []string{"/etc/postgresql/*/*/postgresql.conf"},
-		number: regexp.MustCompile(`^\s*port\s*=\s*(\d+)\b`), usual: 5432,
+		number: lazy(`^\s*port\s*=\s*(\d+)\b`), usual: 5432,
 		gate: "pg_hba.conf decides who may log in from where (no pg_hba.conf entry for host)",
-		line: regexp.MustCompile(`^(\s*#?\s*listen_addresses\s*=\s*')(localhost|127\.0\.0\.1)'`)},
+		line: lazy(`^(\s*#?\s*listen_addresses\s*=\s*')(localhost|127\.0\.0\.1)'`)},
 	{name: "MySQL", comms: []string{"mysqld", "mariadbd"}, wide: "0.0.0.0", private: true,
 		files:  []string{"/etc/mysql/my.cnf", "/etc/mysql/mysql.conf.d/*.cnf", "/etc/mysql/mariadb.conf.d/*.cnf", "/etc/my.cnf", "/etc/my.cnf.d/*.cnf"},
-		number: regexp.MustCompile(`^\s*port\s*=\s*(\d+)\s*$`), usual: 3306,
+		number: lazy(`^\s*port\s*=\s*(\d+)\s*$`), usual: 3306,
 		gate: "accounts name the hosts they may come from (Host is not allowed to connect)",
-		line: regexp.MustCompile(`^(\s*bind[-_]address\s*=\s*)` + loopback + `\s*$`)},
+		line: lazy(`^(\s*bind[-_]address\s*=\s*)` + loopback + `\s*$`)},
 	{name: "MongoDB", comms: []string{"mongod"}, wide: "0.0.0.0", private: true, files: []string{"/etc/mongod.conf", "/etc/mongodb.conf"},
-		number: regexp.MustCompile(`^\s*port:\s*(\d+)\s*$`), usual: 27017, gate: "without security.authorization everybody who connects may do everything",
-		line: regexp.MustCompile(`^(\s*bindIp:\s*)(127\.0\.0\.1|localhost)\s*$`)},
+		number: lazy(`^\s*port:\s*(\d+)\s*$`), usual: 27017, gate: "without security.authorization everybody who connects may do everything",
+		line: lazy(`^(\s*bindIp:\s*)(127\.0\.0\.1|localhost)\s*$`)},
 	{name: "memcached", comms: []string{"memcached"}, wide: "0.0.0.0", private: true, files: []string{"/etc/memcached.conf"},
-		number: regexp.MustCompile(`^-p\s+(\d+)\s*$`), usual: 11211, gate: "memcached asks nobody for a password",
-		line: regexp.MustCompile(`^(-l\s+)` + loopback + `\s*$`)},
+		number: lazy(`^-p\s+(\d+)\s*$`), usual: 11211, gate: "memcached asks nobody for a password",
+		line: lazy(`^(-l\s+)` + loopback + `\s*$`)},
 }
 
 // Workerman names its start file in the title of its processes, and binds where
 // that file says.
 var (
-	startFile  = regexp.MustCompile(`^WorkerMan: .*start_file=(/[^\s*?\[\]\\]+\.php)`)
-	workerLine = regexp.MustCompile(`^(.*\bnew\s+\\?(?:\w+\\)*Worker\(\s*['"][a-z]+://)` + loopback + `:(\d+)\b`)
+	startFile  = lazy(`^WorkerMan: .*start_file=(/[^\s*?\[\]\\]+\.php)`)
+	workerLine = lazy(`^(.*\bnew\s+\\?(?:\w+\\)*Worker\(\s*['"][a-z]+://)` + loopback + `:(\d+)\b`)
 )
 
 // serverOf is the known server that a process is, nil for others.
@@ -90,7 +96,7 @@ func serverOf(p *listeners.Process) *server {
 	if p == nil || p.Container != nil {
 		return nil
 	}
-	if m := startFile.FindStringSubmatch(strings.ReplaceAll(string(p.Command), "\x00", " ")); m != nil && path.Clean(m[1]) == m[1] {
+	if m := startFile().FindStringSubmatch(strings.ReplaceAll(string(p.Command), "\x00", " ")); m != nil && path.Clean(m[1]) == m[1] {
 		return &server{name: "Workerman", files: []string{m[1]}, line: workerLine, port: true, wide: "0.0.0.0", shown: true}
 	}
 	for i := range servers {
@@ -118,7 +124,7 @@ func (s *server) rebind(files map[string][]byte, addr netip.Addr, port uint16) (
 		lines := strings.SplitAfter(string(files[f]), "\n")
 		for n, l := range lines {
 			body := strings.TrimRight(l, "\r\n")
-			m := s.line.FindStringSubmatchIndex(body)
+			m := s.line().FindStringSubmatchIndex(body)
 			if m == nil || strings.HasPrefix(strings.TrimSpace(body), ";") {
 				continue
 			}
@@ -159,7 +165,7 @@ func (s *server) about(data []byte, port uint16) bool {
 	}
 	is := s.usual
 	for line := range strings.Lines(string(data)) {
-		if m := s.number.FindStringSubmatch(strings.TrimRight(line, "\r\n")); m != nil {
+		if m := s.number().FindStringSubmatch(strings.TrimRight(line, "\r\n")); m != nil {
 			n, err := strconv.ParseUint(m[1], 10, 16)
 			if err != nil {
 				return false

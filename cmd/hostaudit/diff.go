@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -108,7 +109,7 @@ type kept struct {
 	keep       int
 }
 
-var keptName = regexp.MustCompile(`^\d{8}T\d{6}\.\d{9}Z\.json$`)
+var keptName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{8}T\d{6}\.\d{9}Z\.json$`) })
 
 func (k *kept) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&k.since, "since", "", "say only what changed since the report `FILE`; last: since the last one kept")
@@ -171,7 +172,7 @@ func (k *kept) names() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if e.Type().IsRegular() && keptName.MatchString(e.Name()) {
+		if e.Type().IsRegular() && keptName().MatchString(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}

@@ -8,16 +8,17 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
-var includeLine = regexp.MustCompile(`^include\s+"([^"]*)"\s*;?$`)
+var includeLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^include\s+"([^"]*)"\s*;?$`) })
 
 // Includes are the patterns of files that a file of nft commands includes at its
 // top level (nft(8), INCLUDING FILES): those with a full path.
 func Includes(data []byte) []string {
 	var out []string
 	for line := range bytes.Lines(data) {
-		if m := includeLine.FindStringSubmatch(code(string(line))); m != nil && path.IsAbs(m[1]) {
+		if m := includeLine().FindStringSubmatch(code(string(line))); m != nil && path.IsAbs(m[1]) {
 			out = append(out, m[1])
 		}
 	}
@@ -57,7 +58,7 @@ func (h *Host) flat(name string, depth int, changed string, text []byte) []byte 
 	}
 	var out bytes.Buffer
 	for line := range bytes.Lines(data) {
-		m := includeLine.FindStringSubmatch(code(string(line)))
+		m := includeLine().FindStringSubmatch(code(string(line)))
 		if m == nil || !path.IsAbs(m[1]) {
 			out.Write(line)
 			continue

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -169,15 +170,15 @@ func targetOf(rule string) string {
 	return ""
 }
 
-var counters = regexp.MustCompile(`^\[\d+:\d+\] `)
+var counters = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\[\d+:\d+\] `) })
 
 // normal is a rule's text without counters and double blanks.
 func normal(s string) string {
-	return strings.Join(strings.Fields(counters.ReplaceAllString(strings.TrimSpace(s), "")), " ")
+	return strings.Join(strings.Fields(counters().ReplaceAllString(strings.TrimSpace(s), "")), " ")
 }
 
 func chainOf(line string) string {
-	f := strings.Fields(counters.ReplaceAllString(strings.TrimSpace(line), ""))
+	f := strings.Fields(counters().ReplaceAllString(strings.TrimSpace(line), ""))
 	if len(f) < 2 || f[0] != "-A" {
 		return ""
 	}
@@ -301,13 +302,15 @@ func find(rs *firewall.Ruleset, names ...string) []Insertion {
 // chain of a zone's accepts.
 var zones = []struct {
 	chains     []string
-	iface, any *regexp.Regexp
+	iface, any func() *regexp.Regexp
 	allow      string
 }{
-	{[]string{"filter_INPUT_ZONES"}, regexp.MustCompile(`iifname "?([^" ]+)"? .*(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`),
-		regexp.MustCompile(`(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`), "filter_IN_%s_allow"},
-	{[]string{"INPUT_ZONES"}, regexp.MustCompile(`-i (\S+) .*-[gj] IN_([A-Za-z0-9_-]+)`),
-		regexp.MustCompile(`-[gj] IN_([A-Za-z0-9_-]+)`), "IN_%s_allow"},
+	{[]string{"filter_INPUT_ZONES"}, sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`iifname "?([^" ]+)"? .*(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`)
+	}),
+		sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`) }), "filter_IN_%s_allow"},
+	{[]string{"INPUT_ZONES"}, sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`-i (\S+) .*-[gj] IN_([A-Za-z0-9_-]+)`) }),
+		sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`-[gj] IN_([A-Za-z0-9_-]+)`) }), "IN_%s_allow"},
 }
 
 // FirewalldZone is the zone of an interface, read from firewalld's own rules (in
@@ -325,12 +328,12 @@ func FirewalldZone(rs *firewall.Ruleset, iif string) (zone string, chains []Inse
 					if strings.Contains(text, "saddr") || strings.Contains(text, " -s ") || strings.Contains(text, "--match-set") {
 						continue // a zone of sources
 					}
-					if m := form.iface.FindStringSubmatch(text); m != nil {
+					if m := form.iface().FindStringSubmatch(text); m != nil {
 						if !sameInterface(m[1], iif) {
 							continue
 						}
 						zone = m[2]
-					} else if m := form.any.FindStringSubmatch(text); m != nil {
+					} else if m := form.any().FindStringSubmatch(text); m != nil {
 						zone = m[1]
 					}
 					if zone != "" {

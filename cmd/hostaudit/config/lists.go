@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -126,7 +127,7 @@ func network(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-var findingID = regexp.MustCompile(`^[a-z][a-z0-9]*\.[a-z0-9][a-z0-9-]*$`)
+var findingID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9]*\.[a-z0-9][a-z0-9-]*$`) })
 
 func (d *decoder) waivers(n *yaml.Node) ([]audit.Waiver, error) {
 	out := []audit.Waiver{}
@@ -138,7 +139,7 @@ func (d *decoder) waivers(n *yaml.Node) ([]audit.Waiver, error) {
 			switch key {
 			case "id":
 				w.ID, err = d.scalar(v, name, "!!str", func(s string) error {
-					if !findingID.MatchString(s) {
+					if !findingID().MatchString(s) {
 						return fmt.Errorf("%q is not the id of a finding, such as listener.loopback-only", s)
 					}
 					return nil
