@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,23 +16,51 @@ import (
 // 4 MB, has it collect a dozen times and costs a fifth of its time.
 const unhurried = 32 << 20
 
+// modest is the heap that keeps the whole program below 64 MB.
+const modest = 34 << 20
+
 // delayCollection puts the first collection of garbage off until the program
-// holds as much as unhurried; from then on collections follow the growth of what
-// is in use, as they do everywhere. GOGC and GOMEMLIMIT of the environment win.
+// holds as much as unhurried; from then on collections come at a pace. GOGC and
+// GOMEMLIMIT of the environment win.
 func delayCollection() {
 	for _, name := range []string{"GOGC", "GOMEMLIMIT"} {
 		if _, set := os.LookupEnv(name); set {
 			return
 		}
 	}
-	percent := debug.SetGCPercent(-1)
+	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(unhurried)
 	useHugePages()
-	// Nothing refers to it, so that the first collection finds it.
+	afterCollection()
+}
+
+// afterCollection sets the pace anew after each collection. Nothing refers to the
+// sentinel, so that the next collection finds it.
+func afterCollection() {
 	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
-		debug.SetGCPercent(percent)
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		metrics.Read(live)
+		debug.SetGCPercent(pace(live[0].Value.Uint64()))
 		debug.SetMemoryLimit(math.MaxInt64)
+		afterCollection()
 	})
+}
+
+// pace is the growth, in percent of what is in use, after which to collect again:
+// as everywhere when it has doubled, or sooner where that keeps the program modest.
+// Collecting after every few percent would take more time than it is worth, and
+// what is in use may be more than modest by itself.
+func pace(live uint64) int {
+	const least, beyond, most = 15, 50, 100
+	switch {
+	case live == 0:
+		return most
+	case live > modest*(100+least)/100:
+		return beyond
+	case live >= modest:
+		return least
+	}
+	return int(min(max((modest-live)*100/live, least), most))
 }
 
 // sentinel has a size of its own: objects without one share an address.

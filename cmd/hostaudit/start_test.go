@@ -38,3 +38,15 @@ func TestStart(t *testing.T) {
 		t.Errorf("no package of ours in\n%s", out)
 	}
 }
+
+func TestPace(t *testing.T) {
+	const mb = 1 << 20
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{{0, 100}, {10 * mb, 100}, {17 * mb, 100}, {20 * mb, 70}, {30 * mb, 15}, {34 * mb, 15}, {38 * mb, 15}, {40 * mb, 50}, {1 << 40, 50}} {
+		if got := pace(c.live); got != c.want {
+			t.Errorf("with %d MB in use the heap grows by %d %%, want %d", c.live/mb, got, c.want)
+		}
+	}
+}
