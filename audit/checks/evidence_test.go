@@ -191,9 +191,7 @@ func dial(n *lab.Namespace, from netip.AddrPort, to netip.AddrPort, patience tim
 		if err = nil; patience == 0 {
 			return
 		}
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		if k, e := unix.Poll(p, int(patience.Milliseconds())); e != nil || k == 0 {
-			err = unix.ETIMEDOUT
+		if err = await(fd, unix.POLLOUT, patience); err != nil {
 			return
 		}
 		if code, e := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); e != nil || code != 0 {
@@ -206,7 +204,24 @@ func dial(n *lab.Namespace, from netip.AddrPort, to netip.AddrPort, patience tim
 	return fd, err
 }
 
-const patience = 5 * time.Second
+const patience = time.Minute
+
+// await waits until a descriptor is ready.
+func await(fd int, events int16, patience time.Duration) error {
+	for end := time.Now().Add(patience); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return unix.ETIMEDOUT
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, int(left.Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n > 0 && err == nil {
+			return nil
+		}
+	}
+}
 
 // hold opens n connections and keeps them until the test ends.
 func (h *host) hold(from *lab.Namespace, to netip.AddrPort, n int) {
@@ -228,6 +243,13 @@ func (h *host) visit(from *lab.Namespace, to netip.AddrPort, n int) error {
 		fd, err := dial(from, netip.AddrPort{}, to, patience)
 		if err != nil {
 			return fmt.Errorf("connection %d of %d to %v: %w", i+1, n, to, err)
+		}
+		// Once the other side has followed, the port is in TIME_WAIT.
+		if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
+			return err
+		}
+		if err := await(fd, unix.POLLIN, patience); err != nil {
+			return fmt.Errorf("connection %d of %d to %v does not end: %w", i+1, n, to, err)
 		}
 		if err := unix.Close(fd); err != nil {
 			return err

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -245,9 +247,37 @@ func TestPortsWatch(t *testing.T) {
 		t.Errorf("after Ctrl-C: %v: %s", err, &complaint)
 	}
 
-	// Not a terminal: no cursor codes, and --for ends it.
-	text := inHost(t, n, "ports", "--watch", "--interval", "100ms", "--for", "1500ms")
-	if strings.Contains(text, "\x1b") || strings.Count(text, "Ctrl-C ends") < 2 {
+	// Not a terminal: no cursor codes, one frame under the other.
+	cmd = exec.Command(path, "ports", "--watch", "--interval", "100ms")
+	if r, w, err = os.Pipe(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd.Stdout, cmd.Stderr = w, &complaint
+	if err := n.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	_ = r.SetReadDeadline(time.Now().Add(time.Minute))
+	text, frames := "", bufio.NewReader(r)
+	for strings.Count(text, "Ctrl-C ends") < 2 {
+		line, err := frames.ReadString('\n')
+		if text += line; err != nil {
+			t.Fatalf("%v after %q: %s", err, text, &complaint)
+		}
+	}
+	if strings.Contains(text, "\x1b") {
+		t.Errorf("%q", text)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after Ctrl-C: %v: %s", err, &complaint)
+	}
+	// --for ends it, after one frame at least.
+	if text := inHost(t, n, "ports", "--watch", "--interval", "100ms", "--for", "300ms"); !strings.Contains(text, "Ctrl-C ends") {
 		t.Errorf("%q", text)
 	}
 	for _, args := range [][]string{{"--interval", "1s"}, {"--watch", "--interval", "1ms"}, {"--watch", "--output", "/dev/null"}, {"--watch", "--for", "-1s"}} {
