@@ -70,6 +70,12 @@ func situations(t *testing.T, f *field) []situation {
 // says runs a program in the client's namespace and gives what it prints.
 func says(t *testing.T, f *field, argv ...string) string {
 	t.Helper()
+	return saysIn(t, f.client, argv...)
+}
+
+// saysIn is says in any namespace.
+func saysIn(t *testing.T, n *lab.Namespace, argv ...string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -77,7 +83,7 @@ func says(t *testing.T, f *field, argv ...string) string {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &out, time.Second
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "LC_ALL=C.UTF-8"}
-	if err := f.client.Start(cmd); err != nil {
+	if err := n.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // that it fails is the point

@@ -1,15 +1,12 @@
 package diagnose_test
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit/diagnose"
@@ -212,6 +209,26 @@ func TestSourceMissing(t *testing.T) {
 			open(t, r, onServer, diagnose.CannotAssign, diagnose.SourceMissing)
 		})
 	}
+	for name, argv := range map[string][]string{
+		"python3": {"python3", "-c", `import socket; socket.create_server(("198.51.100.99", 8080))`},
+		"php":     {"php", "-r", `stream_socket_server("tcp://198.51.100.99:8080");`},
+		"node":    {"node", "-e", `require("net").createServer().listen(8080, "198.51.100.99")`},
+		"perl":    {"perl", "-MIO::Socket::INET", "-e", `IO::Socket::INET->new(Listen => 1, LocalAddr => "198.51.100.99:8080") or die "bind: $!: 198.51.100.99:8080\n"`},
+	} {
+		t.Run("what "+name+" says that cannot bind", func(t *testing.T) {
+			t.Parallel()
+			lab.Need(t, name)
+			f := newField(t)
+			message := saysIn(t, f.server, argv...)
+			r := f.ask(t, onServer, "198.51.100.99:8080", diagnose.Options{Message: message, Side: diagnose.SideServer})
+			blames(t, r, onServer, diagnose.SourceMissing, diagnose.Confirmed)
+			keep(t, name, r)
+			ip(t, f.server, "address add 198.51.100.99/24 dev eth0")
+			f.listen(t, f.server, "198.51.100.99:8080")
+			r = f.ask(t, onServer, "198.51.100.99:8080", diagnose.Options{Message: message})
+			open(t, r, onServer, diagnose.CannotAssign, diagnose.SourceMissing)
+		})
+	}
 	t.Run("a tentative address", func(t *testing.T) {
 		f := newField(t)
 		const message = "listen tcp [2001:db8:2::99]:8080: bind: cannot assign requested address"
@@ -241,12 +258,10 @@ func TestConntrackFull(t *testing.T) {
 		clear_(t, f.ask(t, at, target, diagnose.Options{}), at)
 	}
 	// Their entries would end in some seconds and leave room.
-	f.server.Do(func() {
-		if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
-			t.Error(err)
-		}
-	})
-	fillConntrack(t, f.server)
+	if err := f.server.FlushConntrack(); err != nil {
+		t.Fatal(err)
+	}
+	f.server.FillConntrack(t, netip.MustParseAddr(serverIP))
 	for at, w := range everywhere(diagnose.ConntrackFull, diagnose.Timeout) {
 		r := f.ask(t, at, target, diagnose.Options{})
 		switch {
@@ -257,61 +272,4 @@ func TestConntrackFull(t *testing.T) {
 		}
 		keep(t, string(at), r)
 	}
-}
-
-// fillConntrack creates entries until the kernel has no room for more: assured
-// ones, since the kernel gives up others early (early_drop).
-func fillConntrack(t *testing.T, n *lab.Namespace) {
-	t.Helper()
-	attr := func(kind uint16, data ...byte) []byte {
-		b := binary.NativeEndian.AppendUint16(nil, uint16(4+len(data)))
-		b = append(binary.NativeEndian.AppendUint16(b, kind), data...)
-		return append(b, make([]byte, (4-len(b)%4)%4)...)
-	}
-	const nested = unix.NLA_F_NESTED
-	tuple := func(kind uint16, src, dst netip.Addr, sport, dport uint16) []byte { // include/uapi/linux/netfilter/nfnetlink_conntrack.h
-		s, d := src.As4(), dst.As4()
-		ip := attr(nested|1, append(attr(1, s[:]...), attr(2, d[:]...)...)...)
-		proto := attr(nested|2, slices.Concat(attr(1, unix.IPPROTO_TCP), attr(2, byte(sport>>8), byte(sport)), attr(3, byte(dport>>8), byte(dport)))...)
-		return attr(nested|kind, append(ip, proto...)...)
-	}
-	server := netip.MustParseAddr(serverIP)
-	message := func(i uint32) []byte {
-		client, sport := netip.AddrFrom4([4]byte{172, 16 + byte(i>>20), byte(i >> 12), byte(i >> 4)}), uint16(1024+i%16)
-		const seenAssuredConfirmed = 0x2 | 0x4 | 0x8
-		body := slices.Concat([]byte{unix.AF_INET, 0, 0, 0}, tuple(1, client, server, sport, 9), tuple(2, server, client, 9, sport),
-			attr(3, 0, 0, 0, seenAssuredConfirmed), attr(7, 0, 0, 2, 0), // CTA_STATUS, CTA_TIMEOUT
-			attr(nested|4, attr(nested|1, attr(1, 3)...)...)) // CTA_PROTOINFO: TCP, established
-		b := binary.NativeEndian.AppendUint32(nil, uint32(16+len(body)))
-		b = binary.NativeEndian.AppendUint16(b, 1<<8) // NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW
-		b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_CREATE)
-		return append(append(b, make([]byte, 8)...), body...)
-	}
-	fd, err := -1, error(nil)
-	n.Do(func() {
-		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	answer := make([]byte, 8192)
-	for i := uint32(0); i < 1<<20; {
-		var batch []byte
-		for range 200 {
-			batch = append(batch, message(i)...)
-			i++
-		}
-		if err := unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-			t.Fatal(err)
-		}
-		if got, _, err := unix.Recvfrom(fd, answer, 0); err == nil && got >= 20 { // only errors are answered
-			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(answer[16:])))
-			if i < 1000 || errno != unix.ENOMEM {
-				t.Fatalf("entry %d: %v", i, errno)
-			}
-			return
-		}
-	}
-	t.Fatal("the table takes a million entries")
 }

@@ -24,6 +24,9 @@ type Packet struct {
 	RST, FIN bool
 	Seq, Ack uint32
 	TTL      uint8
+	// VLAN is the 802.1Q id of the tag that the frame carried on this link, 0 for
+	// none or one of priority alone.
+	VLAN uint16
 	// ICMP is set for an error message, with its sender; To is who it goes to.
 	ICMP *ICMP
 	To   netip.Addr
@@ -83,6 +86,7 @@ func openTap(want tapFor) (*Tap, error) {
 		return fail("attach the filter of the packet socket", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1)
 	// SO_RCVBUF ends at net.core.rmem_max, room for some 250 packets; beyond it
 	// takes CAP_NET_ADMIN. What has no room is counted (Lost).
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, tapBuffer) != nil {
@@ -147,7 +151,7 @@ func (t *Tap) Read() []Packet {
 			continue
 		}
 		p.Link, p.Outgoing, p.Strange = ll.Ifindex, ll.Pkttype == unix.PACKET_OUTGOING, ll.Pkttype == unix.PACKET_OTHERHOST
-		p.At = stamp(t.oob[:oobn])
+		p.At, p.VLAN = ancillary(t.oob[:oobn])
 		out = append(out, p)
 	}
 	return out
@@ -162,16 +166,26 @@ func (t *Tap) Lost() (uint32, error) {
 	return s.Drops, nil
 }
 
-func stamp(oob []byte) time.Time {
+// ancillary reads when a packet came and the VLAN of its tag (struct
+// tpacket_auxdata of include/uapi/linux/if_packet.h).
+func ancillary(oob []byte) (at time.Time, vlan uint16) {
+	const valid, id = 1 << 4, 0xfff // TP_STATUS_VLAN_VALID, VLAN_VID_MASK
+	at = time.Now()
 	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err == nil {
-		for _, m := range msgs {
-			if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
-				return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+	if err != nil {
+		return at, 0
+	}
+	for _, m := range msgs {
+		switch {
+		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16:
+			at = time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+		case m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(m.Data) >= 18:
+			if binary.NativeEndian.Uint32(m.Data)&valid != 0 {
+				vlan = binary.NativeEndian.Uint16(m.Data[16:]) & id
 			}
 		}
 	}
-	return time.Now()
+	return at, vlan
 }
 
 func swap16(n uint16) uint16 {

@@ -183,7 +183,9 @@ func (w *watcher) tick(ctx context.Context, wait time.Duration) {
 	if gen, ok := generation(); ok && w.world.genKnown && gen != w.world.gen {
 		w.reread(ctx, false)
 	}
-	w.conclude(ctx, now, false)
+	// By the time of the last counters: what came after them cannot be judged yet,
+	// however long this process was kept waiting since.
+	w.conclude(ctx, w.ledger.lastAt, false)
 	w.track.sweep(now)
 }
 

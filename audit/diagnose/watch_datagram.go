@@ -38,6 +38,9 @@ func (s *seen) datagrams() verdict {
 		switch {
 		case closed && (moved || away || !s.counted):
 			v.end, v.id, v.sure, v.odd = EndClosed, NotListening, Confirmed, ""
+			if !s.counted && !away { // a rule's error looks the same
+				v.sure = Likely
+			}
 			if s.y.f.by.Kind == reach.ByBindAddress {
 				v.id = BindAddress
 			}

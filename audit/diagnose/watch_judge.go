@@ -47,6 +47,8 @@ func judgeFlow(s *seen) verdict {
 	f := s.f
 	var v verdict
 	switch {
+	case f.vlan != 0 && f.answered.count+f.reset.count+f.refused.count == 0:
+		return s.otherVLAN()
 	case f.proto != ipTCP:
 		v = s.datagrams()
 	case f.answered.count > 0:

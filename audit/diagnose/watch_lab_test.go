@@ -21,6 +21,7 @@ import (
 type watching struct {
 	cancel context.CancelFunc
 	done   chan struct{}
+	told   chan *Sighting // as they are told; beyond its room they are dropped
 	report *WatchReport
 	err    error
 }
@@ -45,7 +46,7 @@ func watchIn(t *testing.T, n *lab.Namespace, o WatchOptions) *watching {
 func watchWith(t *testing.T, n *lab.Namespace, o WatchOptions, read func(context.Context, []netip.Addr) (*audit.Snapshot, error)) *watching {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &watching{cancel: cancel, done: make(chan struct{})}
+	w := &watching{cancel: cancel, done: make(chan struct{}), told: make(chan *Sighting, 1024)}
 	began := make(chan struct{})
 	if o.Proto == 0 {
 		o.Proto = unix.IPPROTO_TCP
@@ -55,6 +56,12 @@ func watchWith(t *testing.T, n *lab.Namespace, o WatchOptions, read func(context
 	}
 	o.Read = read
 	o.Began = func(*WatchReport) { close(began) }
+	o.Each = func(g *Sighting) {
+		select {
+		case w.told <- g:
+		default:
+		}
+	}
 	go func() {
 		defer close(w.done)
 		n.Do(func() { w.report, w.err = Watch(ctx, o) })
@@ -67,6 +74,19 @@ func watchWith(t *testing.T, n *lab.Namespace, o WatchOptions, read func(context
 	}
 	time.Sleep(250 * time.Millisecond) // some quiet, which the counters are held against
 	return w
+}
+
+// wait waits until so many attempts have been told.
+func (w *watching) wait(t *testing.T, n int) {
+	t.Helper()
+	limit := time.After(time.Minute)
+	for range n {
+		select {
+		case <-w.told:
+		case <-limit:
+			t.Fatalf("%d attempts were not told within a minute", n)
+		}
+	}
 }
 
 // end stops the watch and gives its report.

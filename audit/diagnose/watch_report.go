@@ -30,6 +30,7 @@ const (
 	EndGaveUp      Ending = "client-reset"   // the client ended it before it was complete
 	EndNoAnswer    Ending = "no-answer"      // a datagram reached its socket, nothing was sent
 	EndConntrack   Ending = "conntrack-full"
+	EndOtherVLAN   Ending = "other-vlan"  // tagged for a VLAN that no interface takes
 	EndUnexplained Ending = "unexplained" // no answer, and nothing tells why
 	EndUnderWay    Ending = "under-way"   // the watch ended first
 )
@@ -41,6 +42,8 @@ type Sighting struct {
 	From      string     `json:"from"`
 	To        string     `json:"to"`
 	Interface audit.Text `json:"iif"`
+	// VLAN is the 802.1Q id of the tag that it still carried on that interface.
+	VLAN uint16 `json:"vlan,omitempty"`
 	// SYN counts SYNs, or datagrams that came in; SYNACK counts SYN-ACKs, or
 	// datagrams that went out.
 	SYN    int    `json:"syn"`

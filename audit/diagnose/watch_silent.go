@@ -85,6 +85,14 @@ func (s *seen) unit(n int) string {
 	return times(n, "datagram")
 }
 
+// otherVLAN judges a question that no interface took the tag off: to the kernel
+// such a frame is another host's (__netif_receive_skb_core).
+func (s *seen) otherVLAN() verdict {
+	v := verdict{end: EndOtherVLAN, sure: Confirmed}
+	v.add("packets", "%s in, tagged for VLAN %d, and on no interface without that tag; no answer out", s.unit(s.f.asked.count), s.f.vlan)
+	return v
+}
+
 // silent judges an attempt without any answer on the wire.
 func (s *seen) silent() verdict {
 	n := s.f.asked.count

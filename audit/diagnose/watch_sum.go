@@ -17,7 +17,7 @@ func (w *watcher) sighting(s *seen, v *verdict) *Sighting {
 	f := s.f
 	g := &Sighting{At: f.asked.first().UTC(), Proto: w.proto(), From: f.from.String(), To: f.to.String(), Interface: audit.Text(s.after.linkName(f.links[len(f.links)-1])),
 		SYN: f.asked.count, SYNACK: f.answered.count, RST: f.reset.count, ICMP: f.refused.count, Ended: v.end, Cause: v.id, Verdict: v.sure,
-		DecidedBy: v.by, Conditions: v.conds, Evidence: v.ev, Disagreement: v.odd}
+		DecidedBy: v.by, Conditions: v.conds, Evidence: v.ev, Disagreement: v.odd, VLAN: f.vlan}
 	if g.Conditions == nil {
 		g.Conditions = []reach.Condition{}
 	}
@@ -32,7 +32,7 @@ func (w *watcher) sighting(s *seen, v *verdict) *Sighting {
 		d := f.sock.acceptedAt.Sub(f.asked.first()).Seconds()
 		g.AcceptedIn = &d
 	}
-	if v.end == EndServed && s.y.known && s.y.forwarded() || v.odd == "" && v.end != EndDropped && v.end != EndRejected {
+	if v.end == EndServed && s.y.known && s.y.forwarded() || v.odd == "" && v.end != EndDropped && v.end != EndRejected && v.end != EndOtherVLAN {
 		if l := s.after.listener(&s.y); l != nil {
 			g.Listener = l.Subject()
 			g.Process = processOf(l)
@@ -105,6 +105,8 @@ func (w *watcher) remedy(j *judge, v *verdict) string {
 		return "look along the way back: the client's own firewall, a router, another way out than in"
 	case EndAckIgnored:
 		return "look for rules that drop packets of connections already begun (ct state invalid), and at the accept queue"
+	case EndOtherVLAN:
+		return "give this host an interface for that VLAN (ip link add link … type vlan id …), or have the switch hand its port these frames without the tag"
 	case EndConntrack:
 		return "raise net.netfilter.nf_conntrack_max and its buckets, or leave this port untracked"
 	}
@@ -171,6 +173,8 @@ func endWords(g *Sighting) string {
 		s = "the client reset it after the SYN-ACK"
 	case EndNoAnswer:
 		s = "reached " + orProcess(g) + ", which sent no answer"
+	case EndOtherVLAN:
+		s = fmt.Sprintf("thrown away on %s: tagged for VLAN %d, which no interface of this host takes", g.Interface, g.VLAN)
 	case EndConntrack:
 		s = "dropped: the connection tracking table is full"
 	case EndUnderWay:

@@ -58,6 +58,7 @@ type flow struct {
 	from, to netip.AddrPort
 	seq      uint32 // of the SYN
 	links    []int  // by which the question came, outermost first
+	vlan     uint16 // of the tag that it still carried on the innermost one
 	asked    pass   // SYNs or datagrams in
 	answered pass   // SYN-ACKs or datagrams out
 	reset    pass   // RSTs out
@@ -153,8 +154,11 @@ func (t *tracker) question(p *Packet) (n tally) {
 			if len(f.links) == 0 || f.links[0] != p.Link {
 				f.links = []int{p.Link}
 			}
+			f.vlan = p.VLAN
 		} else if !slices.Contains(f.links, p.Link) && len(f.links) < maxLinks {
-			f.links = append(f.links, p.Link)
+			f.links, f.vlan = append(f.links, p.Link), p.VLAN
+		} else if f.links[len(f.links)-1] == p.Link {
+			f.vlan = p.VLAN
 		}
 		return n
 	}
@@ -175,7 +179,7 @@ func (t *tracker) question(p *Packet) (n tally) {
 		t.untracked++
 		return n
 	}
-	f = &flow{proto: p.Proto, from: p.Src, to: p.Dst, seq: p.Seq, links: []int{p.Link}}
+	f = &flow{proto: p.Proto, from: p.Src, to: p.Dst, seq: p.Seq, links: []int{p.Link}, vlan: p.VLAN}
 	f.asked.note(p)
 	t.flows[key] = f
 	t.order = append(t.order, f)
