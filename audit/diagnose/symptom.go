@@ -210,6 +210,7 @@ var phrases = []phrase{
 	{"unexpected server response", ProtocolError, KindHandshake, nil},
 	{"unexpected response code", ProtocolError, KindHandshake, nil},
 	{"err_empty_response", ProtocolError, KindEmpty, nil},
+	{"err_socket_not_connected", ProtocolError, KindEmpty, nil}, // closed before the request was out
 	{"unexpected end of file", ProtocolError, KindEmpty, nil},
 	{"failed to fill whole buffer", ProtocolError, KindEmpty, nil}, // Rust
 	{"http request failed!", ProtocolError, KindEmpty, nil},        // PHP: nothing came, or no HTTP
