@@ -121,3 +121,27 @@ func privateRange(a netip.Addr) netip.Prefix {
 func global(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !privateRange(a).IsValid()
 }
+
+// cdnStatus says what a status of Cloudflare's own tells about the server behind it
+// (its documentation, "Cloudflare 5xx errors"); "" for any other status.
+func cdnStatus(code int) string {
+	switch code {
+	case 520:
+		return "the server answered it with something that is no HTTP answer, or closed the connection"
+	case 521:
+		return "the server refuses its connection: nothing listens there, or a firewall rejects it"
+	case 522:
+		return "its connection to the server times out: a firewall there drops it, or the server's address in its settings is wrong"
+	case 523:
+		return "it has no way to the server: the server's address in its settings is wrong, or the server is down"
+	case 524:
+		return "the server took its connection and gave no answer in time"
+	case 525:
+		return "its TLS handshake with the server fails"
+	case 526:
+		return "the server's certificate is not valid to it"
+	case 527, 530:
+		return "it has no working connection to the server"
+	}
+	return ""
+}

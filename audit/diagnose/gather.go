@@ -80,9 +80,14 @@ func Gather(ctx context.Context, o Options) *Evidence {
 	if e.Side == SideClient || e.Side == SideServer && e.From.IsValid() {
 		e.running(ctx)
 	}
-	if e.Side != SideServer && o.Message == "" {
-		e.connect(ctx, o, say)
+	if o.Message == "" {
+		if e.Side == SideServer {
+			e.strangers(ctx, say)
+		} else {
+			e.connect(ctx, o, say)
+		}
 	}
+	e.meant(ctx, say)
 	if o.Probe {
 		e.probe(ctx, o, say)
 		e.sizes(ctx, say)

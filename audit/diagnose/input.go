@@ -28,7 +28,12 @@ type Evidence struct {
 	Proxy *Attempt
 	// ProxySetting is that setting.
 	ProxySetting *ProxySetting
-	Probed       []*Probed
+	// Meant is the configured service that a client probably means, nil for none.
+	Meant *Meant
+	// Strangers are connections from the server to dialled addresses that are not
+	// its own.
+	Strangers []Attempt
+	Probed    []*Probed
 	// Running are the connections that this host has to the target as client, or
 	// that the client has to it.
 	Running []listeners.Connection

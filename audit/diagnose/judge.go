@@ -82,6 +82,7 @@ func Judge(e *Evidence) *Report {
 	j.names()
 	j.witnesses()
 	j.attempts()
+	j.otherPort()
 	j.place()
 	j.heard()
 	j.queues()
@@ -289,6 +290,9 @@ func (j *judge) decides(id ID) string {
 	case ProtocolMismatch, TLSMismatch, HandshakeRejected:
 		if len(j.e.Probed) > 0 {
 			return "what the probe was answered does not tell; the service's log, or the client's message (--error)"
+		}
+		if s := j.e.Symptom; s != nil && s.Sees != "" {
+			return "--probe sends the least that tells"
 		}
 		return "--probe sends the least that tells; --error takes the client's message"
 	case NameUnknown:

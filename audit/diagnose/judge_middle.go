@@ -1,6 +1,9 @@
 package diagnose
 
 import (
+	"net/netip"
+	"slices"
+
 	"github.com/hostaudit/hostaudit/audit"
 )
 
@@ -68,9 +71,10 @@ func (j *judge) cdn() {
 			ev = append(ev, evidence("headers", "the answer is %s's (status %d)", name, p.Status))
 		}
 	}
-	if s := e.Symptom; s != nil && s.Status >= 520 && s.Status <= 527 {
+	only := false // nothing but the status speaks for it
+	if s := e.Symptom; s != nil && cdnStatus(s.Status) != "" && !j.allOwn() {
 		status = s.Status
-		if found == nil {
+		if only = found == nil; only {
 			found = &cdn{name: "Cloudflare"}
 		}
 		ev = append(ev, evidence("the client's message", "status %d is Cloudflare's own", s.Status))
@@ -102,8 +106,13 @@ func (j *judge) cdn() {
 		j.say(CDNBetween, fresh, remedy, append(ev, evidence("CDN", "%s does not pass port %d", found.name, port))...)
 	case raw:
 		j.say(CDNBetween, fresh, remedy, append(ev, evidence("CDN", "it passes HTTP and WebSocket only, never %s://", scheme))...)
-	case status >= 520 && status <= 527:
-		j.say(CDNBetween, Confirmed, "the CDN does not reach the server: diagnose the server's own address, and let the CDN's ranges in", append(ev, evidence("CDN", "status %d: it has no working connection to the server", status))...)
+	case cdnStatus(status) != "":
+		sure := Confirmed
+		if only { // an application may use the number as well
+			sure = Likely
+		}
+		j.out[CDNBetween].What = "the CDN in front does not get an answer of the server"
+		j.say(CDNBetween, sure, "diagnose the server's own address, and let the CDN's ranges in there", append(ev, evidence("CDN", "status %d: %s", status, cdnStatus(status)))...)
 	case j.observed == Connected || j.model == Connected && j.observed == "":
 		j.say(CDNBetween, RuledOut, "", append(ev, evidence("CDN", "it stands in between and passes port %d", port))...)
 	case j.observed == "":
@@ -120,6 +129,15 @@ func (j *judge) cdn() {
 	}
 }
 
+// allOwn tells that every address dialled is known to be the server's own: nobody
+// stands in between.
+func (j *judge) allOwn() bool {
+	return j.localKnown && len(j.addrs) > 0 && !slices.ContainsFunc(j.addrs, func(a netip.Addr) bool {
+		local, _ := LocalTo(j.e.Server, a)
+		return !local
+	})
+}
+
 // panel judges a hosting panel: its database and its front end against the
 // kernel's rules.
 func (j *judge) panel() {
@@ -131,14 +149,16 @@ func (j *judge) panel() {
 		}
 		return
 	}
-	ev := evidence("panel "+panel.Dir, "%s", panel.words(port))
-	opens, drops := panel.Says(port)
+	ev := evidence("panel "+panel.Dir, "%s", panel.words(port, e.From))
+	opens, drops := panel.Says(port, e.From)
 	c := j.out[PanelFirewall]
 	switch {
 	case c.Accused():
 		c.Evidence = append(c.Evidence, ev)
 	case !j.accused(HostFirewall, RejectedByFirewall):
 		c.Evidence = append(c.Evidence, ev)
+	case panel.Known && panel.Drops(e.From):
+		j.say(PanelFirewall, Likely, "take the client's address off the panel's black list (Security, IP rules)", ev)
 	case panel.Known && !opens && port != panel.Port:
 		remedy := "open the port in the panel (Security); its rules are not to be changed beside it"
 		if drops {

@@ -40,6 +40,9 @@ func (j *judge) place() {
 	switch {
 	case len(wrong) == 0:
 		j.clear(id, "addresses of the server", "%s is its own", joinAddrs(right))
+		if e.Side == SideClient && id == WrongAddress && j.accused(HostDown) { // as the snapshot has it; that nobody answers there now is the host's own matter
+			j.weaken(id, CannotTell, evidence("to decide", "%s was the server's own when the snapshot was taken: whether it still is, its console or the provider's tells", joinAddrs(right)))
+		}
 	case cdnAddr:
 		j.say(id, CannotTell, "", evidence("addresses", "%s belongs to a CDN", joinAddrs(wrong)))
 	default:
@@ -52,6 +55,11 @@ func (j *judge) place() {
 		if e.Side == SideClient && len(right) == 0 && j.observed == Connected {
 			v = CannotTell
 			ev = append(ev, evidence("to decide", "who answers at %s: another host, or a balancer or proxy in front of the server", joinAddrs(wrong)))
+		}
+		if there := e.serving(); len(there) > 0 {
+			v = CannotTell
+			ev = append(ev, evidence("connection from here", "somebody serves at %s", joinAddrs(there)),
+				evidence("to decide", "who serves at %s: a balancer or proxy in front of this server, or another host (`hostaudit watch %d` here while the client tries)", joinAddrs(there), e.Target.Port))
 		}
 		if len(right) > 0 {
 			v = min2(v, Likely)

@@ -76,7 +76,7 @@ func probeFails(e *Evidence) bool {
 	case p.TLS && p.Certificate != "":
 		return true
 	case t.WebSocket():
-		return !p.Upgraded
+		return !p.Upgraded || p.Dropped
 	case t.HTTP():
 		// HTTP without a status: it answered something else than the request.
 		return p.Status == 0 && p.Speaks != SpeaksHTTP || p.Status >= 500 || p.Speaks == SpeaksWebSocket
@@ -118,7 +118,7 @@ func (j *judge) protocols() {
 	well := len(e.Probed) > 0 && e.Probed[len(e.Probed)-1].Speaks != "" && !probeFails(e)
 	for _, h := range e.serverFacts().Log {
 		switch {
-		case well && (h.Kind == LogKnock || h.Kind == LogTLS):
+		case well && (h.Kind == LogKnock || h.Kind == LogTLS || h.Kind == LogNotReady):
 		case h.Kind == LogKnock && h.Value == "TLS":
 			v := min2(Likely, CannotTell)
 			if t.TLS() {
@@ -170,6 +170,10 @@ func (j *judge) probed(p *Probed, changeURL func(string) string) {
 	switch {
 	case p.Speaks == "" && p.Closed && t.HTTP():
 		j.say(ProtocolMismatch, Likely, "the listener closes the connection at an HTTP request: a frame or GatewayWorker port, a ban, or a package limit", ev...)
+		if hit(j.e.serverFacts().Log, LogNotReady, "") != nil { // and this is what such a log announces
+			j.say(HandshakeRejected, Likely, "", ev...)
+			j.out[ProtocolMismatch].weight -= 150
+		}
 	case p.Speaks == "":
 		for _, id := range []ID{ProtocolMismatch, TLSMismatch, HandshakeRejected} {
 			j.say(id, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "the listener stays silent: text waits for a line end, frame for a length; look at its accept queue and descriptors first"))...)
@@ -192,6 +196,9 @@ func (j *judge) probed(p *Probed, changeURL func(string) string) {
 		}
 	}
 	switch {
+	case t.WebSocket() && p.Upgraded && p.Dropped:
+		j.say(ProtocolMismatch, RuledOut, "", ev...)
+		j.say(HandshakeRejected, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "why the service closes right after the upgrade: its log (--log); a Gateway does so without BusinessWorkers, others with clients that they do not want"))...)
 	case t.WebSocket() && p.Upgraded:
 		j.say(ProtocolMismatch, RuledOut, "", ev...)
 		j.say(HandshakeRejected, RuledOut, "", ev...)
@@ -214,7 +221,7 @@ func (j *judge) status(code int, websocket bool, server string, ev []audit.Evide
 	proxy := strings.Contains(strings.ToLower(server), "nginx") || strings.Contains(strings.ToLower(server), "apache") || strings.Contains(strings.ToLower(server), "haproxy") ||
 		strings.Contains(strings.ToLower(server), "caddy") || strings.Contains(strings.ToLower(server), "openresty")
 	switch {
-	case code >= 520 && code <= 527: // Cloudflare's own, said there
+	case cdnStatus(code) != "" && j.accused(CDNBetween): // said there
 	case code == 502 || code == 503 || code == 504:
 		j.say(HandshakeRejected, Confirmed, "the proxy answers and its backend does not: diagnose the backend's address as a target of its own", ev...)
 	case !upgrade && code >= 400 && code < 500: // what the path means is the application's own

@@ -248,7 +248,9 @@ func (j *judge) heard() {
 		j.clear(WrongPort, "sockets", "something listens on port %d", port)
 	}
 	for _, l := range j.listening {
-		if d := declared(l); d != nil && d.Internal && j.e.Target.wants() != "" && d.Protocol != j.e.Target.wants() && j.sees != Refused {
+		want := j.e.Target.wants()
+		own := want == SpeaksFrame // a lanPort takes frames of its own
+		if d := declared(l); d != nil && d.Internal && want != "" && d.Protocol != want && !(own && d.Protocol == "") && j.sees != Refused {
 			j.out[WrongPort].Verdict, j.out[WrongPort].Evidence = CannotTell, nil
 			remedy := "dial the Gateway's own port"
 			if d.Own != "" {

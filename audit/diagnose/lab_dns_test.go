@@ -16,7 +16,8 @@ import (
 
 // zone is what a name server of the laboratory knows: of a name without its last
 // dot, addresses, an alias ("= other.name"), or a failure ("!SERVFAIL",
-// "!REFUSED", "!silence", "!truncated" before addresses). Other names do not exist.
+// "!REFUSED", "!silence", "!truncated" before addresses; "!SERVFAIL/AAAA" for one
+// family). Other names do not exist.
 type zone struct {
 	mu    sync.Mutex
 	names map[string]string
@@ -109,6 +110,12 @@ func (z *zone) answer(query []byte, tcp bool) []byte {
 		value, ok = z.get(to.String())
 	}
 	for _, word := range strings.Fields(value) {
+		if fault, family, ok := strings.Cut(word, "/"); ok { // of one family alone
+			if (family == "AAAA") != (q.Type == dnsmessage.TypeAAAA) {
+				continue
+			}
+			word = fault
+		}
 		switch word {
 		case "!": // it exists, without addresses
 		case "!silence":

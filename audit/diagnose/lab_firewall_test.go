@@ -69,6 +69,8 @@ func TestRejected(t *testing.T) {
 		{"icmp6-addr-unreachable", "icmp6-addr-unreachable", "6", diagnose.Unreachable, false},
 		{"icmp6-no-route", "icmp6-no-route", "6", diagnose.Unreachable, false},
 		{"icmp6-adm-prohibited", "icmp6-adm-prohibited", "6", diagnose.Unreachable, false},
+		{"icmp6-policy-fail", "icmp6-policy-fail", "6", diagnose.Unreachable, false},
+		{"icmp6-reject-route", "icmp6-reject-route", "6", diagnose.Unreachable, false},
 		{"tcp-reset, IPv6", "tcp-reset", "6", diagnose.Refused, true},
 	} {
 		k := case_{name: c.name, target: "tcp://198.51.100.20:8080", want: everywhere(diagnose.RejectedByFirewall, c.sees)}

@@ -60,6 +60,34 @@ func TestGatewayPorts(t *testing.T) {
 	}
 }
 
+// TestInternalPorts: Register and lanPort are for the application's own programs,
+// which use them from other hosts too; that is no fault. A browser's URL is.
+func TestInternalPorts(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "php")
+	script, err := filepath.Abs("testdata/worker.php")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newField(t)
+	worker(t, f.server, script, "Register text://0.0.0.0:1236")
+	worker(t, f.server, script, "ChatGateway websocket://0.0.0.0:8282 0.0.0.0:2901")
+	for _, at := range []place{onServer, onClient, withBoth} {
+		for _, target := range []string{"text://198.51.100.20:1236", "tcp://198.51.100.20:1236", "198.51.100.20:1236", "tcp://198.51.100.20:2901", "frame://198.51.100.20:2901"} {
+			clear_(t, f.ask(t, at, target, diagnose.Options{}), at)
+		}
+		clear_(t, f.ask(t, at, "text://198.51.100.20:1236", diagnose.Options{Probe: true}), at)
+	}
+	for _, at := range []place{onServer, withBoth} {
+		r := f.ask(t, at, "ws://198.51.100.20:1236", diagnose.Options{})
+		blames(t, r, at, diagnose.ProtocolMismatch, diagnose.Confirmed)
+		if c := r.Cause(diagnose.WrongPort); !c.Accused() {
+			t.Errorf("%s: %s is %s\n%s", at, c.ID, c.Verdict, text(t, r))
+		}
+		keep(t, string(at), r)
+	}
+}
+
 // strictWebSocket upgrades who asks with all the headers (RFC 6455, 4.2.1).
 func strictWebSocket(c net.Conn) {
 	b := bufio.NewReader(c)

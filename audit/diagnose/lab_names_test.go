@@ -1,6 +1,7 @@
 package diagnose_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -62,6 +63,9 @@ func TestNames(t *testing.T) {
 		{name: "the resolver fails", now: "!SERVFAIL", want: nameless(perhaps)},
 		{name: "the resolver refuses", now: "!REFUSED", want: nameless(perhaps)},
 		{name: "the resolver is silent", now: "!silence", want: nameless(perhaps)},
+		{name: "no IPv4 address, and the question for IPv6 fails", now: "!SERVFAIL/AAAA", want: nameless(perhaps)},
+		{name: "no IPv6 address, and the question for IPv4 fails", now: "!SERVFAIL/A", want: nameless(perhaps)},
+		{name: "no IPv4 address, and nobody answers for IPv6", now: "!silence/AAAA", want: nameless(perhaps)},
 	} {
 		z, healthy := servesNamed(both)
 		case_{name: c.name, target: named, healthy: healthy, want: c.want, make: func(t *testing.T, f *field) {
@@ -73,6 +77,63 @@ func TestNames(t *testing.T) {
 			}
 		}}.prove(t)
 	}
+	// One family's trouble is no accusation where the other has an address.
+	for name, value := range map[string]string{
+		"no IPv6 address": serverIP, "no IPv4 address": serverIP6, "IPv6 fails": serverIP + " !SERVFAIL/AAAA", "nobody answers for IPv6": serverIP + " !silence/AAAA",
+		"IPv4 fails": serverIP6 + " !SERVFAIL/A",
+	} {
+		t.Run("one family works: "+name, func(t *testing.T) {
+			t.Parallel()
+			f := newField(t)
+			_, healthy := servesNamed(value)
+			healthy(t, f)
+			o := diagnose.Options{}
+			if !strings.Contains(value, serverIP) {
+				o.From = netip.MustParseAddr(clientIP6)
+			}
+			for _, at := range []place{onServer, onClient, withBoth} {
+				r := f.ask(t, at, named, o)
+				clear_(t, r, at)
+				if c := r.Cause(diagnose.NameUnknown); c.Verdict != diagnose.RuledOut {
+					t.Errorf("%s: %s is %s\n%s", at, c.ID, c.Verdict, text(t, r))
+				}
+			}
+		})
+	}
+	t.Run("a second name server knows it", func(t *testing.T) {
+		t.Parallel()
+		f := newField(t)
+		serves(t, f)
+		second := resolver(t, f.router, "203.0.113.1:53", map[string]string{"chat.example.com": serverIP})
+		for _, root := range []string{f.clientRoot, f.serverRoot} { // nobody is asked at the first address
+			write(t, root, "etc/resolv.conf", "nameserver 198.51.100.1\nnameserver "+routerIP+"\n")
+		}
+		for _, at := range []place{onServer, onClient, withBoth} {
+			clear_(t, f.ask(t, at, named, diagnose.Options{}), at)
+		}
+		second.set("chat.example.com", "")
+		for _, at := range []place{onServer, onClient, withBoth} {
+			blames(t, f.ask(t, at, named, diagnose.Options{}), at, diagnose.NameUnknown, diagnose.Likely)
+		}
+	})
+	// A name of a balancer in front leads to another host as well, and works.
+	t.Run("another host's address, where somebody serves", func(t *testing.T) {
+		t.Parallel()
+		f := newField(t)
+		z, healthy := servesNamed(both)
+		healthy(t, f)
+		f.listen(t, f.router, "0.0.0.0:8080")
+		z.set("chat.example.com", routerIP)
+		for _, at := range []place{onServer, onClient, withBoth} {
+			r := f.ask(t, at, named, diagnose.Options{})
+			if at == onClient {
+				clear_(t, r, at)
+			} else {
+				open(t, r, at, r.ClientSees, elsewhere)
+			}
+			keep(t, string(at), r)
+		}
+	})
 	t.Run("short names and long answers", func(t *testing.T) {
 		f := newField(t)
 		serves(t, f)
@@ -140,14 +201,27 @@ func TestCDN(t *testing.T) {
 			}
 		})
 	}
-	t.Run("its own error status", func(t *testing.T) {
-		f := newField(t)
-		behind("104.16.1.2")(t, f)
-		for _, at := range []place{onServer, onClient, withBoth} {
-			r := f.ask(t, at, "wss://www.example.com/", diagnose.Options{Message: "Error during WebSocket handshake: Unexpected response code: 522"})
-			blames(t, r, at, cdn, diagnose.Confirmed)
-		}
-	})
+	for _, status := range []string{"520", "521", "522", "523", "524", "525", "526", "530"} {
+		t.Run("its own error status "+status, func(t *testing.T) {
+			t.Parallel()
+			message := diagnose.Options{Message: "Error during WebSocket handshake: Unexpected response code: " + status}
+			f := newField(t)
+			behind("104.16.1.2")(t, f)
+			for _, at := range []place{onServer, onClient, withBoth} {
+				open(t, f.ask(t, at, "wss://www.example.com/", diagnose.Options{}), at, map[bool]diagnose.Sees{true: diagnose.NotKnown, false: diagnose.Connected}[at == onServer])
+				r := f.ask(t, at, "wss://www.example.com/", message)
+				blames(t, r, at, cdn, diagnose.Confirmed)
+				keep(t, string(at), r)
+				// At the server's own address nobody stands in between: the number is its own.
+				r = f.ask(t, at, "ws://198.51.100.20:8080/", message)
+				if at == onClient {
+					blames(t, r, at, cdn, diagnose.Likely)
+				} else {
+					blames(t, r, at, diagnose.HandshakeRejected, diagnose.Confirmed)
+				}
+			}
+		})
+	}
 }
 
 // TestClientProxy: the settings of the client's program name a proxy that does

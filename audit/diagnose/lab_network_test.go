@@ -44,6 +44,13 @@ func TestReplyPath(t *testing.T) {
 			want: map[place]want{onClient: surely(diagnose.ReplyPath, sees), withBoth: surely(diagnose.ReplyPath, sees)},
 		}.prove(t)
 	}
+	for _, kind := range []string{"blackhole", "unreachable", "prohibit"} {
+		w := surely(diagnose.ReplyPath, diagnose.Unreachable)
+		case_{
+			name: "the client's own route of type " + kind + ", IPv6", target: "tcp://[2001:db8:2::20]:8080", make: runs(theClient, "-6 route add "+kind+" 2001:db8:2::/64"),
+			want: map[place]want{onClient: w, withBoth: w},
+		}.prove(t)
+	}
 	// Packets come in by eth0 and the answer's route is by eth1: strict
 	// reverse-path filtering drops them. The twin has the same routes without it.
 	asymmetric := func(t *testing.T, f *field) {
@@ -153,6 +160,38 @@ func TestHostDown(t *testing.T) {
 		},
 		want: map[place]want{onClient: perhaps(diagnose.HostDown, diagnose.Unreachable), withBoth: perhaps(diagnose.HostDown, diagnose.Unreachable)},
 	}.prove(t)
+	// The server's own snapshot, taken while it was there, on the client's own link.
+	for _, six := range []bool{false, true} {
+		name, target, address := "an earlier snapshot, and nobody on the link answers", "tcp://203.0.113.77:8080", "203.0.113.77/24"
+		if six {
+			name, target, address = name+", IPv6", "tcp://[2001:db8:1::77]:8080", "2001:db8:1::77/64"
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newField(t)
+			nodad := ""
+			if six {
+				nodad = " nodad"
+			}
+			ip(t, f.router, "address add "+address+" dev in"+nodad)
+			f.listen(t, f.router, "0.0.0.0:8080")
+			f.router.Listen(t, lab.Listen{Proto: lab.TCP, Addr: port("[::]:8080"), V6Only: true})
+			o := slow
+			o.Server = f.snapshot(t, f.router)
+			clear_(t, f.ask(t, withBoth, target, o), withBoth)
+			ip(t, f.router, "address del "+address+" dev in")
+			ip(t, f.client, "neigh flush dev eth0")
+			r := f.ask(t, withBoth, target, o)
+			blames(t, r, withBoth, diagnose.HostDown, diagnose.Likely)
+			if c := r.Cause(diagnose.WrongAddress); c.Accused() {
+				t.Errorf("%s is %s, of an address that the server had\n%s", c.ID, c.Verdict, text(t, r))
+			}
+			if r.ClientSees != diagnose.Unreachable {
+				t.Errorf("the client sees %s", r.ClientSees)
+			}
+			keep(t, "both", r)
+		})
+	}
 	case_{
 		// A host that is down and a security group in front of it are silent alike.
 		name: "silence", target: target, make: runs(theServer, "link set eth0 down"), earlier: true,
@@ -189,7 +228,11 @@ func TestWrongAddress(t *testing.T) {
 			}
 			keep(t, "both", r)
 			r = f.ask(t, onServer, c.target, o)
-			blames(t, r, onServer, diagnose.WrongAddress, diagnose.Confirmed)
+			if c.sees == diagnose.Connected { // from here a balancer in front looks the same
+				open(t, r, onServer, r.ClientSees, diagnose.WrongAddress)
+			} else {
+				blames(t, r, onServer, diagnose.WrongAddress, diagnose.Confirmed)
+			}
 			keep(t, "server", r)
 			r = f.ask(t, onClient, c.target, o)
 			switch c.sees {
@@ -205,6 +248,10 @@ func TestWrongAddress(t *testing.T) {
 	}
 	case_{
 		name: "the client has no route", target: target, make: runs(theClient, "route del default"),
+		want: map[place]want{onClient: perhaps(diagnose.WrongAddress, diagnose.Unreachable), withBoth: perhaps(diagnose.WrongAddress, diagnose.Unreachable)},
+	}.prove(t)
+	case_{
+		name: "the client has no route, IPv6", target: "tcp://[2001:db8:2::20]:8080", make: runs(theClient, "-6 route del default"),
 		want: map[place]want{onClient: perhaps(diagnose.WrongAddress, diagnose.Unreachable), withBoth: perhaps(diagnose.WrongAddress, diagnose.Unreachable)},
 	}.prove(t)
 	t.Run("a public address that the host does not know", func(t *testing.T) {

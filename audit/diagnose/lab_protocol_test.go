@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,6 +314,62 @@ func TestOldLog(t *testing.T) {
 	blames(t, r, onServer, diagnose.TLSMismatch, diagnose.Likely)
 	o.Probe = true
 	clear_(t, f.ask(t, onServer, "wss://198.51.100.20:8080/", o), onServer)
+}
+
+// TestNotReady: a Gateway without BusinessWorkers closes what it accepted, and says
+// so in its log; the line is old news where the handshake comes about.
+func TestNotReady(t *testing.T) {
+	t.Parallel()
+	const site = "ws://198.51.100.20:8080/"
+	f := newField(t)
+	var gateway atomic.Value
+	gateway.Store("")
+	f.server.Serve(t, "tcp", "0.0.0.0:8080", func(c net.Conn) {
+		switch gateway.Load() {
+		case "closes": // GatewayWorker: onConnect finds no worker
+		case "upgrades and closes":
+			r, err := http.ReadRequest(bufio.NewReader(c))
+			if err == nil {
+				_, _ = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", acceptKey(r.Header.Get("Sec-Websocket-Key")))
+			}
+		default:
+			webSocket(c)
+		}
+	})
+	log := filepath.Join(f.serverRoot, "workerman.log")
+	if err := os.WriteFile(log, []byte("2026-11-20 12:00:00 pid:1 SendBufferToWorker fail. The connections between Gateway and BusinessWorker are not ready\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	logged, probing := diagnose.Options{Files: diagnose.HostOptions{Log: log}}, diagnose.Options{Probe: true}
+	both := logged
+	both.Probe = true
+	blames(t, f.ask(t, onServer, site, logged), onServer, diagnose.HandshakeRejected, diagnose.Likely) // nobody was asked
+	clear_(t, f.ask(t, onServer, site, both), onServer)
+	for _, at := range []place{onServer, onClient, withBoth} {
+		clear_(t, f.ask(t, at, site, probing), at)
+	}
+	for _, how := range []string{"closes", "upgrades and closes"} {
+		gateway.Store(how)
+		r := f.ask(t, onServer, site, both)
+		blames(t, r, onServer, diagnose.HandshakeRejected, diagnose.Likely)
+		if s := flat(t, r); !strings.Contains(s, "start the BusinessWorkers") {
+			t.Errorf("%s: the remedy is not the workers:\n%s", how, text(t, r))
+		}
+		keep(t, how, r)
+		// A message about it, and the log: the same.
+		m := logged
+		m.Message = "WebSocket connection to 'ws://198.51.100.20:8080/' failed: Connection closed before receiving a handshake response"
+		blames(t, f.ask(t, onServer, site, m), onServer, diagnose.HandshakeRejected, diagnose.Likely)
+	}
+	// Without the log it may be any service that does not want this client.
+	for _, at := range []place{onServer, onClient, withBoth} {
+		r := f.ask(t, at, site, probing)
+		open(t, r, at, diagnose.ProtocolError, diagnose.HandshakeRejected)
+		if s := flat(t, r); !strings.Contains(s, "right after the upgrade") {
+			t.Errorf("%s: it is not said what was seen:\n%s", at, text(t, r))
+		}
+		keep(t, string(at), r)
+	}
 }
 
 // worker starts "NAME SCHEME://ADDRESS:PORT" and waits until it serves.

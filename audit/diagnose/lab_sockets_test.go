@@ -36,6 +36,7 @@ func TestNotListening(t *testing.T) {
 		{name: "service ended", target: target, make: relisten()},
 		{name: "service ended, IPv6", target: "tcp://[2001:db8:2::20]:8080", make: relisten()},
 		{name: "redirect to a dead port", target: target, make: loads(lab.IPTablesLegacy, "*nat\n-A PREROUTING -p tcp --dport 8080 -j REDIRECT --to-ports 8081\nCOMMIT\n")},
+		{name: "translation to a dead port of this host", target: target, make: loads(lab.NFT, "table ip n { chain p { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 198.51.100.20:8081; }; }")},
 	} {
 		c.want = everywhere(diagnose.NotListening, diagnose.Refused)
 		c.prove(t)
@@ -116,11 +117,30 @@ func TestWrongPort(t *testing.T) {
 		{
 			name: "the configuration names the port", target: "ws://198.51.100.20:7273", healthy: relisten("0.0.0.0:7273"), make: relisten("0.0.0.0:7272"),
 			o:    diagnose.Options{Config: chat},
-			want: map[place]want{onServer: surely(diagnose.WrongPort, diagnose.Refused), withBoth: surely(diagnose.WrongPort, diagnose.Refused)},
+			want: map[place]want{onServer: surely(diagnose.WrongPort, diagnose.Refused), onClient: perhaps(diagnose.WrongPort, diagnose.Refused), withBoth: surely(diagnose.WrongPort, diagnose.Refused)},
+		},
+		{ // the configuration of the client speaks of a service that is not there: the server's has ended
+			name: "the configuration names a port that is dead as well", target: "ws://198.51.100.20:7273", healthy: relisten("0.0.0.0:7273"), make: relisten(),
+			o:    diagnose.Options{Config: chat},
+			want: map[place]want{onServer: surely(diagnose.NotListening, diagnose.Refused), onClient: untold(diagnose.Refused, diagnose.WrongPort, diagnose.NotListening), withBoth: surely(diagnose.NotListening, diagnose.Refused)},
+		},
+		{
+			name: "the configuration names the very port", target: "ws://198.51.100.20:7272", healthy: relisten("0.0.0.0:7272", "0.0.0.0:2727"), make: relisten("0.0.0.0:2727"),
+			o:    diagnose.Options{Config: chat},
+			want: map[place]want{onServer: surely(diagnose.NotListening, diagnose.Refused), onClient: untold(diagnose.Refused, diagnose.WrongPort, diagnose.NotListening), withBoth: surely(diagnose.NotListening, diagnose.Refused)},
 		},
 	} {
 		c.prove(t)
 	}
+	t.Run("a client's message, and its configuration", func(t *testing.T) {
+		t.Parallel()
+		f := newField(t)
+		r := f.ask(t, onClient, "ws://198.51.100.20:7273", diagnose.Options{Config: chat, Message: "connect ECONNREFUSED 198.51.100.20:7273"})
+		open(t, r, onClient, diagnose.Refused, diagnose.WrongPort)
+		if s := flat(t, r); !strings.Contains(s, "whether port 7272, which the configuration names, answers") {
+			t.Errorf("the configured port is not named:\n%s", text(t, r))
+		}
+	})
 }
 
 // TestBindAddress: a listener that another address would reach.
@@ -190,7 +210,8 @@ func TestQueueFull(t *testing.T) {
 	t.Run("no descriptors left", func(t *testing.T) {
 		t.Parallel()
 		f := newField(t)
-		const limit = 32
+		const limit, filesBacklog = 32, 50
+		f.server.Sysctl(t, "net.core.somaxconn", fmt.Sprint(filesBacklog))
 		child(t, f.server, nil, "files", "0.0.0.0:8080", fmt.Sprint(limit))
 		const silent = "curl: (28) Operation timed out after 5001 milliseconds with 0 bytes received"
 		for _, at := range []place{onServer, onClient, withBoth} {
@@ -208,5 +229,21 @@ func TestQueueFull(t *testing.T) {
 		r = f.ask(t, onClient, target, diagnose.Options{Message: silent})
 		open(t, r, onClient, diagnose.ProtocolError, diagnose.QueueFull)
 		keep(t, "client", r)
+		// Once its queue is full as well, connections no longer come about.
+		if n := hold(t, f.client, serverIP+":8080", filesBacklog+4, 100*time.Millisecond); n >= filesBacklog+4 {
+			t.Fatalf("%d more connections came about: the queue takes them all", n)
+		}
+		for at, w := range everywhere(diagnose.QueueFull, diagnose.Timeout) {
+			r := f.ask(t, at, target, diagnose.Options{})
+			if w.id != "" {
+				blames(t, r, at, w.id, w.verdicts...)
+			} else {
+				open(t, r, at, w.sees, w.open...)
+			}
+			if r.ClientSees != w.sees {
+				t.Errorf("%s: the client sees %s, want %s", at, r.ClientSees, w.sees)
+			}
+			keep(t, "queue full, "+string(at), r)
+		}
 	})
 }

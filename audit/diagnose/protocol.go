@@ -76,6 +76,8 @@ type Probed struct {
 	// Cut is how many bytes the beginning of an HTTP answer lacked when it stopped
 	// coming, 0 for none.
 	Cut int
+	// Dropped: the upgrade was granted, and the connection closed at once.
+	Dropped bool
 	// SmallOnly: an answer comes if the segments are small, and stays away if they
 	// are as large as usual.
 	SmallOnly bool
@@ -165,7 +167,36 @@ func (p *Probed) exchange(ctx context.Context, limit time.Duration, name string,
 	}
 	b, err := p.readReply(c)
 	p.note(name, b, err)
+	p.stays(c, b, err)
 	return b, err
+}
+
+// staysFor is how long a connection is watched that was upgraded: one whose
+// service has nobody to hand it to is closed at once.
+const staysFor = 150 * time.Millisecond
+
+// stays looks whether a connection whose upgrade was granted is closed at once, by
+// TCP or by a WebSocket frame (RFC 6455, 5.5.1).
+func (p *Probed) stays(c net.Conn, b []byte, err error) {
+	if err != nil || !bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) {
+		return
+	}
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	if end < 0 {
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(staysFor))
+	more, frame := make([]byte, 512), b[end+4:]
+	if len(frame) == 0 {
+		var n int
+		n, err = c.Read(more)
+		frame = more[:n]
+	}
+	const closing = 0x88
+	if len(frame) > 0 && frame[0] == closing || len(frame) == 0 && err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		p.Dropped = true
+		p.Steps = append(p.Steps, "after the upgrade: closed at once")
+	}
 }
 
 func (p *Probed) note(name string, b []byte, err error) {
@@ -286,6 +317,7 @@ func (p *Probed) clientHello(ctx context.Context, t Target, limit time.Duration,
 	}
 	b, err := p.readReply(tc)
 	p.note("request inside TLS", b, err)
+	p.stays(tc, b, err)
 	p.judgeHTTP(b, key)
 	return true
 }
