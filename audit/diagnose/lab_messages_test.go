@@ -94,6 +94,8 @@ func saysIn(t *testing.T, n *lab.Namespace, argv ...string) string {
 func TestRealMessages(t *testing.T) {
 	t.Parallel()
 	f := newField(t)
+	machineResolver(t, f)
+	f.client.Sysctl(t, "net.ipv4.tcp_syn_retries", "1") // 3 s, where a program has no deadline of its own
 	all := situations(t, f)
 	hold := func(t *testing.T, s situation, message string) {
 		t.Helper()
@@ -114,11 +116,20 @@ func TestRealMessages(t *testing.T) {
 	}{
 		{name: "curl", need: "curl", argv: func(s situation) []string { return []string{"curl", "-sS", "-m", "2", s.http} }},
 		{name: "curl, with a deadline of its own for connections", need: "curl", argv: func(s situation) []string {
-			return []string{"curl", "-sS", "-v", "--connect-timeout", "1", "-m", "2", s.http}
+			return []string{"curl", "-sS", "-v", "--connect-timeout", "3", "-m", "6", s.http}
 		}},
 		{name: "wget", need: "wget", argv: func(s situation) []string { return []string{"wget", "-t", "1", "-T", "2", "-O", "-", s.http} }, never: "no HTTP"}, // it takes that for a page
 		{name: "python, urllib", need: "python3", argv: func(s situation) []string {
 			return []string{"python3", "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)", s.http}
+		}},
+		{name: "python, http.client", need: "python3", argv: func(s situation) []string {
+			return []string{"python3", "-c", `import sys, http.client, urllib.parse
+u = urllib.parse.urlsplit(sys.argv[1])
+c = (http.client.HTTPSConnection if u.scheme == "https" else http.client.HTTPConnection)(u.hostname, u.port, timeout=2)
+c.request("GET", "/"); c.getresponse()`, s.http}
+		}},
+		{name: "python, asyncio", need: "python3", raw: true, argv: func(s situation) []string {
+			return []string{"python3", "-c", "import sys, asyncio; asyncio.run(asyncio.open_connection(sys.argv[1], int(sys.argv[2])))", s.host, s.port}
 		}},
 		{name: "python, socket", need: "python3", raw: true, argv: func(s situation) []string {
 			return []string{"python3", "-c", "import sys, socket; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)", s.host, s.port}
@@ -134,13 +145,16 @@ func TestRealMessages(t *testing.T) {
 		}},
 		{name: "node, http", need: "node", argv: func(s situation) []string {
 			return []string{"node", "-e", `const u = process.argv[1]; const r = require(u.startsWith("https") ? "https" : "http").get(u, {timeout: 2000}, x => x.resume()); r.on("timeout", () => r.destroy(new Error(r.socket.connecting ? "connect ETIMEDOUT" : "ESOCKETTIMEDOUT")))`, s.http}
-		}, never: "no name"}, // its resolver tries for longer
+		}},
+		{name: "node, net", need: "node", raw: true, argv: func(s situation) []string {
+			return []string{"node", "-e", `require("net").connect(+process.argv[2], process.argv[1])`, s.host, s.port}
+		}},
 		{name: "node, fetch", need: "node", argv: func(s situation) []string {
 			return []string{"node", "-e", `fetch(process.argv[1], {signal: AbortSignal.timeout(20000)}).catch(e => console.log(e, e.cause))`, s.http}
-		}, never: "timeout silence no address closed"}, // it tries for longer, and again
+		}, never: "silence no address closed"}, // it tries for longer, and again
 		{name: "bash", need: "bash", raw: true, argv: func(s situation) []string {
 			return []string{"bash", "-c", "exec 3<>/dev/tcp/$0/$1", s.host, s.port}
-		}, never: "timeout"}, // after two minutes
+		}},
 		{name: "psql", need: "psql", raw: true, argv: func(s situation) []string {
 			return []string{"psql", "host=" + s.host + " port=" + s.port + " connect_timeout=2 user=x"}
 		}},
@@ -235,6 +249,28 @@ class Get {
 		}
 	}
 }`, []string{"javac", "Get.java"}, []string{"java", "-Xshare:auto", "-cp", "DIR", "Get"}, "")
+	})
+	t.Run("java, HttpClient", func(t *testing.T) {
+		compiled(t, "javac", "Ask.java", `
+import java.net.URI;
+import java.net.http.*;
+import java.time.Duration;
+class Ask {
+	public static void main(String[] urls) {
+		HttpClient k = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).connectTimeout(Duration.ofSeconds(10)).build();
+		for (String u : urls) {
+			String m = "fine";
+			try {
+				k.send(HttpRequest.newBuilder(URI.create(u)).timeout(Duration.ofSeconds(12)).build(), HttpResponse.BodyHandlers.ofString());
+			} catch (Throwable e) {
+				m = e.toString();
+				for (Throwable c = e.getCause(); c != null; c = c.getCause()) m += " Caused by: " + c;
+			}
+			System.out.println("\"" + m.replace("\\", "").replace("\"", "'").replace("\n", " ") + "\"");
+		}
+		System.exit(0);
+	}
+}`, []string{"javac", "Ask.java"}, []string{"java", "-Xshare:auto", "-cp", "DIR", "Ask"}, "")
 	})
 	t.Run("rust", func(t *testing.T) {
 		compiled(t, "rustc", "get.rs", `

@@ -102,6 +102,7 @@ var phrases = []phrase{
 	{"err_name_resolution_failed", NoName, KindNoAnswer, nil},
 	{"ns_error_unknown_host", NoName, KindNoName, nil},
 	{"could not resolve host", NoName, KindNoName, nil},
+	{"unresolvedaddressexception", NoName, KindNoName, nil}, // Java's HttpClient
 	{"name or service not known", NoName, KindNoName, nil},
 	{"nodename nor servname provided", NoName, KindNoName, nil},
 	{"no address associated with hostname", NoName, KindNoName, nil},
@@ -334,6 +335,7 @@ var phrases = []phrase{
 	{"can't establish a connection to the server", Refused, KindFailed, quickly},
 	{"unable to connect to the remote server", Refused, KindFailed, anyFailure},
 	{"communications link failure", Refused, KindFailed, anyFailure},
+	{"closedchannelexception", Refused, KindFailed, anyFailure}, // Java's HttpClient
 	{"failed to connect to all addresses", Refused, KindFailed, anyFailure},
 	{"fetch failed", Refused, KindFailed, anyFailure},
 	{"failed to fetch", Refused, KindFailed, anyFailure},

@@ -52,7 +52,7 @@ func watchWith(t *testing.T, n *lab.Namespace, o WatchOptions, read func(context
 		o.Proto = unix.IPPROTO_TCP
 	}
 	if o.For == 0 {
-		o.For = time.Minute
+		o.For = 10 * time.Minute // tests end it themselves
 	}
 	o.Read = read
 	o.Began = func(*WatchReport) { close(began) }

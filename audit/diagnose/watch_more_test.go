@@ -104,26 +104,40 @@ func TestWatchRulesChange(t *testing.T) {
 	lab.Need(t, "nft", "iptables-legacy")
 	l := lab.New(t, lab.Topology{})
 	listen8080(t, l)
-	w := watchIn(t, l.Server, WatchOptions{Port: 8080})
+	// read is told when each reading of the host began that is over.
+	read := make(chan time.Time, 1000)
+	w := watchWith(t, l.Server, WatchOptions{Port: 8080, For: 10 * time.Minute}, func(ctx context.Context, ask []netip.Addr) (*audit.Snapshot, error) {
+		began := time.Now()
+		s, err := aloneReader(ctx, ask)
+		read <- began
+		return s, err
+	})
 	step := func(from string, sees lab.Sight) {
 		t.Helper()
-		if got := l.ProbeOnce(t, 600*time.Millisecond, tcpProbe(l, from))[0]; got.ClientSees != sees {
+		if got := l.ProbeOnce(t, 900*time.Millisecond, tcpProbe(l, from))[0]; got.ClientSees != sees {
 			t.Fatal(got)
 		}
+		w.wait(t, 1)
 	}
 	step("10.9.0.60", lab.Connected)
-	time.Sleep(time.Second)
 	l.Server.Load(t, lab.NFT, "table inet f { chain c { type filter hook input priority 0; tcp dport 8080 counter drop; }; }")
-	time.Sleep(4 * time.Second) // a change of nf_tables is noticed by itself
+	changed := time.Now()
+	limit := time.After(time.Minute)
+	for began := (time.Time{}); began.Before(changed); { // a change of nf_tables is noticed by itself
+		select {
+		case began = <-read:
+		case <-limit:
+			t.Fatal("the change is not noticed")
+		}
+	}
 	step("10.9.0.61", lab.Timeout)
-	time.Sleep(4 * time.Second)
 	l.Server.Load(t, lab.NFT, "flush ruleset")
 	l.Server.Load(t, lab.IPTablesLegacy, "*filter\n-A INPUT -p tcp --dport 8080 -j DROP\nCOMMIT\n")
 	fd := dial(t, l.Client, netip.AddrPortFrom(l.ServerAddr(0), 8080))
 	defer unix.Close(fd)
-	time.Sleep(4500 * time.Millisecond)
+	w.wait(t, 1)
 	l.Server.Load(t, lab.IPTablesLegacy, "*filter\nCOMMIT\n")
-	time.Sleep(5 * time.Second) // its next SYN gets through
+	w.wait(t, 1) // its next SYN gets through
 	r := w.end(t)
 	var got []string
 	for _, g := range r.Sightings {
