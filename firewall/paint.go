@@ -204,13 +204,29 @@ func (r *Rule) verdictKind() VerdictKind {
 
 // sources tells which sources of a class match a simple rule; ok is false when
 // a match cannot tell, or tells by something else than the source.
-func (r *Rule) sources(c Class, env *Env) (Ranges, bool) {
+func (r *Rule) sources(c *Class, env *Env) (set Ranges, ok bool) {
+	set = c.Remote
 	for _, s := range r.Stmts {
 		m, is := s.(Matcher)
 		if !is {
 			continue
 		}
-		p := m.Split(&c, env)
+		if m, is := s.(*Match); is {
+			// As Split has it; those that do not match are not asked for.
+			switch rd := c.read(m.Operand.Field, env); {
+			case rd.kind == readConst && rd.unsure.IsZero():
+				if m.In.Contains(m.Operand.apply(rd.value)) == m.Invert {
+					return nil, true
+				}
+				continue
+			case rd.kind == readRemote && rd.value.IsZero() && m.Operand.isPlain() && !m.Invert:
+				if set = set.Intersect(m.In); set.Empty() {
+					return nil, true
+				}
+				continue
+			}
+		}
+		p := split(m, c, set, env)
 		if len(p.Maybe) > 0 || len(p.Yes) > 1 {
 			return nil, false
 		}
@@ -220,9 +236,16 @@ func (r *Rule) sources(c Class, env *Env) (Ranges, bool) {
 		if !p.Yes[0].Ports.Equal(c.Ports) {
 			return nil, false
 		}
-		c.Remote = p.Yes[0].Remote
+		set = p.Yes[0].Remote
 	}
-	return c.Remote, true
+	return set, true
+}
+
+// split asks a match about some sources of a class.
+func split(m Matcher, c *Class, of Ranges, env *Env) Parts {
+	d := *c
+	d.Remote = of
+	return m.Split(&d, env)
 }
 
 // painting returns the painting of a run for packets in the class's state,
@@ -262,7 +285,7 @@ func (ch *Chain) paint(rules []int32, c *Class, env *Env) *Painting {
 	whole.Remote, whole.Ports = All(c.State.Family.AddrLen()), All(2)
 	var starts []painted
 	for _, i := range rules {
-		set, ok := ch.Rules[i].sources(whole, env)
+		set, ok := ch.Rules[i].sources(&whole, env)
 		if !ok {
 			break
 		}
@@ -373,7 +396,7 @@ func (w *walker) byPainting(ch *Chain, c Class, order *ruleOrder, depth int) (re
 		if !r.simple(true) {
 			return nil, nil, nil, false
 		}
-		if sets[i], ok = r.sources(c, w.env); !ok {
+		if sets[i], ok = r.sources(&c, w.env); !ok {
 			return nil, nil, nil, false
 		}
 	}
