@@ -22,7 +22,11 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/coreos/go-iptables v0.8.0
+require (
+	github.com/coreos/go-iptables v0.8.0
+	github.com/coreos/go-systemd/v22 v22.7.0
+	github.com/godbus/dbus/v5 v5.2.2
+)
 
 require (
 	github.com/clipperhouse/uax29/v2 v2.2.0 // indirect

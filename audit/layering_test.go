@@ -43,11 +43,15 @@ var rooms = map[string]room{
 	"listeners/load":     {uses: []string{"golang.org/x/sys"}}, // the command that fills a namespace for the benchmarks
 	"sysctl":             {uses: []string{"golang.org/x/sys"}},
 
-	"audit/route":    {knows: []string{"firewall"}, uses: netlinkLibraries},
-	"audit/reach":    {knows: []string{"audit/route", "firewall", "listeners"}, pure: true, tests: append([]string{"audit", "audit/collect"}, readers...)},
-	"audit":          {knows: []string{"audit/reach", "audit/route", "firewall", "listeners", "sysctl"}, pure: true, tests: []string{"audit/collect", "audit/checks"}},
-	"audit/checks":   {knows: append([]string{"audit", "audit/reach"}, models...), uses: []string{"golang.org/x/sys"}, pure: true, tests: []string{"audit/collect", "audit/route"}},
-	"audit/diagnose": {knows: append([]string{"audit", "audit/reach"}, models...), uses: netlinkLibraries, tests: []string{"audit/collect", "audit/report"}},
+	"audit/route":  {knows: []string{"firewall"}, uses: netlinkLibraries},
+	"audit/reach":  {knows: []string{"audit/route", "firewall", "listeners"}, pure: true, tests: append([]string{"audit", "audit/collect"}, readers...)},
+	"audit":        {knows: []string{"audit/reach", "audit/route", "firewall", "listeners", "sysctl"}, pure: true, tests: []string{"audit/collect", "audit/checks"}},
+	"audit/checks": {knows: append([]string{"audit", "audit/reach"}, models...), uses: []string{"golang.org/x/sys"}, pure: true, tests: []string{"audit/collect", "audit/route"}},
+	"audit/diagnose": {
+		knows: append([]string{"audit", "audit/reach"}, models...),
+		uses:  append([]string{"github.com/coreos/go-systemd", "github.com/godbus/dbus"}, netlinkLibraries...),
+		tests: []string{"audit/collect", "audit/report"},
+	},
 	"audit/report": {
 		knows: append([]string{"audit", "audit/reach", "audit/diagnose", "audit/remedy"}, models...), pure: true,
 		uses: []string{

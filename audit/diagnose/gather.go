@@ -77,6 +77,9 @@ func Gather(ctx context.Context, o Options) *Evidence {
 	if o.Metadata {
 		e.metadata(ctx, say)
 	}
+	if e.Side != SideClient {
+		e.ended(ctx, o)
+	}
 	if e.Side == SideClient || e.Side == SideServer && e.From.IsValid() {
 		e.running(ctx)
 	}

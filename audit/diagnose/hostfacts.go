@@ -28,8 +28,14 @@ type HostFacts struct {
 	// Preload is an LD_PRELOAD of the process that sends connections elsewhere.
 	Preload string
 	PID     int
-	// Unit is the state of the unit asked about, nil for none.
-	Unit *Unit
+	// Unit is the unit asked about as its files show it, nil for none; Units are
+	// those that should hold the port, the surest first, with what systemd says.
+	Unit  *Unit
+	Units []*Unit
+	// Earlier is who held the port when scan kept a report, nil for not known.
+	Earlier *Earlier
+	// Kernel is the kernel's log, nil for not read.
+	Kernel *KernelLog
 	// Log is what the given log file says.
 	Log  []LogHit
 	Gaps []audit.Gap
@@ -50,9 +56,16 @@ type ProxySetting struct {
 	Name, Value, Source string
 }
 
-// Unit is the state of a systemd unit as its control group and files show it.
+// Unit is the state of a systemd unit as its control group and files show it,
+// and as systemd says.
 type Unit struct {
 	Name string
+	// Found says why it is taken for the port's, "" for one asked about; Sure that
+	// something names it, and nothing was guessed.
+	Found string
+	Sure  bool
+	// State is what systemd says, nil for not asked.
+	State *UnitState
 	// File is the unit file found, "" for none; Active: its control group has
 	// processes.
 	File     string

@@ -12,7 +12,6 @@ import (
 
 // notListening weighs a port without a socket.
 func (j *judge) notListening(v Verdict, ev []audit.Evidence) {
-	port := j.e.Target.Port
 	for _, x := range j.elsewhere {
 		where := orWord(x.ns.Name, "without a name")
 		if !x.near { // a stranger's, as far as links tell
@@ -37,20 +36,10 @@ func (j *judge) notListening(v Verdict, ev []audit.Evidence) {
 	}
 	remedy := "start the service, or find out why it does not start"
 	facts := j.e.serverFacts()
-	if u := facts.Unit; u != nil {
-		switch {
-		case u.Active:
-			ev = append(ev, evidence("unit "+u.Name, "runs, and does not listen on port %d", port))
-			remedy = "the unit runs: look at the port in its configuration and at its log"
-		case u.StalePID > 0:
-			ev = append(ev, evidence("unit "+u.Name, "does not run; %s names process %d, which does not exist", u.PIDFile, u.StalePID))
-			remedy = "start it: systemctl start " + u.Name
-		case u.File == "":
-			ev = append(ev, evidence("unit "+u.Name, "no unit file"))
-		default:
-			ev = append(ev, evidence("unit "+u.Name, "does not run (%s)", u.File))
-			remedy = "start it: systemctl start " + u.Name + "; systemctl status says how it ended"
-		}
+	told, todo := j.units()
+	ev = append(ev, told...)
+	if todo != "" {
+		remedy = todo
 	}
 	for _, h := range facts.Log {
 		switch h.Kind {

@@ -50,6 +50,7 @@ func (j *judge) queues() {
 		j.clear(QueueFull, "sockets", "no listener, no queue")
 	}
 	j.conntrack(s)
+	j.kernel()
 	if n := j.delta[listeners.ReversePathFiltered]; n > 0 {
 		v := CannotTell
 		if j.observed == Timeout {
@@ -83,13 +84,21 @@ func (j *judge) conntrack(s *audit.Snapshot) {
 		}
 		e := evidence("connection tracking", "%d of %d entries", c.Count, c.Max)
 		total := c.Counters["drop"] + c.Counters["early_drop"]
+		said, now := j.tableFull(s)
 		switch {
 		case drops > 0:
 			j.say(ConntrackFull, Confirmed, remedy, e, evidence("counters", "%d packets dropped by the full table %s", drops, j.deltaOver))
 		case c.Count >= c.Max:
 			j.say(ConntrackFull, Confirmed, remedy, e, evidence("counters", "the table is full; %d packets dropped since the start", total))
+			if said != nil {
+				j.say(ConntrackFull, Confirmed, remedy, j.kernelSaid(said))
+			}
+		case now && (c.Fill() >= 0.8 || j.observed == Timeout):
+			j.say(ConntrackFull, Likely, remedy, e, j.kernelSaid(said))
 		case c.Fill() >= 0.95:
 			j.say(ConntrackFull, Likely, remedy, e)
+		case c.Fill() < 0.8 && said != nil:
+			j.clear(ConntrackFull, "connection tracking", "%d of %d entries now; the kernel said last that it was full%s", c.Count, c.Max, agoWords(said.Time, j.e.Now))
 		case c.Fill() < 0.8:
 			j.clear(ConntrackFull, "connection tracking", "%d of %d entries", c.Count, c.Max)
 		default:

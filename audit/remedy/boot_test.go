@@ -7,9 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit/lab"
 )
@@ -36,11 +33,7 @@ COMMIT
 // testdata/boot/phase is what runs in there.
 func TestBoots(t *testing.T) {
 	t.Parallel()
-	lab.Need(t, "debootstrap", "systemd-nspawn", "script", "unshare", "nsenter")
-	if own, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(own))) != 3 || strings.Fields(string(own))[2] != "4294967295" {
-		missing(t, "the real root is needed to boot a system")
-	}
-	base := bootBase(t)
+	base := lab.BootBase(t)
 	exe := filepath.Join(t.TempDir(), "hostaudit")
 	build := exec.Command("go", "build", "-o", exe, "../../cmd/hostaudit")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -67,55 +60,16 @@ func missing(t *testing.T, why string) {
 	t.Skipf("SKIPPED, missing here: %s", why)
 }
 
-// bootBase is a Debian with all the owners, none of them at work: made once and
-// kept below the user's cache directory. It is made in the network namespace from
-// which the laboratory was entered, for its packages come from there.
-func bootBase(t *testing.T) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	base := filepath.Join(cache, "hostaudit-test", "boot-bookworm-1")
-	if _, err := os.Stat(base); err == nil {
-		return base
-	}
-	half := fmt.Sprintf("%s.%d", base, os.Getpid())
-	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	cmd := exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", os.Getppid()), "sh", "testdata/boot/make", half)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		os.RemoveAll(half)
-		missing(t, fmt.Sprintf("a system to boot could not be made: %v: %s", err, out[max(0, len(out)-800):]))
-	}
-	t.Logf("made %s in %.0f s", base, time.Since(start).Seconds())
-	if err := os.Rename(half, base); err != nil && !os.IsExist(err) {
-		t.Fatal(err)
-	}
-	return base
-}
-
 // bootOwner boots a copy of the base, whose changes are in memory, until its last
 // phase.
 func bootOwner(t *testing.T, base, exe, owner string) {
-	dir := t.TempDir()
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	must(unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	root := filepath.Join(dir, "root")
-	for _, d := range []string{"up", "work", "root"} {
-		must(os.Mkdir(filepath.Join(dir, d), 0o755))
-	}
-	must(unix.Mount("overlay", root, "overlay", 0, "lowerdir="+base+",upperdir="+dir+"/up,workdir="+dir+"/work"))
-	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	root := lab.BootCopy(t, base)
 	put := func(name, text string, mode os.FileMode) {
 		t.Helper()
 		must(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755))
@@ -162,7 +116,7 @@ func bootOwner(t *testing.T, base, exe, owner string) {
 	}
 	boots := 0
 	for ; boots < 6; boots++ {
-		console := bootOnce(t, root)
+		console := lab.BootOnce(t, root)
 		if strings.Contains(log(), "\nFAIL") {
 			t.Fatalf("%s", log())
 		}
@@ -175,14 +129,4 @@ func bootOwner(t *testing.T, base, exe, owner string) {
 		}
 	}
 	t.Errorf("it does not end:\n%s", log())
-}
-
-// bootOnce boots the system once, until it powers off or reboots.
-func bootOnce(t *testing.T, root string) string {
-	t.Helper()
-	const inside = `mount --make-rprivate / && mount -t tmpfs tmpfs /run && { umount -R /sys/fs/cgroup 2>/dev/null || true; } && mount -t cgroup2 cgroup2 /sys/fs/cgroup && SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 exec systemd-nspawn -q -D "$0" --register=no --keep-unit --private-network --console=interactive -b`
-	// script gives it the terminal that it wants.
-	cmd := exec.Command("timeout", "-k", "5", "180", "script", "-qec", "unshare -m -C sh -c '"+inside+"' "+root, "/dev/null")
-	out, _ := cmd.CombinedOutput() // how it ends says nothing: it may have rebooted
-	return string(out)
 }
