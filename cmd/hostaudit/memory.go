@@ -31,29 +31,31 @@ func delayCollection() {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(unhurried)
 	useHugePages()
-	afterCollection()
+	afterCollection(1)
 }
 
-// afterCollection sets the pace anew after each collection. Nothing refers to the
-// sentinel, so that the next collection finds it.
-func afterCollection() {
+// afterCollection sets the pace anew after the nth collection and each one that
+// follows. Nothing refers to the sentinel, so that the next collection finds it.
+func afterCollection(n int) {
 	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(live)
-		debug.SetGCPercent(pace(live[0].Value.Uint64()))
+		debug.SetGCPercent(pace(live[0].Value.Uint64(), n))
 		debug.SetMemoryLimit(math.MaxInt64)
-		afterCollection()
+		afterCollection(n + 1)
 	})
 }
 
 // pace is the growth, in percent of what is in use, after which to collect again:
 // as everywhere when it has doubled, or sooner where that keeps the program modest.
 // Collecting after every few percent would take more time than it is worth, and
-// what is in use may be more than modest by itself.
-func pace(live uint64) int {
-	const least, beyond, most = 15, 50, 100
+// what is in use may be more than modest by itself. What has collected more often
+// than patient works out the sources of a thousand ports behind tens of thousands
+// of rules: reading a big host takes some ten collections.
+func pace(live uint64, collections int) int {
+	const least, beyond, most, patient = 15, 50, 100, 24
 	switch {
-	case live == 0:
+	case live == 0, collections > patient:
 		return most
 	case live > modest*(100+least)/100:
 		return beyond

@@ -95,11 +95,15 @@ func TestHugePages(t *testing.T) {
 func TestPace(t *testing.T) {
 	const mb = 1 << 20
 	for _, c := range []struct {
-		live uint64
-		want int
-	}{{0, 100}, {10 * mb, 100}, {17 * mb, 100}, {20 * mb, 70}, {30 * mb, 15}, {34 * mb, 15}, {38 * mb, 15}, {40 * mb, 50}, {1 << 40, 50}} {
-		if got := pace(c.live); got != c.want {
-			t.Errorf("with %d MB in use the heap grows by %d %%, want %d", c.live/mb, got, c.want)
+		live        uint64
+		collections int
+		want        int
+	}{
+		{0, 1, 100}, {10 * mb, 1, 100}, {17 * mb, 1, 100}, {20 * mb, 2, 70}, {30 * mb, 3, 15}, {34 * mb, 10, 15}, {38 * mb, 24, 15}, {40 * mb, 24, 50}, {1 << 40, 4, 50},
+		{38 * mb, 25, 100}, {40 * mb, 200, 100},
+	} {
+		if got := pace(c.live, c.collections); got != c.want {
+			t.Errorf("with %d MB in use after %d collections the heap grows by %d %%, want %d", c.live/mb, c.collections, got, c.want)
 		}
 	}
 }
