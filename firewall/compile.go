@@ -114,7 +114,7 @@ type ruleOrder struct {
 // relevant returns the order for classes that all go to one port of this host;
 // otherwise every rule.
 func (ch *Chain) relevant(cs []Class, env *Env) ruleOrder {
-	if len(ch.Rules) < indexFrom || env.Record == RecordRules {
+	if len(ch.Rules) < indexFrom || env.Record == RecordRules || cs[0].State.ARP != 0 {
 		return ruleOrder{all: len(ch.Rules)}
 	}
 	if cs[0].State.Reply {

@@ -68,7 +68,7 @@ const (
 	// The socket behind a packet.
 	FieldSKUID
 	FieldSKGID
-	FieldSocket // A: NFT_SOCKET_*: presence, transparent, mark, wildcard
+	FieldSocket // A: Socket…; absent where no socket would be found
 
 	// The connection.
 	FieldCTState     // IP_CT bits as nft has them: invalid 1, established 2, related 4, new 8, untracked 64
@@ -94,6 +94,11 @@ const (
 	// FieldUnknown is anything else: never readable from outside. Operand.Why
 	// says what.
 	FieldUnknown
+
+	// The protocol addresses of an ARP message: what a FieldPayload of one reads
+	// becomes these.
+	FieldARPSender
+	FieldARPTarget
 )
 
 // Flags of FieldFIBType, FieldFIBOut… and FieldFIBPresent (NFTA_FIB_F_*).
@@ -103,6 +108,14 @@ const (
 	FIBMark = 4
 	FIBIn   = 8
 	FIBOut  = 16
+)
+
+// What FieldSocket reads of the socket (NFT_SOCKET_*).
+const (
+	SocketTransparent = iota
+	SocketMark
+	SocketWildcard
+	SocketCgroup
 )
 
 // Bits of FieldCTState (include/net/netfilter/nf_conntrack.h, NF_CT_STATE_BIT).

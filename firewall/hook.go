@@ -55,7 +55,7 @@ func (rs *Ruleset) Walk(h Hook, in []Class, env *Env) (pass []Class, ends []End)
 			for n < len(slots) && slots[n].priority == slots[0].priority {
 				n++
 			}
-			if rs.Order[h] != nil && !slices.ContainsFunc(slots[:n], func(s slot) bool { return s.kind != slotChain }) {
+			if rs.Order[h] != nil && c.State.ARP == 0 && !slices.ContainsFunc(slots[:n], func(s slot) bool { return s.kind != slotChain }) {
 				cur = w.inOrder(slots[:n], nat, cur)
 			} else {
 				cur = w.group(slots[:n], nat, cur)
@@ -82,7 +82,7 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 	}
 	translates := false // the first nat chain of a family brings the NAT core to all its hooks (nf_nat_register_fn)
 	for _, t := range rs.Tables {
-		if t.Dormant || !t.Family.Sees(c.State.Family) {
+		if t.Dormant || !t.sees(&c.State, h) {
 			continue
 		}
 		for _, ch := range t.Chains {
@@ -101,13 +101,14 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 			slots = append(slots, slot{slotChain, b.Priority, ch})
 		}
 	}
-	switch h {
-	case Prerouting, Output:
+	switch {
+	case c.State.ARP != 0:
+	case h == Prerouting || h == Output:
 		slots = append(slots, slot{kind: slotConntrack, priority: PriorityConntrack})
 		if translates {
 			slots = append(slots, slot{kind: slotDstNAT, priority: PriorityDstNAT})
 		}
-	case Input, Postrouting:
+	case h == Input || h == Postrouting:
 		if translates {
 			slots = append(slots, slot{kind: slotSrcNAT, priority: PrioritySrcNAT})
 		}
@@ -116,7 +117,7 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 	settle(slots, func(s slot) *Chain { return s.chain })
 	slices.SortStableFunc(nat, func(a, b *Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
 	settle(nat, func(ch *Chain) *Chain { return ch })
-	if order := rs.Order[h]; order != nil {
+	if order := rs.Order[h]; order != nil && c.State.ARP == 0 {
 		byOrder := func(a, b *Chain) int { return cmp.Compare(slices.Index(order, a), slices.Index(order, b)) }
 		slices.SortStableFunc(slots, func(a, b slot) int {
 			if a.priority != b.priority || a.chain == nil || b.chain == nil {

@@ -3,6 +3,13 @@ package firewall
 // Split compares the operand with the set of values: nft_cmp_eval,
 // nft_range_eval, and the comparisons of the xt matches.
 func (m *Match) Split(c *Class, env *Env) Parts {
+	if c.State.ARP != 0 {
+		if op := m.Operand.asARP(); op.Field != m.Operand.Field {
+			n := *m
+			n.Operand = op
+			m = &n
+		}
+	}
 	r := c.read(m.Operand.Field, env)
 	switch r.kind {
 	case readAbsent:

@@ -126,6 +126,12 @@ func (s *Set) buildIndex(keys []Operand) *setIndex {
 // lookUp finds the elements of the set. With wantData each found part belongs
 // to exactly one element; without, parts may be joined.
 func lookUp(c *Class, env *Env, keys []Operand, s *Set, wantData bool) lookup {
+	if c.State.ARP != 0 {
+		keys = slices.Clone(keys)
+		for i := range keys {
+			keys[i] = keys[i].asARP()
+		}
+	}
 	readings := make([]reading, len(keys))
 	for i := range keys {
 		r := c.read(keys[i].Field, env)

@@ -144,18 +144,31 @@ func (x *ruleWalk) mapTo(c Class, n *NAT, addr, addrMax, port, portMax *Value) {
 	case DNAT:
 		x.destination(c, n, addr, addrMax, port, portMax)
 	case Masquerade:
-		st := &c.State
-		st.RemoteAddrKind, st.RemoteAddr = RemoteUnknown, Value{}
-		if x.env.FIB != nil && !st.LocalUnknown {
-			if a, ok := x.env.FIB.MasqueradeAddr(st.Family, st.Out, st.Local); ok {
-				st.RemoteAddrKind, st.RemoteAddr = RemoteConst, a
-			}
-		}
-		st.CTStatus |= CTStatusSrcNAT
-		x.sourcePort(&c, n, port, portMax)
-		x.settle(c)
+		x.masquerade(c, n, port, portMax)
 	default:
 		x.source(c, n, addr, addrMax, port, portMax)
+	}
+}
+
+// masquerade follows each address that nf_nat_masquerade_ipv4 and
+// nf_nat_masquerade_ipv6 may take.
+func (x *ruleWalk) masquerade(c Class, n *NAT, port, portMax *Value) {
+	var as []Value
+	if x.env.FIB != nil && !c.State.LocalUnknown {
+		as = x.env.FIB.MasqueradeAddrs(c.State.Family, c.State.Out, c.State.Local)
+	}
+	c.State.CTStatus |= CTStatusSrcNAT
+	x.sourcePort(&c, n, port, portMax)
+	for i, a := range as {
+		c.State.RemoteAddrKind, c.State.RemoteAddr = RemoteConst, a
+		if i < len(as)-1 { // the last fork has two branches
+			x.fork(&c, Condition{Rule: x.rule, Why: "which of the host's addresses masquerading takes"})
+		}
+		x.settle(c)
+	}
+	if len(as) == 0 {
+		c.State.RemoteAddrKind, c.State.RemoteAddr = RemoteUnknown, Value{}
+		x.settle(c)
 	}
 }
 

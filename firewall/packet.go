@@ -47,6 +47,10 @@ type State struct {
 	// FlowProto is the protocol of the flow's first packet; an ICMP error about it
 	// has another (nf_ct_attach).
 	FlowProto Proto
+	// ARP is the operation of an ARP message (ARPRequest, ARPReply), 0 for IP
+	// packets. The peer's address is the sender's protocol address, or the target's
+	// with Reply.
+	ARP uint8
 	// Reply: the packet goes to the remote peer instead of coming from it.
 	Reply bool
 
@@ -69,6 +73,9 @@ type State struct {
 	// ShortWay: a rule set a TTL that may not be enough for the packet's way.
 	ShortWay bool
 	In, Out  *Link
+	// Routed: the packet has a route (skb_dst), which what comes in by the wire
+	// gets behind prerouting and what is made here from the beginning.
+	Routed bool
 
 	Mark     Known
 	Priority Known
@@ -125,6 +132,8 @@ type State struct {
 	OwnerUnknown bool
 
 	touched *touched
+	// TCPStrict: only a SYN begins a connection (nf_conntrack_tcp_loose is 0).
+	TCPStrict bool
 	// Following: a client's packet after the SYN, with data or without.
 	Following bool
 	// flow is the translated first packet of the connection, of a later one.
@@ -219,12 +228,17 @@ type FIB interface {
 	// RPFilter partitions source addresses into those xt_rpfilter accepts
 	// (Value 1) and those it does not (Value 0).
 	RPFilter(f Family, srcs Ranges, in *Link, mark uint32, flags uint32, dst Value) []FIBPart
+	// Realms partitions source addresses of IPv4 by the realm that the route of a
+	// packet from them to a socket of this host has (dst.tclassid).
+	Realms(srcs Ranges, in *Link, dst Value) []FIBPart
+	// HasRealms reports whether any IPv4 route or routing rule has a realm.
+	HasRealms() bool
 	// RedirectAddr is the address REDIRECT translates to for packets that came
 	// in by link (nil: made on this host).
 	RedirectAddr(f Family, in *Link, dst Value) (Value, bool)
-	// MasqueradeAddr is the source address MASQUERADE takes for packets to
-	// dst that leave by out.
-	MasqueradeAddr(f Family, out *Link, dst Value) (Value, bool)
+	// MasqueradeAddrs are the source addresses that MASQUERADE may take for packets
+	// to dst that leave by out; none: it cannot be told.
+	MasqueradeAddrs(f Family, out *Link, dst Value) []Value
 }
 
 // FIBQuery is what a routing question of a rule is keyed with.
@@ -258,9 +272,9 @@ type Env struct {
 	// NoIPSec: the host has no IPsec state or policy, so that no packet comes
 	// through a tunnel.
 	NoIPSec bool
-	// SocketFor tells whether a transparent or ordinary socket would be found
-	// for a packet to addr:port; nil: cannot tell.
-	SocketFor func(c *Class, field Field) (Known, bool)
+	// SocketFor reads of the socket that a packet which came in would find
+	// (FieldSocket; key is Socket…); false where there is none. nil: cannot tell.
+	SocketFor func(c *Class, key uint32) (Known, bool)
 	// TProxyTo tells whether a listener takes a packet that TPROXY sends to
 	// addr:port of family f; nil: cannot tell.
 	TProxyTo func(f Family, p Proto, addr netip.Addr, port uint16) Outcome

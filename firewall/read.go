@@ -138,6 +138,9 @@ func linkField(l *Link, f func(*Link) Value) reading {
 // match, which is readAbsent.
 func (c *Class) read(f Field, env *Env) reading {
 	s := &c.State
+	if s.ARP != 0 {
+		return c.readARP(f)
+	}
 	if s.RewroteHeader != "" {
 		switch f.Kind {
 		case FieldSrcAddr, FieldDstAddr, FieldSrcPort, FieldDstPort, FieldTCPFlags, FieldICMPType, FieldICMPCode:
@@ -214,13 +217,11 @@ func (c *Class) read(f Field, env *Env) reading {
 	case FieldSKUID, FieldSKGID:
 		return c.readOwner(f.Kind)
 	case FieldSocket:
-		if env.SocketFor != nil {
-			if k, present := env.SocketFor(c, f); present {
-				return isKnown(k, "the socket that the packet would find")
-			}
-			return isAbsent()
-		}
-		return isUnknown("the socket that the packet would find")
+		return c.readSocket(f, env)
+	case FieldRealm:
+		return c.readRealm(env)
+	case FieldRTNextHop:
+		return c.readNextHop()
 	case FieldPhysIn, FieldPhysOut:
 		// xt_physdev and nft's ibrname see bridge ports only on packets that a
 		// bridge hands to the IP hooks (br_netfilter).
@@ -506,17 +507,15 @@ func (c *Class) readFIB(f Field, env *Env) reading {
 			earlyDemuxed(answer, s.In)
 		}
 	}
-	parts := make([]fibPart, len(answer))
-	for i, p := range answer {
-		v := Num(uint64(p.Value))
+	parts := fibParts(answer, func(v uint32) Value {
 		switch {
-		case f.Kind == FieldFIBPresent && p.Value != 0:
-			v = Num(1)
+		case f.Kind == FieldFIBPresent && v != 0:
+			return Num(1)
 		case f.Kind == FieldFIBOutName:
-			v = NameValue(env.FIB.LinkName(int(p.Value)))
+			return NameValue(env.FIB.LinkName(int(v)))
 		}
-		parts[i] = fibPart{p.Addrs, v, p.Unknown}
-	}
+		return Num(uint64(v))
+	})
 	if about.kind == readConst {
 		if len(parts) != 1 {
 			return isUnknown("the routing of the host")
@@ -544,6 +543,15 @@ func earlyDemuxed(parts []FIBPart, in *Link) {
 			parts[i].Unknown = "whether the kernel looks up the route of a packet whose socket it knows (nft_fib_can_skip)"
 		}
 	}
+}
+
+// fibParts are the parts of an answer of the routing, with their values.
+func fibParts(answer []FIBPart, value func(uint32) Value) []fibPart {
+	parts := make([]fibPart, len(answer))
+	for i, p := range answer {
+		parts[i] = fibPart{p.Addrs, value(p.Value), p.Unknown}
+	}
+	return parts
 }
 
 // fibPart is a part of the remote addresses with one answer of the routing.

@@ -49,6 +49,8 @@ func (m *remembered) asks(s Stmt) {
 		m.sets[s.Map] = true
 	case *IPSetMatch:
 		m.set(s.Set, 0)
+	case *RecentMatch:
+		m.named[RecentName(s.Name)] = true
 	case *AnyOf:
 		for _, of := range s.Of {
 			m.asks(of)

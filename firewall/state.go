@@ -59,7 +59,7 @@ func (s State) Answer(kind AnswerKind, typ, code uint8) State {
 	a.In, a.Out = nil, nil
 	a.Mark, a.Priority = Known{}, Known{}
 	a.PktType = 0
-	a.TProxied, a.Reroute = false, false
+	a.TProxied, a.Reroute, a.Routed = false, false, false
 	a.Owner, a.OwnerUnknown = nil, false
 	a.CTStatus |= CTStatusSeenReply | CTStatusConfirmed
 	a.CTState = 0
@@ -192,7 +192,7 @@ func (s *State) stranger() {
 	s.CTStatus, s.CTMark, s.CTHelper, s.CTLabelled = 0, Known{}, "", false
 	s.DstNATInit, s.SrcNATInit, s.flow = false, false, nil
 	switch {
-	case s.Proto == UDP, s.Proto == TCP && !s.Reply:
+	case s.Proto == UDP, s.Proto == TCP && !s.Reply && !s.TCPStrict:
 		s.Expect = CTNew // tcp_new: with nf_conntrack_tcp_loose an ACK starts a flow
 	default:
 		s.Expect = CTInvalid // tcp_conntracks: sNO and a SYN-ACK or RST; icmp_error_message

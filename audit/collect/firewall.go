@@ -82,8 +82,9 @@ func replayFirewall(ctx context.Context, raw *rawFirewall, a *answers, ask []net
 // priority, so that of the tables does not matter.
 func (r *rulesRead) read(ctx context.Context, a *answers, nftables nft.Source, legacy xtables.Source, sets *ipset.Sets, setsErr error, ask []netip.Addr) error {
 	r.ruleset = &firewall.Ruleset{}
+	beside := xtables.Beside{Sets: sets, Recent: readRecent(a)}
 	if nftables != nil {
-		rs, err := nft.Read(ctx, nftables, nft.Options{Ask: ask, LinkNames: linkNames(a), Sets: sets})
+		rs, err := nft.Read(ctx, nftables, nft.Options{Ask: ask, LinkNames: linkNames(a), Sets: beside})
 		switch {
 		case errors.Is(err, nft.ErrNotPresent):
 		case err != nil:
@@ -98,8 +99,11 @@ func (r *rulesRead) read(ctx context.Context, a *answers, nftables nft.Source, l
 			return err
 		}
 	}
-	tables, partly := xtables.Read(ctx, legacy, sets)
+	tables, partly := xtables.Read(ctx, legacy, beside)
 	r.ruleset.Tables = append(r.ruleset.Tables, tables...)
+	if arp := readARPTables(a); arp != nil {
+		r.ruleset.Tables = append(r.ruleset.Tables, arp)
+	}
 	r.partly = errors.Join(partly, setsErr)
 	keepOrder(r.ruleset)
 	return nil
@@ -111,7 +115,7 @@ func (r *rulesRead) read(ctx context.Context, a *answers, nftables nft.Source, l
 func keepOrder(rs *firewall.Ruleset) {
 	for _, t := range rs.Tables {
 		for _, c := range t.Chains {
-			if c.Base == nil {
+			if c.Base == nil || t.Family == firewall.TableARP || t.Family == firewall.TableBridge { // hooks of their own
 				continue
 			}
 			if order, ok := rs.Order[c.Base.Hook]; ok && !slices.Contains(order, c) {

@@ -9,7 +9,32 @@ import (
 
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/firewall/xtables"
+	"github.com/hostaudit/hostaudit/listeners"
 )
+
+// readRecent tells which lists of the recent match are known to be empty; those of
+// the others, and all where it cannot be read, may hold anybody.
+func readRecent(a *answers) func(name string) bool {
+	names, err := a.one("recent lists that are empty", xtables.RecentEmpty)
+	if err != nil {
+		return nil
+	}
+	return xtables.Recents(names)
+}
+
+// readARPTables gives the tables of arptables-legacy that do anything, nil for
+// none; where that cannot be read there may be one. Recordings of before it was
+// asked hold none.
+func readARPTables(a *answers) *firewall.Table {
+	names, err := a.one("legacy tables arp", xtables.ARPTables)
+	switch {
+	case errors.Is(err, listeners.ErrNotRecorded):
+		return nil
+	case err != nil:
+		return xtables.ARPTable([]byte("filter"))
+	}
+	return xtables.ARPTable(names)
+}
 
 // legacySource passes the questions about legacy tables through the answers of
 // a namespace. A question asked again replaces its first answer: when a table

@@ -44,6 +44,7 @@ type Listen struct {
 	// Transparent sets IP_TRANSPARENT: the socket takes what TPROXY hands to it,
 	// whatever the destination was.
 	Transparent bool
+	Mark        int  // SO_MARK
 	Backlog     int  // of listen(2); 0 means 4096
 	Deaf        bool // never accepts and never answers: the queue fills
 }
@@ -211,6 +212,9 @@ func (s Listen) open() (fd int, bound netip.AddrPort, err error) {
 	}
 	if s.FreeBind {
 		options = append(options, option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1})
+	}
+	if s.Mark != 0 {
+		options = append(options, option{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, s.Mark})
 	}
 	if s.Transparent {
 		options = append(options, option{"IP_TRANSPARENT", unix.SOL_IP, unix.IP_TRANSPARENT, 1})

@@ -25,6 +25,7 @@ const (
 	IPTablesLegacy                // iptables-legacy-restore
 	IP6TablesLegacy               // ip6tables-legacy-restore
 	IPSet                         // ipset restore
+	ARPTablesNFT                  // arptables-nft-restore
 )
 
 // String returns the name of the tool.
@@ -49,6 +50,8 @@ func (l Loader) argv() []string {
 		return []string{"iptables-legacy-restore", "-w", "30"}
 	case IP6TablesLegacy:
 		return []string{"ip6tables-legacy-restore", "-w", "30"}
+	case ARPTablesNFT:
+		return []string{"arptables-nft-restore"}
 	case IPSet:
 		return []string{"ipset", "restore"}
 	}

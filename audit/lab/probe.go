@@ -520,6 +520,10 @@ func sightOf(errno unix.Errno) Sight {
 	case unix.EPERM:
 		// A rule of the sender's own output hook dropped the datagram.
 		return Timeout
+	case unix.ENOBUFS:
+		// One of its egress hook did, which only sockets with IP_RECVERR are told
+		// (udp_send_skb).
+		return Timeout
 	}
 	return Unreachable
 }

@@ -42,6 +42,10 @@ func (w *walk) rejected(p *path, h firewall.Hook, e firewall.End, by witness) {
 	case portUnreachable:
 		sees = Refused
 	}
+	if st.PktType != packetHost && kind == firewall.AnswerICMP { // __icmp_send, icmp6_send
+		w.finish(e.Class, p, Timeout, by, nil, "")
+		return
+	}
 	if w.toMany(p.ns, &e.Class.State) {
 		if h == firewall.Prerouting {
 			w.unknown(e.Class, p, "whether the packet came as a broadcast frame, which no error answers")
@@ -49,6 +53,12 @@ func (w *walk) rejected(p *path, h firewall.Hook, e firewall.End, by witness) {
 		}
 		w.finish(e.Class, p, Timeout, by, nil, "")
 		return
+	}
+	if h == firewall.Prerouting && kind == firewall.AnswerICMP && st.Family == firewall.IPv4 && st.In != nil && st.In.Name != "lo" {
+		// nf_reject_fill_skb_dst: the packet has the route of the answer, so that
+		// __icmp_send does not take it for one to this host, and the routing chooses
+		// the source of the error.
+		e.Class.State.LocalUnknown = true
 	}
 	if h == firewall.Ingress {
 		// nft_reject_netdev sends the answer straight out of the device.
@@ -205,7 +215,9 @@ func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 	}
 	w.mayDie(p, &c)
 	if p.from == nil {
-		w.seen(p, c)
+		if c = w.findable(p, c, out); !c.Remote.Empty() {
+			w.seen(p, c)
+		}
 		return
 	}
 	f := p.from
@@ -222,18 +234,19 @@ func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 	c.Trace = nil
 	cs := []firewall.Class{c}
 	cs = w.programs(back, cs, f.out, true)
-	cs = w.hook(back, firewall.Ingress, cs)
+	cs = w.forOthers(back, w.hook(back, firewall.Ingress, cs), nobodys)
 	cs = w.hook(back, firewall.Prerouting, cs)
 	for _, c := range cs {
 		for _, r := range w.routeBack(f.ns, c) {
 			switch r.verdict {
 			case routeLocal:
-				for _, c := range w.hook(back, firewall.Input, []firewall.Class{r.class}) {
+				r.class.State.Routed = true
+				for _, c := range w.forOthers(back, w.hook(back, firewall.Input, []firewall.Class{r.class}), tcpOnly) {
 					w.seen(back, c)
 				}
 			case routeForward:
-				r.class.State.Out = r.out
-				cs := w.hook(back, firewall.Forward, []firewall.Class{r.class})
+				r.class.State.Out, r.class.State.Routed = r.out, true
+				cs := w.hook(back, firewall.Forward, w.forOthers(back, []firewall.Class{r.class}, nobodys, broadcasts))
 				for _, c := range cs {
 					c.State.Out = r.out
 					w.out(back, c)
@@ -252,10 +265,10 @@ func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 func (w *walk) backHome(p *path, c firewall.Class, lo *firewall.Link) {
 	c.State.In, c.State.Out = lo, nil
 	cs := w.programs(p, []firewall.Class{c}, lo, true)
-	cs = w.hook(p, firewall.Ingress, cs)
+	cs = w.forOthers(p, w.hook(p, firewall.Ingress, cs), nobodys)
 	cs = w.hook(p, firewall.Prerouting, cs)
 	cs = w.hook(p, firewall.Input, cs)
-	for _, c := range cs {
+	for _, c := range w.forOthers(p, cs, tcpOnly) {
 		w.seen(p, c)
 	}
 }

@@ -27,6 +27,7 @@ import (
 //	xt RULE                for iptables and ip6tables, legacy and nft, in INPUT
 //	                       unless -t and -A say otherwise; xt4, xt6: for one
 //	xt4: …, xt6: …         a text for iptables-restore, indented below
+//	arp: …                 a text for arptables-restore, indented below
 //	ipset LINE             a line for `ipset restore`
 //
 // nft and xt of one case are two spellings of the same; each of xt is loaded
@@ -38,6 +39,7 @@ type ruleCase struct {
 	probes   []lab.Probe
 	unsure   map[int]bool // of probes, by place
 	nft, ips string
+	arp      string
 	xt       [2]string // of ip and ip6
 }
 
@@ -75,7 +77,7 @@ func readCases(t *testing.T, file string) (cases []*ruleCase) {
 	for n, line := range strings.Split(string(data), "\n") {
 		word, rest, _ := strings.Cut(line, " ")
 		if strings.HasPrefix(line, "\t") && block != nil {
-			*block += line + "\n"
+			*block += strings.TrimPrefix(line, "\t") + "\n"
 			continue
 		}
 		block = nil
@@ -93,6 +95,8 @@ func readCases(t *testing.T, file string) (cases []*ruleCase) {
 			rules = append(rules, rest)
 		case "nft:":
 			block = &c.nft
+		case "arp:":
+			block = &c.arp
 		case "xt4:":
 			block = &c.xt[0]
 		case "xt6:":
@@ -169,6 +173,9 @@ func (c *ruleCase) spellings() (out []spelling) {
 	if c.xt[0]+c.xt[1] != "" {
 		out = append(out, legacy, compat)
 	}
+	if c.arp != "" {
+		out = append(out, spelling{"arptables-nft", []part{{lab.ARPTablesNFT, c.arp}}})
+	}
 	if len(out) == 0 {
 		out = append(out, spelling{name: "no rules"})
 	}
@@ -201,6 +208,11 @@ func newCaseBench(t testing.TB) *bench {
 	add("127.0.0.2:9012", lab.Listen{})
 	add("0.0.0.0:9013", lab.Listen{})
 	add("[::]:9013", lab.Listen{V6Only: true})
+	add("[::]:9014", lab.Listen{Mark: 5})
+	add("10.9.0.2:9015", lab.Listen{Transparent: true})
+	add("[fd00:9::2]:9015", lab.Listen{Transparent: true, Mark: 5})
+	add("[::]:9016", lab.Listen{ReusePort: true, Mark: 5})
+	add("[::]:9016", lab.Listen{ReusePort: true, Mark: 6})
 	b.Server.Listen(t, ls...)
 	return b
 }

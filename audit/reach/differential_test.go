@@ -23,6 +23,7 @@ var (
 	forFlag     = flag.Duration("for", 0, "run the differential test by the clock instead")
 	keepFlag    = flag.Bool("keep", false, "write shrunk failures to testdata/differential")
 	routing     = flag.Bool("routing", true, "draw routing rules, routes and settings, too")
+	rareFlag    = flag.Bool("rare", false, "draw what few rulesets say in every round")
 	undecidable = flag.Bool("undecidable", false, "draw matches that a reading cannot tell, too")
 )
 
@@ -47,11 +48,12 @@ func newBench(t testing.TB) *bench {
 	b.links = []string{"eth0", "eth1"}
 	b.ports = []int{80, 443, 8080, 8081}
 	b.closed = []int{81, 9999}
-	b.special = []int{8443, 8444, 8445}
+	b.special = []int{8443, 8444, 8445, 8446, 8447}
 	b.nat = true
 	for _, p := range []lab.Proto{lab.TCP, lab.UDP} {
 		b.Server.Listen(t, lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("[::]:8443"), Device: "eth0"},
 			lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("10.9.0.2:8444")}, lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("[::]:8445"), V6Only: true},
+			lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("[::]:8446"), Mark: 5}, lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("10.9.0.2:8447"), Transparent: true},
 			lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("[::]:9008"), Transparent: true})
 	}
 	for _, p := range b.ports {
@@ -320,7 +322,7 @@ func TestDifferential(t *testing.T) {
 		if *forFlag > 0 && time.Since(start) > *forFlag || *forFlag == 0 && round >= *roundsFlag {
 			break
 		}
-		g.wide = round%2 == 1
+		g.wide, g.rare = round%2 == 1, round%3 == 2 || *rareFlag
 		rs := g.draw()
 		probes := b.draw(g, 100)
 		wrong, dep, n := b.judge(t, rs, probes)

@@ -11,6 +11,8 @@ type fib struct{ *route.Table }
 // FIB answers the routing questions of rules from a routing table.
 func FIB(t *route.Table) firewall.FIB { return fib{t} }
 
+const loopback = 772 // ARPHRD_LOOPBACK
+
 // AddrType is `fib … type` and, for IPv4, xt_addrtype.
 func (t fib) AddrType(addrs firewall.Ranges, q firewall.FIBQuery) []firewall.FIBPart {
 	if q.Family == firewall.IPv6 && q.OtherUnknown {
@@ -33,6 +35,19 @@ func (t fib) OutIndex(addrs firewall.Ranges, q firewall.FIBQuery) []firewall.FIB
 		return []firewall.FIBPart{{Addrs: addrs, Unknown: "the routing rules, for many other addresses at once"}}
 	}
 	return t.FIBOut(addrs, query(q))
+}
+
+// Realms is the realm of the route to a socket of this host.
+func (t fib) Realms(srcs firewall.Ranges, in *firewall.Link, dst firewall.Value) []firewall.FIBPart {
+	if in.Type != loopback {
+		return t.InputRealm(srcs, dst, in)
+	}
+	realm, ok := t.OwnRealm(dst)
+	p := firewall.FIBPart{Addrs: srcs, Value: realm}
+	if !ok {
+		p.Unknown = "the realm of the route"
+	}
+	return []firewall.FIBPart{p}
 }
 
 // LinkName is the name of the interface with an index.

@@ -14,6 +14,9 @@ func (g *generator) nftTable(name string) *table {
 	wideSix := t.family == "ip6" || t.family == "inet" && g.chance(50)
 	if g.wide {
 		t.wide = g.wideSet(wideSix)
+		if g.rare && g.chance(25) {
+			t.wide = g.rareSet(wideSix)
+		}
 		t.sets = append(t.sets, t.wide)
 	}
 	users := g.IntN(3)
@@ -68,6 +71,9 @@ func (g *generator) nftBase(t *table, name string) *chain {
 	if g.nat && g.chance(20) {
 		typ = "nat"
 		hook = pick(g, "prerouting", "prerouting", "output", "input")
+		if g.rare && g.chance(30) {
+			hook = "postrouting"
+		}
 		prio = fmt.Sprint(pick(g, -190, -110, -100, -100, -90, 0, 100))
 	}
 	policy := pick(g, "accept", "accept", "accept", "drop")
@@ -96,6 +102,14 @@ func (g *generator) nftRule(t *table, c *chain, users int) string {
 	}
 	if g.chance(25) {
 		parts = append(parts, "counter")
+	}
+	if g.rare && g.chance(25) {
+		if s := g.rareMatch(t, c, six); s != "" {
+			parts = append(parts, s)
+		}
+		if s := g.rareAction(t, c, six, users); s != "" && g.chance(40) {
+			return strings.Join(append(parts, s), " ")
+		}
 	}
 	if g.wide && g.chance(40) {
 		if g.chance(60) {
@@ -301,7 +315,7 @@ func (g *generator) nftNAT(t *table, c *chain, six bool) string {
 	}
 	l4 := g.plain()
 	switch {
-	case c.is("hook input"):
+	case c.is("hook input"), c.is("hook postrouting"):
 		return fmt.Sprintf("meta l4proto %s accept", l4)
 	case g.chance(50):
 		return fmt.Sprintf("%s dport %d redirect to :%d", l4, g.port(), g.port())

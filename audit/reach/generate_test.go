@@ -100,6 +100,7 @@ type generator struct {
 	undecidable bool   // may draw what a reading cannot tell
 	routing     bool   // may draw routing and settings
 	wide        bool   // draws the rarer half of the languages, too
+	rare        bool   // draws what few rulesets say, too
 	l4          string // what the rule being drawn speaks of
 }
 
@@ -153,6 +154,9 @@ func (g *generator) draw() *ruleset {
 	rs := &ruleset{}
 	if g.routing {
 		rs.commands = g.surroundings()
+		if g.rare {
+			rs.commands = append(rs.commands, g.rareSurroundings()...)
+		}
 	}
 	legacy := map[string]bool{}
 	if g.wide {
@@ -160,6 +164,9 @@ func (g *generator) draw() *ruleset {
 		if g.chance(20) {
 			rs.tables = append(rs.tables, g.netdevTable("d0"))
 		}
+	}
+	if g.rare && g.chance(25) {
+		rs.tables = append(rs.tables, g.egressTable("e0"))
 	}
 	for i := range 1 + g.IntN(3) {
 		switch g.IntN(5) {

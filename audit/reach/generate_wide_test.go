@@ -64,7 +64,7 @@ func (g *generator) wideUse(c *chain, w string, six bool) string {
 	switch {
 	case strings.Contains(w, ": mark;") && fits:
 		return fmt.Sprintf("meta mark set %s %s map @w0", ip, src)
-	case strings.Contains(w, "inet_service : ipv") && strings.Contains(w, ": "+typ) && c.is("type nat") && !c.is("hook input"):
+	case strings.Contains(w, "inet_service : ipv") && strings.Contains(w, ": "+typ) && c.is("type nat") && !c.is("hook input") && !c.is("hook postrouting"):
 		return fmt.Sprintf("dnat %s to %s dport map @w0", ip, l4)
 	case strings.Contains(w, ". inet_service : verdict") && fits && !c.is("type nat"):
 		return fmt.Sprintf("%s %s . %s %s vmap @w0", ip, src, l4, dport)
@@ -175,6 +175,8 @@ func (g *generator) wideAction(t *table, c *chain, six bool) string {
 	l4 := g.plain()
 	if c.is("type nat") {
 		switch {
+		case c.is("hook postrouting"):
+			return "accept"
 		case c.is("hook input"):
 			return fmt.Sprintf("meta l4proto %s snat %s to %s", l4, ip, pick(g, g.client(six), g.client(six)))
 		case g.chance(30):

@@ -87,6 +87,11 @@ func (g *generator) xtRule(t *table, c *chain, six bool, users int) string {
 	for range g.IntN(2) {
 		parts = append(parts, g.xtMatch(c, six, out, not))
 	}
+	if g.rare && g.chance(20) {
+		if s := g.rareXTMatch(t, c, six); s != "" {
+			parts = append(parts, s)
+		}
+	}
 	if g.wide && g.chance(40) {
 		parts = append(parts, g.wideXTMatch(t, c, six, out, proto, not))
 	}
@@ -134,6 +139,9 @@ func (g *generator) xtTarget(t *table, c *chain, six bool, proto string, users i
 				to = "[" + to + "]"
 			}
 			return pick(g, fmt.Sprintf("-j REDIRECT --to-ports %d", g.port()), fmt.Sprintf("-j DNAT --to-destination %s:%d", to, g.port()), "-j ACCEPT", "-j RETURN")
+		}
+		if g.rare && c.name == "POSTROUTING" {
+			return pick(g, "-j MASQUERADE", "-o lo -j SNAT --to-source "+g.server(six), "-j ACCEPT", "-j RETURN")
 		}
 		return pick(g, "-j ACCEPT", "-j RETURN")
 	}

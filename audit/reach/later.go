@@ -28,7 +28,11 @@ type later struct {
 // where the SYN was not.
 func (l *later) state(ns *Namespace, in *firewall.Link) (firewall.State, bool) {
 	s, ok := l.first[ns]
-	return s.Later(in, ns != l.home || l.answerTracked), ok
+	st := s.Later(in, ns != l.home || l.answerTracked)
+	if st.TCPStrict = ns.Route != nil && ns.Route.Settings.TCPStrict; st.TCPStrict && st.Expect == firewall.CTNew {
+		st.Expect = firewall.CTInvalid // tcp_new
+	}
+	return st, ok
 }
 
 // lateWhy is what an answer turns on whose ACK is kept out.
@@ -114,7 +118,7 @@ func (w *walk) unhindered(l *later, c firewall.Class) bool {
 		}
 		d = pass[0]
 		st := &d.State
-		if st.CTMark != l.first[l.home].CTMark || !st.SameSets(l.first[l.home]) {
+		if st.PktType != packetHost || st.CTMark != l.first[l.home].CTMark || !st.SameSets(l.first[l.home]) {
 			return false
 		}
 		if h == firewall.Prerouting && (st.Mark != (firewall.Known{}) || w.reply.path.marked || st.Local != first.Local || st.LocalPort != first.LocalPort || st.TProxied) {

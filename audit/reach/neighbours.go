@@ -53,6 +53,37 @@ func (w *walk) discovered(p *path, c firewall.Class) firewall.Class {
 	return c
 }
 
+// findable follows, for an answer that leaves by another link than the question
+// came in by, both ways where the rules keep this host from finding the neighbour
+// there: the answer is never sent, or the neighbour is still known.
+func (w *walk) findable(p *path, c firewall.Class, out *firewall.Link) firewall.Class {
+	ns := p.ns
+	if ns != w.origin.ns || out.Index == w.origin.in.Index || ns.Ruleset == nil || w.e.neighboursKnown || c.State.RemoteAddrKind != firewall.RemoteSame {
+		return c
+	}
+	if l := ns.Route.Link(out.Index); l == nil || !l.Discovers() {
+		return c
+	}
+	d := w.discovery(ns, out, c.State.Family, c.State.Local)
+	if d.lost.Empty() {
+		return c
+	}
+	if affected := w.behind(ns, out, c.State.Family, c.Remote, d.lost); !affected.Empty() {
+		a := c
+		a.Remote = affected
+		c.Remote = c.Remote.Minus(affected)
+		cond := d.cond
+		cond.Why = answerDiscoveryWhy
+		a.Doubt(cond)
+		w.lost(p, a, d.by)
+		w.seen(p, a)
+	}
+	return c
+}
+
+// answerDiscoveryWhy is discoveryWhy of a neighbour that this host looks for.
+const answerDiscoveryWhy = "whether this host knows the hardware address of the neighbour that the answer goes to from before: what finds it need not pass here"
+
 // behind are those of the sources whose packets a lost neighbour sends: they are
 // on the link themselves, or routed. Neighbours that are known are not lost.
 func (w *walk) behind(ns *Namespace, in *firewall.Link, f firewall.Family, srcs, lost firewall.Ranges) firewall.Ranges {
@@ -98,7 +129,7 @@ func (w *walk) discovery(ns *Namespace, in *firewall.Link, f firewall.Family, to
 	if f == firewall.IPv6 {
 		d = w.solicitations(ns, in, to)
 	} else {
-		d = arp(ns, in)
+		d = w.arp(ns, in, to)
 	}
 	e.mu.Lock()
 	e.found[k] = d
@@ -133,34 +164,46 @@ func (w *walk) solicitations(ns *Namespace, in *firewall.Link, to firewall.Value
 		}
 		return st
 	}
-	env := *w.env(ns)
-	env.Accepted, env.Record = nil, firewall.RecordNothing
-	pass := func(st firewall.State, hooks ...firewall.Hook) {
-		cs := []firewall.Class{{Remote: firewall.All(16), Ports: unprivileged(), State: st}}
-		for _, h := range hooks {
-			var ends []firewall.End
-			cs, ends = ns.Ruleset.Walk(h, cs, &env)
-			for _, e := range ends {
-				d.blocks(ns, e.Class, e.Rule, e.Chain)
-			}
-		}
-		for _, c := range cs {
-			if c.Forks != nil {
-				d.blocks(ns, c, c.Forks.Condition.Rule, nil)
-			}
-		}
-	}
 	arrives := []firewall.Hook{firewall.Ingress, firewall.Prerouting, firewall.Input}
 	leaves := []firewall.Hook{firewall.Output, firewall.Postrouting, firewall.Egress}
+	pass := func(st firewall.State, hooks []firewall.Hook) {
+		w.message(ns, &d, firewall.Class{Remote: firewall.All(16), Ports: unprivileged(), State: st}, hooks...)
+	}
 	for _, typ := range []uint8{neighbourSolicitation, neighbourAdvertisement} {
 		st := message(typ, typ == neighbourSolicitation, false)
 		st.In = in
-		pass(st, arrives...)
+		pass(st, arrives)
 		st = message(typ, typ == neighbourSolicitation, true)
 		st.Out = in
-		pass(st, leaves...)
+		pass(st, leaves)
 	}
 	return d
+}
+
+// message walks a message of discovery through hooks and notes the neighbours for
+// whom it does not surely pass as it is.
+func (w *walk) message(ns *Namespace, d *discovery, c firewall.Class, hooks ...firewall.Hook) {
+	env := *w.env(ns)
+	env.Accepted, env.Record = nil, firewall.RecordNothing
+	cs := []firewall.Class{c}
+	for _, h := range hooks {
+		for i := range cs {
+			cs[i].State.Routed = cs[i].State.Routed || h == firewall.Input || h == firewall.Output
+		}
+		var ends []firewall.End
+		cs, ends = ns.Ruleset.Walk(h, cs, &env)
+		for _, e := range ends {
+			d.blocks(ns, e.Class, e.Rule, e.Chain)
+		}
+	}
+	for _, p := range cs {
+		switch {
+		case p.Forks != nil:
+			d.blocks(ns, p, p.Forks.Condition.Rule, nil)
+		case p.State.RewroteHeader != "" || p.State.PktType != c.State.PktType:
+			d.blocks(ns, p, nil, nil)
+		}
+	}
 }
 
 // blocks notes neighbours whose messages do not surely pass.
@@ -180,26 +223,21 @@ func (d *discovery) blocks(ns *Namespace, c firewall.Class, r *firewall.Rule, ch
 	d.lost = d.lost.Union(c.Remote)
 }
 
-// arp is the same for IPv4, whose ARP messages pass no chain but those of family
-// arp and of the device. What such chains do with them is not worked out: one that
-// can drop is taken for one that may.
-func arp(ns *Namespace, in *firewall.Link) (d discovery) {
-	for _, t := range ns.Ruleset.Tables {
-		if t.Dormant {
-			continue
+// arp is the same for IPv4: a neighbour's request of this host's address comes in
+// and the reply goes out, and the other way round. ARP messages pass no chains but
+// those of family arp and of the device (arp_rcv, arp_xmit).
+func (w *walk) arp(ns *Namespace, in *firewall.Link, to firewall.Value) (d discovery) {
+	for _, out := range []bool{false, true} {
+		hooks := []firewall.Hook{firewall.Ingress, firewall.Input}
+		if out {
+			hooks = []firewall.Hook{firewall.Output, firewall.Egress}
 		}
-		for _, ch := range t.Chains {
-			b := ch.Base
-			if b == nil {
-				continue
+		for _, op := range []uint8{firewall.ARPRequest, firewall.ARPReply} {
+			st := firewall.ARPMessage(op, to, out)
+			if st.In = in; out {
+				st.In, st.Out = nil, in
 			}
-			device := t.Family == firewall.TableNetdev && b.Policy == firewall.Drop && b.On(in)
-			if device || t.Family == firewall.TableARP && (b.Policy == firewall.Drop || len(ch.Rules) > 0) {
-				d.lost = firewall.All(4)
-				d.by = witness{kind: ByRoute, ns: ns, text: "ARP messages, which pass the chain " + string(t.Family) + " " + t.Name + " " + ch.Name}
-				d.cond = firewall.Condition{Object: d.by.text, Why: discoveryWhy}
-				return d
-			}
+			w.message(ns, &d, firewall.Class{Remote: firewall.All(4), Ports: unprivileged(), State: st}, hooks...)
 		}
 	}
 	return d

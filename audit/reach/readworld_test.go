@@ -54,6 +54,11 @@ func readNamespace(ctx context.Context) (*reach.Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
+	empty, err := xtables.RecentEmpty()
+	if err != nil {
+		return nil, err
+	}
+	sets = xtables.Beside{Sets: sets, Recent: xtables.Recents(empty)}
 	opt := nft.Options{LinkNames: map[int]string{}, Sets: sets}
 	for _, l := range links {
 		opt.LinkNames[l.Index] = l.Name
@@ -71,6 +76,13 @@ func readNamespace(ctx context.Context) (*reach.Namespace, error) {
 		return nil, err
 	}
 	ns.Ruleset.Tables = append(ns.Ruleset.Tables, tables...)
+	arp, err := xtables.ARPTables()
+	if err != nil {
+		return nil, err
+	}
+	if t := xtables.ARPTable(arp); t != nil {
+		ns.Ruleset.Tables = append(ns.Ruleset.Tables, t)
+	}
 	capture, err := route.Acquire(ctx)
 	if err != nil {
 		return nil, err

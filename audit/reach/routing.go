@@ -273,12 +273,13 @@ func (w *walk) routeHarder(ns *Namespace, c firewall.Class, oif *firewall.Link) 
 	}))
 }
 
-// overLo: what is local for a packet made here leaves by lo.
+// overLo: what is local for a packet made here leaves by lo. Its route stays with it.
 func overLo(rs []routed) []routed {
 	for i := range rs {
 		if rs[i].verdict == routeLocal {
 			rs[i].verdict = routeForward
 		}
+		rs[i].class.State.Routed = true
 	}
 	return rs
 }

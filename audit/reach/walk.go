@@ -67,7 +67,8 @@ func (w *walk) arrive(p *path, in *firewall.Link, cs []firewall.Class) {
 		cs[i].State.In, cs[i].State.Out = in, nil
 	}
 	cs = w.programs(p, cs, in, true)
-	if cs = w.ingress(p, in, cs); len(cs) == 0 {
+	cs = w.ingress(p, in, cs)
+	if cs = w.forOthers(p, cs, nobodys); len(cs) == 0 {
 		return
 	}
 	if in.Name != "lo" {
@@ -110,6 +111,10 @@ func (w *walk) routed(p *path, r routed) {
 	case routeUnknown:
 		w.unknown(r.class, p, r.why)
 	case routeICMP:
+		if r.class.State.PktType != packetHost { // __icmp_send, icmp6_send
+			w.finish(r.class, p, Timeout, r.by, nil, "")
+			return
+		}
 		w.answer(p, r.class, firewall.AnswerICMP, r.icmpType, r.icmpCode, Unreachable, r.by, nil)
 	default:
 		w.finish(r.class, p, Timeout, r.by, nil, "")
@@ -174,10 +179,13 @@ func (w *walk) unknown(c firewall.Class, p *path, why string) {
 
 // input delivers classes to a socket of the namespace.
 func (w *walk) input(p *path, cs []firewall.Class) {
+	for i := range cs {
+		cs[i].State.Routed = true
+	}
 	if cs = w.hook(p, firewall.Input, cs); len(cs) == 0 {
 		return
 	}
-	for _, c := range cs {
+	for _, c := range w.forOthers(p, cs, tcpOnly) {
 		w.deliver(p, c)
 	}
 }
@@ -222,7 +230,7 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 			w.answer(p, c, firewall.AnswerReset, 0, 0, Refused, by, nil)
 			return
 		}
-		if w.toMany(ns, st) {
+		if w.toMany(ns, st) || st.PktType != packetHost { // __icmp_send, icmp6_send
 			w.finish(c, p, Timeout, by, nil, "") // __udp4_lib_mcast_deliver
 			return
 		}
@@ -290,9 +298,12 @@ func (w *walk) forward(p *path, c firewall.Class, out *firewall.Link, gateway ne
 		w.unknown(c, p, "whether bridge "+in.Name+" hands its packets to the IP hooks (br_netfilter) and lets them turn back (hairpin)")
 		return
 	}
+	if len(w.forOthers(p, []firewall.Class{c}, nobodys, broadcasts)) == 0 {
+		return // ip_forward, ip6_forward
+	}
 	w.mayDie(p, &c)
 	c.State.HopLimit = 0 // ip_forward takes one off
-	c.State.Out = out
+	c.State.Out, c.State.Routed = out, true
 	cs := w.hook(p, firewall.Forward, []firewall.Class{c})
 	cs = w.hook(p, firewall.Postrouting, cs)
 	for _, c := range cs {

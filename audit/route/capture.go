@@ -75,7 +75,11 @@ var globals = []string{
 	"sys/net/ipv6/fwmark_reflect",
 	"sys/net/ipv6/conf/all/disable_ipv6",
 	"sys/net/ipv6/conf/all/drop_unicast_in_l2_multicast",
+	tcpLoose,
 }
+
+// tcpLoose exists where conntrack does.
+const tcpLoose = "sys/net/netfilter/nf_conntrack_tcp_loose"
 
 // maxFile bounds the files that are read: all but fib_triestat hold one number.
 const maxFile = 1 << 20

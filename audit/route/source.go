@@ -3,6 +3,7 @@ package route
 import (
 	"math/bits"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -69,26 +70,43 @@ func scopeBits6(v firewall.Value) int {
 // out: inet_select_addr towards the next hop, or ipv6_dev_get_saddr. false: it
 // has none, or it cannot be told.
 func (t *Table) MasqueradeAddr(f firewall.Family, out *firewall.Link, dst firewall.Value) (firewall.Value, bool) {
-	l := t.link(out)
-	if l == nil || l.vrf() != nil {
+	as := t.MasqueradeAddrs(f, out, dst)
+	if len(as) != 1 {
 		return firewall.Value{}, false
 	}
+	return as[0], true
+}
+
+// MasqueradeAddrs are the sources that MASQUERADE may take, each once: more than
+// one where the order of interfaces decides, which no reading tells. None: it cannot
+// be told, or there is none.
+func (t *Table) MasqueradeAddrs(f firewall.Family, out *firewall.Link, dst firewall.Value) (as []firewall.Value) {
+	l := t.link(out)
+	if l == nil || l.vrf() != nil {
+		return nil
+	}
 	if f == firewall.IPv6 {
-		return t.sourceFor6(l, dst)
+		if a, ok := t.sourceFor6(l, dst); ok {
+			as = append(as, a)
+		}
+		return as
 	}
 	nh, ok := t.nextHops4(l, dst)
 	if !ok {
-		return firewall.Value{}, false
+		return nil
 	}
-	var addr firewall.Value
-	for i, hop := range nh {
-		a, ok := t.selectAddr4(l, hop, 0)
-		if !ok || i > 0 && a != addr {
-			return firewall.Value{}, false
+	for _, hop := range nh {
+		some := t.selectAddrs4(l, hop, 0)
+		if len(some) == 0 || slices.Contains(some, firewall.Value{}) {
+			return nil
 		}
-		addr = a
+		for _, a := range some {
+			if !slices.Contains(as, a) {
+				as = append(as, a)
+			}
+		}
 	}
-	return addr, !addr.IsZero()
+	return as
 }
 
 // nextHops4 lists the neighbours a packet to dst that leaves by l can be sent to.
@@ -108,6 +126,10 @@ func (t *Table) nextHops4(l *Link, dst firewall.Value) (nh []firewall.Value, ok 
 	}
 	if t.v4.isDefault() {
 		for _, p := range t.Output(Key{Family: firewall.IPv4}, firewall.Single(dst), firewall.Value{}, l.Link) {
+			if p.Kind == Local { // over lo, to the destination itself
+				add(netip.Addr{})
+				continue
+			}
 			if p.Kind != Send {
 				return nil, false
 			}
@@ -241,42 +263,51 @@ func (t *Table) sourceOf4(r *Route, hops []NextHop) (addr firewall.Value, why st
 	return addr, ""
 }
 
-// selectAddr4 is inet_select_addr, zero for none; false: it cannot be told. The kernel falls back to other interfaces in
-// the order they were made, which no reading tells: then they must agree. With
-// route_localnet addresses of host scope count as well; what the kernel chose
-// before the key was set it keeps until an address changes.
+// selectAddr4 is inet_select_addr, zero for none; false: it cannot be told.
 func (t *Table) selectAddr4(l *Link, dst firewall.Value, scope uint8) (firewall.Value, bool) {
-	on, _, _ := t.or4(l, conf4RouteLocalnet, "route_localnet")
-	a, ok := t.selectScoped4(l, dst, scope, unix.RT_SCOPE_HOST)
-	if on == no {
-		return a, ok
-	}
-	b, okToo := t.selectScoped4(l, dst, scope, unix.RT_SCOPE_LINK)
-	if a != b || !okToo {
+	as := t.selectAddrs4(l, dst, scope)
+	if len(as) != 1 {
 		return firewall.Value{}, false
 	}
-	return a, ok
+	return as[0], true
 }
 
-func (t *Table) selectScoped4(l *Link, dst firewall.Value, scope, localnet uint8) (firewall.Value, bool) {
+// selectAddrs4 is inet_select_addr, zero for none; nothing: it cannot be told. The
+// kernel falls back to other interfaces in the order they were made, which no
+// reading tells: then any may be the first. With route_localnet addresses of host
+// scope count as well; what the kernel chose before the key was set it keeps until
+// an address changes.
+func (t *Table) selectAddrs4(l *Link, dst firewall.Value, scope uint8) []firewall.Value {
+	on, _, _ := t.or4(l, conf4RouteLocalnet, "route_localnet")
+	a := t.selectScoped4(l, dst, scope, unix.RT_SCOPE_HOST)
+	if on == no {
+		return a
+	}
+	if !slices.Equal(a, t.selectScoped4(l, dst, scope, unix.RT_SCOPE_LINK)) {
+		return nil
+	}
+	return a
+}
+
+func (t *Table) selectScoped4(l *Link, dst firewall.Value, scope, localnet uint8) []firewall.Value {
 	var first *Addr
 	for _, a := range t.Addrs {
 		if a.Family != firewall.IPv4 || a.Link != l || a.Secondary() || min(a.Scope, localnet) > scope {
 			continue
 		}
 		if dst.IsZero() || firewall.Prefix(a.Prefix).Contains(dst) {
-			return a.value(), true
+			return []firewall.Value{a.value()}
 		}
 		if first == nil {
 			first = a
 		}
 	}
 	if first != nil {
-		return first.value(), true
+		return []firewall.Value{first.value()}
 	}
-	// lo is always the first interface; then all others must give one answer.
-	for _, a := range t.fallback4(t.lo, scope) {
-		return a, true
+	// lo is always the first interface.
+	if a := t.fallback4(t.lo, scope); len(a) > 0 {
+		return a
 	}
 	var found []firewall.Value
 	for _, o := range t.Links {
@@ -284,14 +315,10 @@ func (t *Table) selectScoped4(l *Link, dst firewall.Value, scope, localnet uint8
 			found = append(found, t.fallback4(o, scope)...)
 		}
 	}
-	switch len(found) {
-	case 0:
-		return firewall.Value{}, true
-	case 1:
-		return found[0], true
-	default:
-		return firewall.Value{}, false
+	if len(found) == 0 {
+		return []firewall.Value{{}}
 	}
+	return found
 }
 
 // fallback4 is in_dev_select_addr, as a list of at most one.

@@ -61,12 +61,16 @@ type Table struct {
 
 // Settings are keys of the namespace that decide which route an answer takes.
 type Settings struct {
-	IPForward             bool // net.ipv4.ip_forward
-	IPv6Forwarding        bool // net.ipv6.conf.all.forwarding
-	MultipathPolicy       int  // net.ipv4.fib_multipath_hash_policy
-	FwmarkReflect         bool // net.ipv4.fwmark_reflect: RSTs and ICMP errors carry the packet's mark
-	FwmarkReflect6        bool
-	TCPFwmarkAccept       bool // net.ipv4.tcp_fwmark_accept: a connection carries its SYN's mark
+	IPForward       bool // net.ipv4.ip_forward
+	IPv6Forwarding  bool // net.ipv6.conf.all.forwarding
+	MultipathPolicy int  // net.ipv4.fib_multipath_hash_policy
+	FwmarkReflect   bool // net.ipv4.fwmark_reflect: RSTs and ICMP errors carry the packet's mark
+	FwmarkReflect6  bool
+	TCPFwmarkAccept bool // net.ipv4.tcp_fwmark_accept: a connection carries its SYN's mark
+	// TCPStrict: net.netfilter.nf_conntrack_tcp_loose is 0, so that only a SYN begins
+	// a connection. (A SYN always does; nf_conntrack_tcp_be_liberal is about packets
+	// outside of the window, which no client's first ones are.)
+	TCPStrict             bool
 	NonlocalBind          bool
 	NonlocalBind6         bool
 	DisableIPv6           bool // net.ipv6.conf.all.disable_ipv6, as a default; the links' own count
@@ -294,15 +298,19 @@ func (d *domain) isDefault() bool {
 		return false
 	}
 	for i, r := range d.rules {
-		cp := *r
-		cp.Protocol, cp.DSCPMask = 0, 0
-		w := *want[i]
-		cp.Src, cp.Dst = w.Src, w.Dst
-		if cp != w || r.Src.Bits() > 0 || r.Dst.Bits() > 0 {
+		if !r.same(want[i]) {
 			return false
 		}
 	}
 	return true
+}
+
+// same reports whether the rule is one of those that a namespace begins with.
+func (r *Rule) same(w *Rule) bool {
+	cp := *r
+	cp.Protocol, cp.DSCPMask = 0, 0
+	cp.Src, cp.Dst = w.Src, w.Dst
+	return cp == *w && r.Src.Bits() <= 0 && r.Dst.Bits() <= 0
 }
 
 func (t *Table) decodeSettings(c *Capture) {
@@ -338,6 +346,9 @@ func (t *Table) decodeSettings(c *Capture) {
 		NonlocalBind6:         get("sys/net/ipv6/ip_nonlocal_bind") != 0,
 		DisableIPv6:           get("sys/net/ipv6/conf/all/disable_ipv6") != 0,
 		DropUnicastInL2Mcast6: get("sys/net/ipv6/conf/all/drop_unicast_in_l2_multicast") != 0,
+	}
+	if b, asked := c.Blobs[tcpLoose]; asked && !b.Absent {
+		t.Settings.TCPStrict = get(tcpLoose) == 0 && t.settingGap[tcpLoose] == ""
 	}
 	release := string(c.Blobs[osRelease].Data)
 	t.oldZeronet = !atLeast(release, 5, 3, 0)

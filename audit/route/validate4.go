@@ -111,11 +111,25 @@ func (t *Table) quickCheck(q *query, set firewall.Ranges, dsts bool) []sourceChe
 // fullCheck is __fib_validate_source: the route back to the source.
 func (t *Table) fullCheck(q *query, set firewall.Ranges, dst firewall.Value, oif int, dsts bool, rpf int32) []sourceCheck {
 	acceptLocal, whyLocal, _ := t.or4(q.in, conf4AcceptLocal, "accept_local")
+	fl, why := t.reverse(q, dst, oif, dsts)
+	if why != "" {
+		return []sourceCheck{{set, &Verdict{Unknown: why}}}
+	}
+	var out []sourceCheck
+	for _, r := range t.fibLookup(fl, set) {
+		out = append(out, sourceCheck{r.addrs, t.judge(q, r, rpf, acceptLocal, whyLocal)})
+	}
+	return out
+}
+
+// reverse is the lookup of the way back to the source. why says why it cannot be
+// told, "" when it can.
+func (t *Table) reverse(q *query, dst firewall.Value, oif int, dsts bool) (fl *flow, why string) {
 	vmark, whyMark, _ := t.or4(q.in, conf4SrcValidMark, "src_valid_mark")
 	if vmark == unknown && len(t.v4.rules) > 0 {
-		return []sourceCheck{{set, &Verdict{Unknown: whyMark}}}
+		return nil, whyMark
 	}
-	fl := flow{Key: q.Key, iif: oif, resolve: resolveKey{tos: q.TOS & legacyTOS}, src: dst, varies: varyDst}
+	fl = &flow{Key: q.Key, iif: oif, resolve: resolveKey{tos: q.TOS & legacyTOS}, src: dst, varies: varyDst}
 	if oif == 0 {
 		fl.iif = loopbackIndex
 	}
@@ -127,11 +141,7 @@ func (t *Table) fullCheck(q *query, set firewall.Ranges, dst firewall.Value, oif
 	if vmark == no {
 		fl.Mark = firewall.Known{}
 	}
-	var out []sourceCheck
-	for _, r := range t.fibLookup(&fl, set) {
-		out = append(out, sourceCheck{r.addrs, t.judge(q, r, rpf, acceptLocal, whyLocal)})
-	}
-	return out
+	return fl, ""
 }
 
 // judge is the rest of __fib_validate_source, after the lookup.

@@ -116,7 +116,7 @@ var handmade = []struct {
 		compareReg(1, cmpEQ, value(6)), acceptExpr()},
 		"opaque inner (a header inside a tunnel); opaque cmp (a header inside a tunnel); accept", ""},
 	{"socket cgroup", [][]byte{expr("socket", at{1, n32(3)}, at{2, n32(1)}, at{3, n32(2)}), compareReg(1, cmpEQ, value(1, 0, 0, 0, 0, 0, 0, 0)), acceptExpr()},
-		"unknown[the control group of the socket]{0x1}; accept", "socket cgroupv2 level 2 1 accept"},
+		"socket:3[the control group of the socket]{0x1}; accept", "socket cgroupv2 level 2 1 accept"},
 	{"a cut attribute", [][]byte{append(expr("counter"), 9, 0)}, "OPAQUE counter (a form of the expression counter that the model does not know)", ""},
 }
 

@@ -190,7 +190,9 @@ func (r *run) socket(t *table) {
 	case 1: // NFT_SOCKET_MARK
 		r.load(t, 2, field(fw.FieldSocket, key, 4), 4, true)
 	case 3: // NFT_SOCKET_CGROUPV2
-		r.loadUnknown(t, 2, 8, "the control group of the socket")
+		op := field(fw.FieldSocket, key, 8)
+		op.Why = "the control group of the socket"
+		r.load(t, 2, op, 8, true)
 	default:
 		r.loadUnknown(t, 2, 16, fmt.Sprintf("socket key %d, which the model does not know", key))
 	}

@@ -87,6 +87,12 @@ func (w *writer) cmpMasked(text string, kind valueKind, mask, xor []byte, op uin
 			return
 		}
 	}
+	if zeroXor && (kind == valRealm || kind == valMark || kind == valDevGroup) && op <= cmpNEQ { // types with DTYPE_F_PREFIX
+		if bits, ok := prefixBits(mask); ok {
+			w.compare(text, cmpText[op], w.value(kind, data)+"/"+strconv.Itoa(bits))
+			return
+		}
+	}
 	if zeroXor && kind.bitmask() {
 		flags := func(b []byte, sep string) string {
 			if kind == valCTLabel {

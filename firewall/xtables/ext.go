@@ -3,6 +3,7 @@ package xtables
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/hostaudit/hostaudit/firewall"
@@ -22,6 +23,25 @@ type Sets interface {
 	// IPSet returns the set with the index. An error says why it is not known.
 	IPSet(index uint16) (*firewall.IPSet, error)
 }
+
+// Beside is [Sets] together with what else rules ask that lies outside of their
+// tables. Both parts may be nil.
+type Beside struct {
+	Sets Sets
+	// Recent reports whether the list of the recent match with a name was read and
+	// holds nobody.
+	Recent func(name string) bool
+}
+
+// IPSet implements [Sets].
+func (b Beside) IPSet(index uint16) (*firewall.IPSet, error) {
+	if b.Sets == nil {
+		return nil, errors.New("the ipsets were not read")
+	}
+	return b.Sets.IPSet(index)
+}
+
+func (b Beside) recentEmpty(name string) bool { return b.Recent != nil && b.Recent(name) }
 
 // Context is where a rule stands, which some structs cannot be read without.
 type Context struct {

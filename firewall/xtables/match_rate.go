@@ -174,17 +174,17 @@ const (
 	recentReap
 )
 
-// matchRecent is recent_mt. --set matches always (never when inverted), and that
-// it writes the packet's address to the list does not show here: the other
-// operations ask the list, which changes with every packet and is not read.
-func matchRecent(_ *Context, b []byte) []firewall.Stmt {
+// matchRecent is recent_mt. --set matches always (never when inverted) and writes
+// the packet's address to the list; the other operations ask it.
+func matchRecent(cx *Context, b []byte) []firewall.Stmt {
 	seconds, hits, op, invert := u32(b, 0), u32(b, 4), b[8], b[9] != 0
 	name := cstring(b[10:210])
 	if op&recentSet != 0 {
+		set := []firewall.Stmt{&firewall.SetUpdate{Op: "add", Name: firewall.RecentName(name)}}
 		if invert {
-			return neverStmts()
+			return append(set, neverStmts()...)
 		}
-		return always
+		return set
 	}
 	side := "source"
 	if b[210] == 1 {
@@ -197,5 +197,6 @@ func matchRecent(_ *Context, b []byte) []firewall.Stmt {
 	if seconds > 0 {
 		what += fmt.Sprintf(" in the last %d seconds", seconds)
 	}
-	return one(cannotTell("recent", "%s", what))
+	lists, ok := cx.Sets.(Beside)
+	return one(&firewall.RecentMatch{Name: name, Empty: ok && lists.recentEmpty(name), Invert: invert, Why: what})
 }

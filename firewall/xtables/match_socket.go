@@ -67,13 +67,6 @@ const (
 	socketRestoreMark
 )
 
-// Keys of nft's socket expression (NFT_SOCKET_*), which firewall.FieldSocket
-// takes.
-const (
-	nftSocketTransparent = 0
-	nftSocketWildcard    = 2
-)
-
 func matchSocket0(cx *Context, _ []byte) []firewall.Stmt {
 	return matchSocket(cx, []byte{0})
 }
@@ -90,15 +83,17 @@ func matchSocket(_ *Context, b []byte) []firewall.Stmt {
 	var to []firewall.Stmt
 	switch {
 	case flags&socketTransparent != 0:
-		to = append(to, field(nftSocketTransparent, span(1, 1)))
+		to = append(to, field(firewall.SocketTransparent, span(1, 1)))
 	default:
-		to = append(to, field(nftSocketTransparent, firewall.All(1)))
+		to = append(to, field(firewall.SocketTransparent, firewall.All(1)))
 	}
 	if flags&socketNoWildcard == 0 {
-		to = append(to, field(nftSocketWildcard, span(0, 0)))
+		to = append(to, field(firewall.SocketWildcard, span(0, 0)))
 	}
 	if flags&socketRestoreMark != 0 {
-		to = append(to, &firewall.SetField{Kind: firewall.FieldMark, From: firewall.FromNowhere{Why: "the mark of the socket that the packet would find"}})
+		mark := firewall.Plain(firewall.FieldSocket, 4)
+		mark.Field.A, mark.HostOrder = firewall.SocketMark, true
+		to = append(to, &firewall.SetField{Kind: firewall.FieldMark, From: &firewall.FromField{Operand: mark}})
 	}
 	return to
 }
