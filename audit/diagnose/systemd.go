@@ -98,7 +98,7 @@ func dialBus(ctx context.Context, r *os.Root, dir, socket string, hello bool) (*
 	}
 	if err != nil {
 		conn.Close()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			err = errors.New("no answer in time")
 		}
 		return nil, err
