@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"cmp"
-	"container/heap"
 	"math"
 	"slices"
 )
@@ -119,98 +118,35 @@ func (p *Painting) survivors(set Ranges, g int) Ranges {
 	return set.Minus(NewRanges(gone))
 }
 
-// run is a stretch of rules for any port that are all simple: from..to in
-// compiledChain.any.
-type run struct {
-	from, to int
-	// src and dst: a rule asks for the source or destination address.
-	src, dst bool
-}
-
-// asks notes which addresses a rule asks for.
-func (r *run) asks(rule *Rule) {
-	for _, s := range rule.Stmts {
-		switch s := s.(type) {
-		case *Match:
-			r.src = r.src || s.Operand.Field.Kind == FieldSrcAddr
-			r.dst = r.dst || s.Operand.Field.Kind == FieldDstAddr
-		case *Lookup:
-			for _, k := range s.Keys {
-				r.src = r.src || k.Field.Kind == FieldSrcAddr
-				r.dst = r.dst || k.Field.Kind == FieldDstAddr
-			}
-		}
-	}
-}
-
-// runsOf finds the runs of a chain.
-func (ch *Chain) runsOf(anyPort []int32) []run {
-	var runs []run
-	from := 0
-	for i := 0; i <= len(anyPort); i++ {
-		if i < len(anyPort) && ch.Rules[anyPort[i]].simple(false) {
-			continue
-		}
-		if i-from >= paintFrom {
-			n := run{from: from, to: i}
-			for _, rule := range anyPort[from:i] {
-				n.asks(ch.Rules[rule])
-			}
-			runs = append(runs, n)
-		}
-		from = i + 1
-	}
-	return runs
-}
-
-// simple reports whether the rule holds nothing but matches of fields that do
-// not depend on ports (with ports: that may name the destination port), and ends
-// with accept, drop or return.
-func (r *Rule) simple(ports bool) bool {
-	for i, s := range r.Stmts {
-		switch s := s.(type) {
-		case *Inert:
-		case *Match:
-			if !portless(s.Operand.Field.Kind) && !(ports && s.Operand.Field.Kind == FieldDstPort) {
-				return false
-			}
-		case *Lookup:
-			for _, k := range s.Keys {
-				if !portless(k.Field.Kind) && !(ports && k.Field.Kind == FieldDstPort) {
-					return false
-				}
-			}
-		case *Verdict:
-			return i == len(r.Stmts)-1 && (s.Kind == Accept || s.Kind == Drop || s.Kind == Return)
-		default:
-			return false
-		}
-	}
-	return false
-}
-
-func portless(k FieldKind) bool {
-	switch k {
-	case FieldSrcAddr, FieldDstAddr, FieldL4Proto, FieldIPProto, FieldNFProto, FieldEtherType, FieldInName, FieldInIndex,
-		FieldOutName, FieldOutIndex, FieldCTState, FieldCTDirection, FieldMark, FieldCTMark, FieldPktType, FieldTCPFlags:
-		return true
-	}
-	return false
-}
-
 func (r *Rule) verdictKind() VerdictKind {
 	return r.Stmts[len(r.Stmts)-1].(*Verdict).Kind
 }
 
 // sources tells which sources of a class match a simple rule; ok is false when
 // a match cannot tell, or tells by something else than the source.
-func (r *Rule) sources(c Class, env *Env) (Ranges, bool) {
+func (r *Rule) sources(c *Class, env *Env) (set Ranges, ok bool) {
+	set = c.Remote
 	for _, s := range r.Stmts {
 		m, is := s.(Matcher)
 		if !is {
 			continue
 		}
-		p := m.Split(&c, env)
+		if m, is := s.(*Match); is {
+			// As Split has it; those that do not match are not asked for.
+			switch rd := c.read(m.Operand.Field, env); {
+			case rd.kind == readConst && rd.unsure.IsZero():
+				if m.In.Contains(m.Operand.apply(rd.value)) == m.Invert {
+					return nil, true
+				}
+				continue
+			case rd.kind == readRemote && rd.value.IsZero() && m.Operand.isPlain() && !m.Invert:
+				if set = set.Intersect(m.In); set.Empty() {
+					return nil, true
+				}
+				continue
+			}
+		}
+		p := split(m, c, set, env)
 		if len(p.Maybe) > 0 || len(p.Yes) > 1 {
 			return nil, false
 		}
@@ -220,21 +156,23 @@ func (r *Rule) sources(c Class, env *Env) (Ranges, bool) {
 		if !p.Yes[0].Ports.Equal(c.Ports) {
 			return nil, false
 		}
-		c.Remote = p.Yes[0].Remote
+		set = p.Yes[0].Remote
 	}
-	return c.Remote, true
+	return set, true
+}
+
+// split asks a match about some sources of a class.
+func split(m Matcher, c *Class, of Ranges, env *Env) Parts {
+	d := *c
+	d.Remote = of
+	return m.Split(&d, env)
 }
 
 // painting returns the painting of a run for packets in the class's state,
 // whatever their port.
 func (ch *Chain) painting(at int, c *Class, env *Env) *Painting {
 	cc := &ch.compiled
-	k := paintKey{at, c.State}
-	k.state.LocalPort, k.state.OrigLocalPort = 0, 0
-	k.state.Owner, k.state.flow, k.state.OrigLocal = nil, nil, Value{}
-	if r := cc.runs[at]; c.State.Reply && !r.src || !c.State.Reply && !r.dst {
-		k.state.Local = Value{}
-	}
+	k := paintKey{at, cc.runs[at].asked.of(&c.State)}
 	cc.mu.Lock()
 	p := cc.painted[k]
 	cc.mu.Unlock()
@@ -260,9 +198,9 @@ func (ch *Chain) paint(rules []int32, c *Class, env *Env) *Painting {
 	p := &Painting{chain: ch}
 	whole := *c
 	whole.Remote, whole.Ports = All(c.State.Family.AddrLen()), All(2)
-	var starts []painted
+	starts := make([]painted, 0, len(rules))
 	for _, i := range rules {
-		set, ok := ch.Rules[i].sources(whole, env)
+		set, ok := ch.Rules[i].sources(&whole, env)
 		if !ok {
 			break
 		}
@@ -272,20 +210,38 @@ func (ch *Chain) paint(rules []int32, c *Class, env *Env) *Painting {
 		}
 	}
 	p.ranges = firstOf(starts)
-	var accept, drop, back, some []Range
-	for _, r := range p.ranges {
-		some = append(some, r.Range)
+	var sets [3][]Range
+	var n [3]int
+	verdicts := make([]uint8, len(p.ranges))
+	for i, r := range p.ranges {
 		switch ch.Rules[r.rule].verdictKind() {
 		case Accept:
-			accept = append(accept, r.Range)
 		case Drop:
-			drop = append(drop, r.Range)
+			verdicts[i] = 1
 		default:
-			back = append(back, r.Range)
+			verdicts[i] = 2
+		}
+		n[verdicts[i]]++
+	}
+	for v := range sets {
+		sets[v] = make([]Range, 0, n[v])
+	}
+	var none []Range
+	next, end := Value{}, MaxValue(c.State.Family.AddrLen())
+	rest := true // from next on nothing is painted yet
+	for i, r := range p.ranges {
+		sets[verdicts[i]] = append(sets[verdicts[i]], r.Range)
+		if next.Less(r.Lo) {
+			none = append(none, Range{next, r.Lo.Prev()})
+		}
+		if rest = r.Hi.Less(end); rest {
+			next = r.Hi.Next()
 		}
 	}
-	p.accept, p.drop, p.back = NewRanges(accept), NewRanges(drop), NewRanges(back)
-	p.none = All(c.State.Family.AddrLen()).Minus(NewRanges(some))
+	if rest {
+		none = append(none, Range{next, end})
+	}
+	p.accept, p.drop, p.back, p.none = NewRanges(sets[0]), NewRanges(sets[1]), NewRanges(sets[2]), none
 	if p.last = math.MaxInt32; p.none.Empty() {
 		p.last = slices.MaxFunc(p.ranges, func(a, b painted) int { return cmp.Compare(a.rule, b.rule) }).rule
 	}
@@ -295,55 +251,75 @@ func (ch *Chain) paint(rules []int32, c *Class, env *Env) *Painting {
 // firstOf paints the line with the lowest rule that covers each point.
 func firstOf(in []painted) []painted {
 	slices.SortFunc(in, func(a, b painted) int { return cmp.Or(a.Lo.Cmp(b.Lo), cmp.Compare(a.rule, b.rule)) })
-	cuts := make([]Value, 0, 2*len(in))
-	for _, r := range in {
-		cuts = append(cuts, r.Lo)
-		if r.Hi != MaxValue(16) {
-			cuts = append(cuts, r.Hi.Next())
-		}
-	}
-	slices.SortFunc(cuts, Value.Cmp)
-	cuts = slices.Compact(cuts)
-	var out []painted
-	var open lowest
-	next := 0
-	for i, at := range cuts {
-		for next < len(in) && in[next].Lo == at {
-			heap.Push(&open, in[next])
-			next++
-		}
+	out := make([]painted, 0, len(in))
+	var open lowest // those that began at or before at, and perhaps ended
+	var at Value
+	for next := 0; ; {
 		for len(open) > 0 && open[0].Hi.Less(at) {
-			heap.Pop(&open)
+			open.pop()
 		}
 		if len(open) == 0 {
-			continue
+			if next == len(in) {
+				return out
+			}
+			at = in[next].Lo
+		}
+		for next < len(in) && !at.Less(in[next].Lo) {
+			open.push(in[next])
+			next++
 		}
 		hi := open[0].Hi
-		if i+1 < len(cuts) {
-			hi = cuts[i+1].Prev()
+		if next < len(in) && !hi.Less(in[next].Lo) {
+			hi = in[next].Lo.Prev()
 		}
-		rule := open[0].rule
-		if n := len(out); n > 0 && out[n-1].rule == rule && out[n-1].Hi.Next() == at {
+		if n := len(out); n > 0 && out[n-1].rule == open[0].rule && out[n-1].Hi.Next() == at {
 			out[n-1].Hi = hi
-			continue
+		} else {
+			out = append(out, painted{Range{at, hi}, open[0].rule})
 		}
-		out = append(out, painted{Range{at, hi}, rule})
+		if hi == MaxValue(16) {
+			return out
+		}
+		at = hi.Next()
 	}
-	return out
 }
 
 // lowest is a heap of ranges by rule.
 type lowest []painted
 
-func (h lowest) Len() int           { return len(h) }
-func (h lowest) Less(i, j int) bool { return h[i].rule < h[j].rule }
-func (h lowest) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *lowest) Push(x any)        { *h = append(*h, x.(painted)) }
-func (h *lowest) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return x
+func (h *lowest) push(p painted) {
+	*h = append(*h, p)
+	s := *h
+	for i := len(s) - 1; i > 0; {
+		up := (i - 1) / 2
+		if s[up].rule <= s[i].rule {
+			break
+		}
+		s[up], s[i] = s[i], s[up]
+		i = up
+	}
+}
+
+func (h *lowest) pop() {
+	s := *h
+	n := len(s) - 1
+	s[0] = s[n]
+	s = s[:n]
+	*h = s
+	for i := 0; ; {
+		down := 2*i + 1
+		if down >= n {
+			return
+		}
+		if down+1 < n && s[down+1].rule < s[down].rule {
+			down++
+		}
+		if s[i].rule <= s[down].rule {
+			return
+		}
+		s[i], s[down] = s[down], s[i]
+		i = down
+	}
 }
 
 // byPainting passes a class through the run that order stands at. ok is false
@@ -373,7 +349,7 @@ func (w *walker) byPainting(ch *Chain, c Class, order *ruleOrder, depth int) (re
 		if !r.simple(true) {
 			return nil, nil, nil, false
 		}
-		if sets[i], ok = r.sources(c, w.env); !ok {
+		if sets[i], ok = r.sources(&c, w.env); !ok {
 			return nil, nil, nil, false
 		}
 	}

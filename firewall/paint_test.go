@@ -3,6 +3,8 @@ package firewall
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -136,4 +138,92 @@ func BenchmarkPartitions(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)*listeners/some, "ns/1000-listeners")
 		})
 	}
+}
+
+// TestPaintingsOfStates: a painting that packets in several states share says of
+// each what the rules say one by one.
+func TestPaintingsOfStates(t *testing.T) {
+	eth0, lo := &Link{Index: 2, Name: "eth0"}, &Link{Index: 1, Name: "lo"}
+	is := func(k FieldKind, n int, v Value, invert bool) *Match {
+		return &Match{Operand: Plain(k, n), In: Single(v), Invert: invert}
+	}
+	for name, matches := range map[string][]*Match{
+		"conn": {is(FieldCTState, 4, Num(CTNew), false), is(FieldCTState, 4, Num(CTEstablished), true),
+			is(FieldCTDirection, 1, Num(1), false), is(FieldCTMark, 4, Num(7), false)},
+		"mark":  {is(FieldMark, 4, Num(7), true)},
+		"links": {is(FieldInName, 16, NameValue("lo"), false), is(FieldOutIndex, 4, Num(2), false), is(FieldPktType, 1, Num(0), false)},
+		"flags": {is(FieldTCPFlags, 1, Num(flagSYN), false), is(FieldTCPFlags, 1, Num(flagSYN), true)},
+		"proto": {is(FieldL4Proto, 1, Num(17), false)},
+		"addrs": {is(FieldSrcAddr, 4, Num(3), false), is(FieldDstAddr, 4, Num(3), true)},
+	} {
+		t.Run(name, func(t *testing.T) { paintStates(t, matches, eth0, lo) })
+	}
+}
+
+func paintStates(t *testing.T, matches []*Match, eth0, lo *Link) {
+	rapid.Check(t, func(t *rapid.T) {
+		ch := drawChain(t)
+		rs := &Ruleset{Tables: []*Table{ch.Table}}
+		ch.Table.Chains = []*Chain{ch}
+		for _, r := range ch.Rules {
+			if rapid.IntRange(0, 2).Draw(t, "more?") == 0 {
+				r.Stmts = append([]Stmt{rapid.SampledFrom(matches).Draw(t, "match")}, r.Stmts...)
+			}
+		}
+		for range 6 {
+			s := First(IPv4, rapid.SampledFrom([]Proto{TCP, UDP}).Draw(t, "proto"), Num(rapid.Uint64Range(3, 4).Draw(t, "local")), 80)
+			s.In = rapid.SampledFrom([]*Link{eth0, lo, nil}).Draw(t, "in")
+			s.Out = rapid.SampledFrom([]*Link{eth0, nil}).Draw(t, "out")
+			s.CTState = rapid.SampledFrom([]uint8{0, CTNew, CTEstablished, CTUntracked}).Draw(t, "ct")
+			s.Template = rapid.Bool().Draw(t, "template")
+			s.CTMark = Known{Value: rapid.Uint32Range(6, 7).Draw(t, "ctmark"), Unknown: rapid.Bool().Draw(t, "?")}
+			s.Mark = Known{Value: rapid.Uint32Range(6, 7).Draw(t, "mark"), Unknown: rapid.IntRange(0, 3).Draw(t, "?") == 0}
+			s.PktType = rapid.Uint8Range(0, 1).Draw(t, "pkttype")
+			s.Reply = rapid.Bool().Draw(t, "reply")
+			s.RemoteAddrKind = rapid.SampledFrom([]RemoteKind{RemoteSame, RemoteSame, RemoteConst}).Draw(t, "remote")
+			s.RemoteAddr = Num(0)
+			if s.RemoteAddrKind == RemoteConst {
+				s.RemoteAddr = Num(rapid.Uint64Range(0, 255).Draw(t, "translated"))
+			}
+			if s.Following = rapid.Bool().Draw(t, "following"); s.Following && s.Proto == TCP {
+				s.TCPFlags = rapid.SampledFrom([]uint8{flagSYN, flagACK}).Draw(t, "flags")
+			}
+			c := Class{Remote: Span(Num(0), Num(255)), Ports: Span(Num(1024), Num(65535)), State: s}
+			pass, ends := rs.Walk(Input, []Class{c}, &Env{})
+			slow, slowEnds := rs.Walk(Input, []Class{c}, &Env{Record: RecordRules})
+			for v := range uint64(256) {
+				got, want := outcomes(pass, ends, Num(v)), outcomes(slow, slowEnds, Num(v))
+				if got != want {
+					t.Fatalf("source %d in state %+v: %s, rule by rule %s", v, s, got, want)
+				}
+			}
+		}
+	})
+}
+
+// outcomes lists what becomes of a source: how often it passes, and the rules
+// that end it.
+func outcomes(pass []Class, ends []End, v Value) string {
+	var all []string
+	for _, c := range pass {
+		if c.Remote.Contains(v) {
+			all = append(all, fmt.Sprintf("passes with %d forks", len(c.Forks.Conditions())))
+		}
+	}
+	for _, e := range ends {
+		if !e.Class.Remote.Contains(v) {
+			continue
+		}
+		r := e.Rule
+		if e.Painting != nil {
+			r = e.Painting.Rule(v)
+		}
+		n := 0
+		if r != nil {
+			n = r.Number
+		}
+		all = append(all, fmt.Sprintf("ends at %d with %d forks", n, len(e.Class.Forks.Conditions())))
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ", ")
 }

@@ -102,8 +102,9 @@ func (s Ranges) Only() (Value, bool) {
 	return Value{}, false
 }
 
-// Intersect returns the values in both sets. When t is much smaller than s the
-// cost is that of t times a binary search.
+// Intersect returns the values in both sets. Where one of them is much smaller
+// the cost is that of its size times a search; what comes out as a stretch of
+// either set is shared with it.
 func (s Ranges) Intersect(t Ranges) Ranges {
 	if len(s) == 0 || len(t) == 0 {
 		return nil
@@ -111,130 +112,176 @@ func (s Ranges) Intersect(t Ranges) Ranges {
 	if len(s) < len(t) {
 		s, t = t, s
 	}
-	if len(t) == 1 && !s[0].Lo.Less(t[0].Lo) && !t[0].Hi.Less(s[len(s)-1].Hi) {
+	if len(t) == 1 && !s[0].Lo.Less(t[0].Lo) && !t[0].Hi.Less(s[len(s)-1].Hi) || len(s) == len(t) && &s[0] == &t[0] {
 		return s
 	}
-	// t is the shorter one: whole stretches of s between its ends are copied.
-	var out Ranges
-	if len(s) > 64 {
-		out = make(Ranges, 0, len(s)+len(t))
+	g := gathering{s: s, t: t, room: len(s) + len(t)}
+	if len(t) < len(s)/8 {
+		g.room = s.meet(t)
 	}
-	i := 0
-	for _, r := range t {
-		i += s[i:].find(r.Lo)
-		j := i + sort.Search(len(s)-i, func(k int) bool { return r.Hi.Less(s[i+k].Lo) })
-		if i == j {
-			continue
-		}
-		n := len(out)
-		out = append(out, s[i:j]...)
-		if out[n].Lo.Less(r.Lo) {
-			out[n].Lo = r.Lo
-		}
-		if last := len(out) - 1; r.Hi.Less(out[last].Hi) {
-			out[last].Hi = r.Hi
-			j-- // its rest may meet the next range of t
-		}
-		i = j
+	for i, k := 0, 0; k < len(t); k++ {
+		r := t[k]
+		i = s.endsFrom(i, r.Lo)
 		if i == len(s) {
 			break
 		}
+		switch {
+		case r.Hi.Less(s[i].Lo):
+			continue
+		case s[i] == r:
+			g.add(t[k:k+1], i, k)
+			continue
+		case !r.Lo.Less(s[i].Lo) && !s[i].Hi.Less(r.Hi):
+			g.add(t[k:k+1], neither, k) // s[i] may meet the next of t
+			continue
+		}
+		j := s.beginsAfter(i, r.Hi)
+		if s[i].Lo.Less(r.Lo) {
+			g.add(Ranges{{r.Lo, s[i].Hi}}, neither, neither)
+			i++
+		}
+		if i == j {
+			continue
+		}
+		if last := s[j-1]; r.Hi.Less(last.Hi) {
+			g.add(s[i:j-1], i, neither)
+			g.add(Ranges{{last.Lo, r.Hi}}, neither, neither)
+			i = j - 1 // its rest may meet the next of t
+			continue
+		}
+		g.add(s[i:j], i, neither)
+		i = j
 	}
-	return out
+	return g.ranges()
 }
 
-// Minus returns the values of s that are not in t.
+// meet counts how often an interval of s meets one of t.
+func (s Ranges) meet(t Ranges) (n int) {
+	i := 0
+	for _, r := range t {
+		i = s.endsFrom(i, r.Lo)
+		n += s.beginsAfter(i, r.Hi) - i
+	}
+	return n
+}
+
+// endsFrom is the index, from i on, of the first interval that ends at or after
+// v: looked for in growing steps, so that neighbours are found at once.
+func (s Ranges) endsFrom(i int, v Value) int {
+	lo, step := i, 1
+	for i < len(s) && s[i].Hi.Less(v) {
+		lo = i + 1
+		i += step
+		step *= 2
+	}
+	return lo + s[lo:min(i, len(s))].find(v)
+}
+
+// beginsAfter is the index, from i on, of the first interval that begins after v.
+func (s Ranges) beginsAfter(i int, v Value) int {
+	lo, step := i, 1
+	for i < len(s) && !v.Less(s[i].Lo) {
+		lo = i + 1
+		i += step
+		step *= 2
+	}
+	i = min(i, len(s))
+	return lo + sort.Search(i-lo, func(k int) bool { return v.Less(s[lo+k].Lo) })
+}
+
+// gathering makes a set out of intervals of two others, in order. As long as it
+// is one stretch of either of them, nothing is copied.
+type gathering struct {
+	s, t Ranges
+	// fromS and toS are the stretch of s that it is so far, where inS is set;
+	// likewise for t.
+	fromS, toS, fromT, toT int
+	inS, inT               bool
+	// out takes their place once it is neither; room is how long that may get.
+	out  Ranges
+	room int
+}
+
+// neither stands for the place in s or t of an interval that is not from there.
+const neither = -1
+
+// add appends intervals that stand at s[i:] and t[k:].
+func (g *gathering) add(rs Ranges, i, k int) {
+	if len(rs) == 0 {
+		return
+	}
+	if g.out == nil {
+		first := !g.inS && !g.inT
+		inS := i >= 0 && (first || g.inS && g.toS == i)
+		inT := k >= 0 && (first || g.inT && g.toT == k)
+		if inS || inT {
+			if first {
+				g.fromS, g.fromT = i, k
+			}
+			g.inS, g.inT, g.toS, g.toT = inS, inT, i+len(rs), k+len(rs)
+			return
+		}
+		so := g.ranges()
+		g.out = append(make(Ranges, 0, max(g.room, len(so)+len(rs))), so...)
+	}
+	g.out = append(g.out, rs...)
+}
+
+func (g *gathering) ranges() Ranges {
+	switch {
+	case g.out != nil:
+		return g.out
+	case g.inS:
+		return g.s[g.fromS:g.toS:g.toS]
+	case g.inT:
+		return g.t[g.fromT:g.toT:g.toT]
+	}
+	return nil
+}
+
+// Minus returns the values of s that are not in t. What comes out as a stretch
+// of s is shared with it.
 func (s Ranges) Minus(t Ranges) Ranges {
 	if len(s) == 0 {
 		return nil
 	}
-	if len(t) == 0 || t[len(t)-1].Hi.Less(s[0].Lo) || s[len(s)-1].Hi.Less(t[0].Lo) {
+	t = t[t.endsFrom(0, s[0].Lo):]
+	if t = t[:t.beginsAfter(0, s[len(s)-1].Hi)]; len(t) == 0 {
 		return s
 	}
-	if len(t) < len(s)/8 {
-		return s.minusFew(t)
-	}
-	out := make(Ranges, 0, len(s)+min(len(t), 8))
-	j := 0
-	for _, r := range s {
-		if len(t)-j > 16 {
-			j += t[j:].find(r.Lo)
+	g := gathering{s: s, room: len(s) + len(t)}
+	from := 0 // of the stretch that nothing was taken from
+	for i, j := 0, 0; i < len(s); {
+		// The next of t that meets anything, and the first that it meets.
+		if j = t.endsFrom(j, s[i].Lo); j == len(t) {
+			break
 		}
-		for j < len(t) && t[j].Hi.Less(r.Lo) {
-			j++
+		if i = s.endsFrom(i, t[j].Lo); i == len(s) {
+			break
 		}
-		lo := r.Lo
-		gone := false
-		for k := j; k < len(t) && !r.Hi.Less(t[k].Lo); k++ {
-			if lo.Less(t[k].Lo) {
-				out = append(out, Range{lo, t[k].Lo.Prev()})
+		if t[j].Hi.Less(s[i].Lo) {
+			continue
+		}
+		g.add(s[from:i], from, neither)
+		lo, gone := s[i].Lo, false
+		for ; j < len(t) && !s[i].Hi.Less(t[j].Lo); j++ {
+			if lo.Less(t[j].Lo) {
+				g.add(Ranges{{lo, t[j].Lo.Prev()}}, neither, neither)
 			}
-			if !t[k].Hi.Less(r.Hi) {
+			if !t[j].Hi.Less(s[i].Hi) {
 				gone = true
 				break
 			}
-			lo = t[k].Hi.Next()
+			lo = t[j].Hi.Next()
 		}
 		if !gone {
-			out = append(out, Range{lo, r.Hi})
+			g.add(Ranges{{lo, s[i].Hi}}, neither, neither)
 		}
+		i++
+		from = i
 	}
-	if len(out) == 0 {
-		return nil
-	}
-	return out
-}
-
-// minusFew is Minus for a set of few intervals: the stretches of s between them
-// are copied. Where they do not touch s, s itself comes back.
-func (s Ranges) minusFew(few Ranges) Ranges {
-	var out Ranges
-	touched := false
-	i := 0
-	var lo Value // where what is left of s[i] begins, if cut
-	cut := false
-	flush := func(to int) {
-		if i < to && cut {
-			out = append(out, Range{lo, s[i].Hi})
-			i, cut = i+1, false
-		}
-		if i < to {
-			out = append(out, s[i:to]...)
-			i = to
-		}
-	}
-	for _, r := range few {
-		k := i + s[i:].find(r.Lo)
-		if k == len(s) {
-			break
-		}
-		first := s[k].Lo
-		if k == i && cut {
-			first = lo
-		}
-		if r.Hi.Less(first) {
-			continue
-		}
-		if !touched {
-			touched = true
-			out = make(Ranges, 0, len(s)+len(few))
-		}
-		flush(k)
-		if first.Less(r.Lo) {
-			out = append(out, Range{first, r.Lo.Prev()})
-		}
-		i = k + sort.Search(len(s)-k, func(n int) bool { return r.Hi.Less(s[k+n].Hi) })
-		cut = i < len(s) && !r.Hi.Less(s[i].Lo)
-		lo = r.Hi.Next()
-	}
-	if !touched {
-		return s
-	}
-	flush(len(s))
-	if len(out) == 0 {
-		return nil
-	}
-	return out
+	g.add(s[from:], from, neither)
+	return g.ranges()
 }
 
 // Union returns the values in either set.

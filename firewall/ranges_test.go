@@ -74,6 +74,76 @@ func TestLongRangesAreSets(t *testing.T) {
 	})
 }
 
+// Sets that are mostly the same share what they have in common; what is made of
+// one must not change the other.
+func TestAlikeRangesAreSets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var as, bs []Range
+		for i := range uint64(40) {
+			r := Range{Num(i * 6), Num(i*6 + rapid.Uint64Range(0, 4).Draw(t, "len"))}
+			switch rapid.IntRange(0, 9).Draw(t, "in") {
+			case 0:
+				as = append(as, r)
+			case 1:
+				bs = append(bs, r)
+			case 2:
+				as, bs = append(as, r), append(bs, Range{r.Lo, r.Lo.Add(Num(1))})
+			case 3:
+				as, bs = append(as, Range{r.Lo.Add(Num(1)), r.Hi}), append(bs, r)
+			default:
+				as, bs = append(as, r), append(bs, r)
+			}
+		}
+		a, b := NewRanges(as), NewRanges(bs)
+		was := [2]string{a.String(), b.String()}
+		and, dna, minus, back := a.Intersect(b), b.Intersect(a), a.Minus(b), b.Minus(a)
+		for _, s := range []Ranges{and, minus, back} {
+			for i := 1; i < len(s); i++ {
+				if !s[i-1].Hi.Next().Less(s[i].Lo) {
+					t.Fatalf("%v is not sorted, disjoint and apart", s)
+				}
+			}
+			_ = append(s, Range{}) // must not reach into a or b
+		}
+		if now := [2]string{a.String(), b.String()}; now != was {
+			t.Fatalf("%v have become %v", was, now)
+		}
+		if !and.Equal(dna) {
+			t.Fatalf("a∩b is %v, b∩a %v", and, dna)
+		}
+		for v := range uint64(250) {
+			x := Num(v)
+			ina, inb := a.Contains(x), b.Contains(x)
+			if and.Contains(x) != (ina && inb) || minus.Contains(x) != (ina && !inb) || back.Contains(x) != (inb && !ina) {
+				t.Fatalf("value %d: a %v, b %v, and %v, minus %v, back %v", v, a, b, and, minus, back)
+			}
+		}
+	})
+}
+
+// A set cut out of a large one costs what comes out, not what it came from.
+func TestCutsOfLargeSetsAreShared(t *testing.T) {
+	var large Ranges
+	for i := range uint64(10_000) {
+		large = append(large, Range{Num(i * 10), Num(i*10 + 3)})
+	}
+	part, most := large[100:9000], large[1:]
+	one, stretch := Single(Num(5000)), Span(Num(995), Num(4995))
+	for name, f := range map[string]func(){
+		"one":            func() { large.Intersect(one) },
+		"a stretch":      func() { large.Intersect(stretch) },
+		"a part":         func() { large.Intersect(part) },
+		"from a part":    func() { part.Intersect(large) },
+		"without one":    func() { large.Minus(Single(Num(5))) },
+		"without others": func() { part.Minus(Span(Num(200_000), Num(300_000))) },
+		"without ends":   func() { most.Minus(large[9000:]) },
+	} {
+		if n := testing.AllocsPerRun(10, f); n > 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
 func TestPreimageIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		op := Operand{Len: 1,

@@ -345,6 +345,8 @@ func (j *judge) summary(r *Report) string {
 	}[r.ClientSees]
 	first := &r.Causes[0]
 	switch {
+	case first.Accused() && r.ClientSees == NotKnown: // then this says more than what the client may see
+		return fmt.Sprintf("%s (%s, %s).", upper(first.Title()), first.ID, first.Verdict)
 	case first.Verdict == Confirmed:
 		return fmt.Sprintf("%s: %s (%s, confirmed).", upper(what), first.Title(), first.ID)
 	case first.Verdict == Likely:
@@ -371,6 +373,9 @@ func (j *judge) summary(r *Report) string {
 
 func upper(s string) string {
 	if s == "" {
+		return s
+	}
+	if s[0] < 'a' || s[0] > 'z' {
 		return s
 	}
 	return string(s[0]-'a'+'A') + s[1:]

@@ -32,6 +32,8 @@ func (j *judge) names() {
 		what := a.Outcome
 		if len(a.Addrs) > 0 {
 			what = joinAddrs(a.Addrs)
+		} else if a.Outcome == "error" && a.Why != "" {
+			what = a.Why
 		}
 		typ := "A"
 		if a.Type == typeAAAA {

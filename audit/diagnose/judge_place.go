@@ -56,6 +56,11 @@ func (j *judge) place() {
 			v = CannotTell
 			ev = append(ev, evidence("to decide", "who answers at %s: another host, or a balancer or proxy in front of the server", joinAddrs(wrong)))
 		}
+		for _, a := range e.Strangers {
+			if a.Sees != Connected {
+				ev = append(ev, evidence("connection from here", "nobody serves at %s (%s)", a.To, a.Sees))
+			}
+		}
 		if there := e.serving(); len(there) > 0 {
 			v = CannotTell
 			ev = append(ev, evidence("connection from here", "somebody serves at %s", joinAddrs(there)),

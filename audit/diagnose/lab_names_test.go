@@ -77,6 +77,19 @@ func TestNames(t *testing.T) {
 			}
 		}}.prove(t)
 	}
+	t.Run("no name server runs", func(t *testing.T) {
+		t.Parallel()
+		f := newField(t)
+		serves(t, f)
+		for _, at := range []place{onServer, onClient, withBoth} {
+			r := f.ask(t, at, named, diagnose.Options{})
+			blames(t, r, at, diagnose.NameUnknown, diagnose.Likely)
+			if s := flat(t, r); !strings.Contains(s, "connection refused") {
+				t.Errorf("%s: it is not said why:\n%s", at, text(t, r))
+			}
+			keep(t, string(at), r)
+		}
+	})
 	// One family's trouble is no accusation where the other has an address.
 	for name, value := range map[string]string{
 		"no IPv6 address": serverIP, "no IPv4 address": serverIP6, "IPv6 fails": serverIP + " !SERVFAIL/AAAA", "nobody answers for IPv6": serverIP + " !silence/AAAA",

@@ -232,6 +232,9 @@ func TestWrongAddress(t *testing.T) {
 				open(t, r, onServer, r.ClientSees, diagnose.WrongAddress)
 			} else {
 				blames(t, r, onServer, diagnose.WrongAddress, diagnose.Confirmed)
+				if !strings.Contains(r.Summary, "The address is not this service's host (wrong-address, confirmed)") || !strings.Contains(flat(t, r), "nobody serves at") {
+					t.Errorf("it is not said first, or not why:\n%s", text(t, r))
+				}
 			}
 			keep(t, "server", r)
 			r = f.ask(t, onClient, c.target, o)

@@ -377,7 +377,11 @@ func (w *watcher) hostWould() string {
 	case f.sees == NotKnown:
 		return ""
 	case f.by.Kind == reach.ByNoListener || f.by.Kind == reach.ByBindAddress:
-		return upper(f.by.Text) + " here: clients that get so far see \"connection refused\""
+		text := upper(f.by.Text) + " here"
+		if f.by.Kind == reach.ByBindAddress { // it begins with the socket's name
+			text = "Here " + f.by.Text
+		}
+		return text + ": clients that get so far see \"connection refused\""
 	}
 	return fmt.Sprintf("And this host would not let %s in: %s", who, witnessName(&f.by))
 }

@@ -232,11 +232,14 @@ func (fb *fib) lookup(t *Table, set firewall.Ranges, k resolveKey) []tablePart {
 	}
 	fb.paint.mu.Unlock()
 	out := make([]tablePart, 0, len(parts))
-	holes := firewall.All(fb.family.AddrLen()).Minus(set)
+	var holes firewall.Ranges
 	for _, p := range parts {
 		in := p.addrs
-		if len(holes) < len(in) {
+		if len(set) < len(in) {
 			// Most parts have no hole in them and stay as they are, uncopied.
+			if holes == nil {
+				holes = firewall.All(fb.family.AddrLen()).Minus(set)
+			}
 			if hit := in.Intersect(holes); !hit.Empty() {
 				in = in.Minus(hit)
 			}

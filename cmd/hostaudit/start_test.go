@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // TestStart holds what our packages do before main: the program is started for
@@ -36,6 +37,58 @@ func TestStart(t *testing.T) {
 	}
 	if seen == 0 {
 		t.Errorf("no package of ours in\n%s", out)
+	}
+}
+
+// TestHugePages: the first megabytes of the heap are marked (VmFlags hg of
+// proc_pid_smaps(5)), and what is made afterwards lies in them.
+func TestHugePages(t *testing.T) {
+	if os.Getenv("HUGE_PAGES_HERE") == "" {
+		if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal("this kernel has no transparent huge pages")
+			}
+			t.Skip("SKIPPED: this kernel has no transparent huge pages")
+		}
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestHugePages$", "-test.v")
+		cmd.Env = append(os.Environ(), "HUGE_PAGES_HERE=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	useHugePages()
+	kept := make([][]byte, 0, 1<<10)
+	for range cap(kept) {
+		kept = append(kept, make([]byte, 8<<10))
+	}
+	smaps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lo, hi, marked uintptr
+	in := 0
+	for line := range strings.Lines(string(smaps)) {
+		if from, to, ok := strings.Cut(strings.Fields(line)[0], "-"); ok {
+			a, err1 := strconv.ParseUint(from, 16, 64)
+			b, err2 := strconv.ParseUint(to, 16, 64)
+			if err1 == nil && err2 == nil {
+				lo, hi = uintptr(a), uintptr(b)
+			}
+			continue
+		}
+		if !strings.HasPrefix(line, "VmFlags:") || !strings.Contains(line, " hg") {
+			continue
+		}
+		marked += hi - lo
+		for _, b := range kept {
+			if at := uintptr(unsafe.Pointer(&b[0])); lo <= at && at < hi {
+				in++
+			}
+		}
+	}
+	if marked < 2*roomy-2*hugePage || in < len(kept)*9/10 {
+		t.Errorf("%d MB are marked, and %d of %d pieces lie in them", marked>>20, in, len(kept))
 	}
 }
 
