@@ -171,7 +171,7 @@ var catalogue = []entry{
 	{BindAddress, []Sees{Refused}, 10, "the service listens on another address than the one dialled",
 		"the socket table: loopback, one address, one family (v6only), a device, another namespace", "TestBindAddress"},
 	{RejectedByFirewall, []Sees{Refused, Unreachable}, 20, "a firewall rejects the connection",
-		"the model's witness; at the client the ICMP error and its source, or a reset that is not the kernel's", "TestRejected"},
+		"the model's witness; at the client the ICMP error and its source, or a reset that is not the kernel's; its errors are rate-limited", "TestRejected, TestRejectedInSilence"},
 	{HostFirewall, []Sees{Timeout}, 25, "the server's firewall drops the connection",
 		"the model's witness (rule or policy), its counter", "TestHostFirewall"},
 	{CloudGroup, []Sees{Timeout}, 25, "something before the server drops the connection: a security group, an ACL, the provider",

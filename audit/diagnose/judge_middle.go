@@ -31,7 +31,11 @@ func (j *judge) upstream() {
 	if len(j.faces) > 0 && j.faces[0].sees == Refused && j.observed == Refused {
 		j.clear(CloudGroup, "model of the server", "the server itself answers with a refusal")
 	}
-	if served && j.observed == Timeout && e.Side != SideBoth && (j.model != Connected || !j.leavesOpen(ProtocolError)) {
+	if j.model == Unreachable && j.observed == Timeout && j.accused(RejectedByFirewall) {
+		// The rule decides, whether its answer comes or not (icmp_ratelimit of icmp(7)).
+		c := j.out[RejectedByFirewall]
+		c.Evidence = append(c.Evidence, evidence("ICMP", "its answers are rate-limited (icmp_ratelimit): a client that gets none waits in vain"))
+	} else if served && j.observed == Timeout && e.Side != SideBoth && (j.model != Connected || !j.leavesOpen(ProtocolError)) {
 		sentence := "the server's listener, rules and routes would answer this client, and the client gets no answer: something before the server drops it (security group, network ACL, provider), or the answer is lost on its way"
 		j.say(CloudGroup, Likely, console+": let tcp "+itoa(int(e.Target.Port))+" in from the clients meant", append(where, evidence("model of the server", "%s", sentence))...)
 		j.say(HostDown, CannotTell, "", evidence("to decide", "whether the server has run all the time"))

@@ -1,6 +1,7 @@
 package diagnose_test
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/hostaudit/hostaudit/audit/diagnose"
@@ -88,4 +89,40 @@ func TestRejected(t *testing.T) {
 		make: loads(lab.NFT, "table inet f { chain i { type filter hook input priority 0; tcp dport 8080 reject with icmpx type admin-prohibited; }; }")}
 	k.want[onClient] = surely(diagnose.RejectedByFirewall, diagnose.Unreachable)
 	k.prove(t)
+}
+
+// TestRejectedInSilence: the kernel limits the rate of ICMP errors to one client,
+// so that a rule that rejects looks like one that drops.
+func TestRejectedInSilence(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "nft")
+	const unreachable = 1 << 3 // ICMP_DEST_UNREACH in icmp_ratemask
+	f := newField(t)
+	serves(t, f)
+	for _, at := range []place{onServer, withBoth} {
+		clear_(t, f.ask(t, at, target, diagnose.Options{}), at)
+	}
+	f.server.Load(t, lab.NFT, "table inet f { chain i { type filter hook input priority 0; tcp dport 8080 reject with icmpx type admin-prohibited; }; }")
+	blames(t, f.ask(t, withBoth, target, diagnose.Options{}), withBoth, diagnose.RejectedByFirewall, diagnose.Confirmed)
+	f.server.Sysctl(t, "net.ipv4.icmp_ratemask", strconv.Itoa(unreachable), "net.ipv4.icmp_ratelimit", "600000")
+	for i := 0; ; i++ { // until the client's share is used up
+		r := f.ask(t, withBoth, target, diagnose.Options{})
+		if r.ClientSees == diagnose.Unreachable && i < 20 {
+			continue
+		}
+		if r.ClientSees != diagnose.Timeout {
+			t.Fatalf("after %d connections the client sees %s", i, r.ClientSees)
+		}
+		blames(t, r, withBoth, diagnose.RejectedByFirewall, diagnose.Likely)
+		if c := r.Cause(diagnose.CloudGroup); c.Accused() {
+			t.Errorf("%s is %s\n%s", c.ID, c.Verdict, text(t, r))
+		}
+		keep(t, "both", r)
+		break
+	}
+	r := f.ask(t, onServer, target, diagnose.Options{Message: "Connection timed out"})
+	blames(t, r, onServer, diagnose.RejectedByFirewall, diagnose.Likely)
+	// What the same client meets without the rule.
+	f.server.Load(t, lab.NFT, "flush ruleset")
+	clear_(t, f.ask(t, withBoth, target, diagnose.Options{}), withBoth)
 }
