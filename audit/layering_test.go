@@ -48,10 +48,11 @@ var rooms = map[string]room{
 	"audit":        {knows: []string{"audit/reach", "audit/route", "firewall", "listeners", "sysctl"}, pure: true, tests: []string{"audit/collect", "audit/checks"}},
 	"audit/checks": {knows: append([]string{"audit", "audit/reach"}, models...), uses: []string{"golang.org/x/sys"}, pure: true, tests: []string{"audit/collect", "audit/route"}},
 	"audit/diagnose": {
-		knows: append([]string{"audit", "audit/reach"}, models...),
+		knows: append([]string{"audit", "audit/reach", "audit/diagnose/webserver"}, models...),
 		uses:  append([]string{"github.com/coreos/go-systemd", "github.com/godbus/dbus"}, netlinkLibraries...),
 		tests: []string{"audit/collect", "audit/report"},
 	},
+	"audit/diagnose/webserver": {uses: []string{"golang.org/x/sys"}},
 	"audit/report": {
 		knows: append([]string{"audit", "audit/reach", "audit/diagnose", "audit/remedy"}, models...), pure: true,
 		uses: []string{

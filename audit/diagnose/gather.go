@@ -74,6 +74,9 @@ func Gather(ctx context.Context, o Options) *Evidence {
 	if o.Offline {
 		return e
 	}
+	if e.Side != SideClient {
+		e.fronts(ctx, say)
+	}
 	if o.Metadata {
 		e.metadata(ctx, say)
 	}

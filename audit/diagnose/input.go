@@ -34,6 +34,8 @@ type Evidence struct {
 	// its own.
 	Strangers []Attempt
 	Probed    []*Probed
+	// Fronts are the web servers behind the target's port, on the server.
+	Fronts []Front
 	// Running are the connections that this host has to the target as client, or
 	// that the client has to it.
 	Running []listeners.Connection

@@ -75,6 +75,8 @@ func probeFails(e *Evidence) bool {
 		return true
 	case p.TLS && p.Certificate != "":
 		return true
+	case p.Speaks == SpeaksTLS && p.Silent && p.Status == 0: // nothing came inside of it yet
+		return false
 	case t.WebSocket():
 		return !p.Upgraded || p.Dropped
 	case t.HTTP():
@@ -143,6 +145,7 @@ func (j *judge) protocols() {
 	if s := e.Symptom; s != nil && s.Sees == ProtocolError {
 		j.protocolMessage(s)
 	}
+	j.configured()
 	if j.sees == Connected && j.observed == Connected && len(e.Probed) == 0 && e.Symptom == nil {
 		for _, id := range []ID{ProtocolMismatch, TLSMismatch, HandshakeRejected} {
 			if j.out[id].Verdict == CannotTell {
@@ -174,6 +177,11 @@ func (j *judge) probed(p *Probed, changeURL func(string) string) {
 			j.say(HandshakeRejected, Likely, "", ev...)
 			j.out[ProtocolMismatch].weight -= 150
 		}
+	case p.Late:
+		for _, id := range []ID{ProtocolMismatch, TLSMismatch, HandshakeRejected} {
+			j.say(id, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "the listener speaks HTTP and has not answered the request in time: it, or what it forwards to, is slow, stuck or gone (a proxy says 502, 503 or 504 later)"))...)
+		}
+		return
 	case p.Speaks == "":
 		for _, id := range []ID{ProtocolMismatch, TLSMismatch, HandshakeRejected} {
 			j.say(id, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "the listener stays silent: text waits for a line end, frame for a length; look at its accept queue and descriptors first"))...)
@@ -204,6 +212,8 @@ func (j *judge) probed(p *Probed, changeURL func(string) string) {
 		j.say(HandshakeRejected, RuledOut, "", ev...)
 	case t.WebSocket() && p.WrongAccept:
 		j.say(HandshakeRejected, Likely, "a proxy in between answers the upgrade itself: the accept key does not fit", ev...)
+	case t.WebSocket() && !t.TLS() && !p.TLS && p.Status >= 300 && p.Status < 400 && strings.HasPrefix(strings.ToLower(p.Headers["location"]), "https://"):
+		j.say(HandshakeRejected, Confirmed, "WebSocket clients follow no redirect: let the client dial wss://, which this host redirects to", append(ev, evidence("header Location", "%s", p.Headers["location"]))...)
 	case t.WebSocket() && p.Status > 0 && t.TLS() == p.TLS:
 		j.status(p.Status, p.Speaks == SpeaksWebSocket, p.Headers["server"], ev, true)
 	case p.Speaks != SpeaksTLS && t.wants() != "" && !fits(t.wants(), p.Speaks) && t.TLS() == p.TLS:

@@ -94,6 +94,27 @@ func frames(c net.Conn) {
 
 func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
+// late speaks HTTP, and answers a request in its own time: what it forwards to is
+// slow.
+func late(c net.Conn) {
+	r := bufio.NewReader(c)
+	if _, err := http.ReadRequest(r); err != nil {
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+		return
+	}
+	_, _ = io.Copy(io.Discard, r)
+}
+
+// lateTLS refuses plain text as nginx does, and never gets to the handshake.
+func lateTLS(c net.Conn) {
+	b := bufio.NewReader(c)
+	if first, err := b.Peek(1); err == nil && first[0] == 'G' {
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n<html>400 The plain HTTP request was sent to HTTPS port</html>")
+		return
+	}
+	_, _ = io.Copy(io.Discard, b)
+}
+
 func banner(line string) func(net.Conn) {
 	return func(c net.Conn) {
 		_, _ = io.WriteString(c, line)
@@ -189,6 +210,12 @@ func TestProtocols(t *testing.T) {
 		{"frame", frames, "ws", diagnose.ProtocolMismatch, diagnose.Likely},
 		{"http", answers(200), "frame", diagnose.ProtocolMismatch, diagnose.Confirmed},
 		{"silence", silent, "ws", nothing, ""}, // cannot be told
+		{"late", late, "ws", nothing, ""},
+		{"late", late, "http", nothing, ""},
+		{"TLS that is slow", lateTLS, "wss", nothing, ""},
+		{"TLS that is slow", lateTLS, "ws", diagnose.TLSMismatch, diagnose.Confirmed},
+		{"site that is https alone", answers(301, "Location: https://chat.example.com/"), "ws", diagnose.HandshakeRejected, diagnose.Confirmed},
+		{"site that is https alone", answers(301, "Location: https://chat.example.com/"), "http", nothing, ""},
 		{"silence", silent, "tcp", nothing, ""},
 		{"ssh", banner("SSH-2.0-OpenSSH_9.2\r\n"), "ws", diagnose.ProtocolMismatch, diagnose.Confirmed},
 		{"mysql", banner("J\x00\x00\x00\x0a8.0.36\x00"), "http", diagnose.ProtocolMismatch, diagnose.Confirmed},

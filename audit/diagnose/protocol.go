@@ -73,6 +73,9 @@ type Probed struct {
 	// Silent: nothing came and the connection stayed open; Closed: it was closed
 	// without a byte.
 	Silent, Closed bool
+	// Late: it speaks HTTP, by its answer to a ClientHello, and the request was not
+	// answered in time; Speaks is "" then, since that answer would tell.
+	Late bool
 	// Cut is how many bytes the beginning of an HTTP answer lacked when it stopped
 	// coming, 0 for none.
 	Cut int
@@ -118,11 +121,20 @@ func Probe(ctx context.Context, to netip.AddrPort, t Target, limit time.Duration
 		steps[0], steps[1] = steps[1], steps[0]
 	}
 	told := steps[0]()
+	waits := p.Silent // the request the URL means
 	if small := p.smaller(ctx, t, limit, now); small != nil {
 		return small
 	}
 	if !told && !p.slow {
 		steps[1]()
+	}
+	if waits && p.Speaks == SpeaksHTTP && p.Status == 0 && t.HTTP() && !t.TLS() {
+		p.Late, p.Silent, p.Speaks = true, true, ""
+	}
+	if waits && t.TLS() && p.TLS && p.Speaks == SpeaksTLS && p.TLSAlert == "" {
+		// It refuses plain text, and was too slow for the handshake: what it says to
+		// that text is no answer to the URL's request.
+		p.Silent, p.Status = true, 0
 	}
 	return p
 }

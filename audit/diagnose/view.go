@@ -52,6 +52,7 @@ type view struct {
 	delta      listeners.Counters
 	deltaOver  string
 	mtu        mtuSigns
+	readings   []reading // of web servers' configurations
 }
 
 // foreign is a listener of another namespace.
@@ -78,6 +79,7 @@ func newView(e *Evidence) *view {
 		v.counters(s)
 	}
 	v.mtu = v.mtuSigns(e)
+	v.readings = v.read(e)
 	v.observe(e)
 	return v
 }
@@ -414,7 +416,7 @@ func (v *view) observe(e *Evidence) {
 				led = led || e.ledElsewhere(&e.Attempts[i])
 			}
 		}
-		if v.observed == Connected && (v.mtu.accuse() || probeFails(e) || len(e.Probed) == 0 && passiveMismatch(e, v) != nil) {
+		if v.observed == Connected && (v.mtu.accuse() || probeFails(e) || len(e.Probed) == 0 && (passiveMismatch(e, v) != nil || v.misconfigured())) {
 			v.observed = ProtocolError
 		} else if v.observed == Connected && led { // to somebody else: the target itself was not met
 			v.observed = ""
@@ -429,7 +431,7 @@ func (v *view) observe(e *Evidence) {
 		v.sees = v.observed
 	case v.model != "":
 		v.sees = v.model
-		if v.sees == Connected && (v.mtu.accuse() || probeFails(e) || passiveMismatch(e, v) != nil) {
+		if v.sees == Connected && (v.mtu.accuse() || probeFails(e) || passiveMismatch(e, v) != nil || v.misconfigured() && (len(e.Probed) == 0 || v.aside())) {
 			v.sees = ProtocolError
 		}
 	default:

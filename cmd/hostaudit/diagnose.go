@@ -37,9 +37,11 @@ server's snapshot (--server FILE, made by "hostaudit snapshot" there). Every
 cause it knows is in every answer: confirmed, likely, ruled out, or not to be
 told from here, with what would decide it.
 
-On the client it looks the name up and connects. With --error it takes the
-client's own message instead of connecting. Bytes of a protocol are sent only
-with --probe, and the cloud's metadata service is asked only with --metadata.`,
+On the server it reads the configuration of the web server (nginx, Apache,
+HAProxy) that holds the port. On the client it looks the name up and connects.
+With --error it takes the client's own message instead of connecting. Bytes of a
+protocol are sent only with --probe, and the cloud's metadata service is asked
+only with --metadata.`,
 		Example: `  hostaudit diagnose ws://chat.example.com:2346
   sudo hostaudit diagnose 10.0.0.5:8080 --from 203.0.113.5
   hostaudit diagnose https://example.com/ --error "net::ERR_CONNECTION_TIMED_OUT"
