@@ -22,7 +22,7 @@ type compiledChain struct {
 	runs     []run
 	starts   map[int]int // index in any → run that begins there
 	// painted are the paintings made so far; guarded by mu.
-	painted map[paintKey]*Painting
+	painted map[paintKey]*paintedOnce
 	// commutes caches filtersOnly: 0 not known, 1 yes, 2 no.
 	commutes int8
 	mu       sync.Mutex

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"sync"
 )
 
 // A painting is the answer of a run of rules for every source address at once:
@@ -175,18 +176,22 @@ func (ch *Chain) painting(at int, c *Class, env *Env) *Painting {
 	k := paintKey{at, cc.runs[at].asked.of(&c.State)}
 	cc.mu.Lock()
 	p := cc.painted[k]
+	if p == nil {
+		if cc.painted == nil || len(cc.painted) >= paintings {
+			cc.painted = map[paintKey]*paintedOnce{}
+		}
+		p = &paintedOnce{}
+		cc.painted[k] = p
+	}
 	cc.mu.Unlock()
-	if p != nil {
-		return p
-	}
-	p = ch.paint(cc.any[cc.runs[at].from:cc.runs[at].to], c, env)
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	if cc.painted == nil || len(cc.painted) >= paintings {
-		cc.painted = map[paintKey]*Painting{}
-	}
-	cc.painted[k] = p
-	return p
+	// Who asks at the same time waits for the one who paints.
+	p.once.Do(func() { p.painting = ch.paint(cc.any[cc.runs[at].from:cc.runs[at].to], c, env) })
+	return p.painting
+}
+
+type paintedOnce struct {
+	once     sync.Once
+	painting *Painting
 }
 
 type paintKey struct {
