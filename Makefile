@@ -3,7 +3,7 @@
 GO          ?= go
 # Flags for `make test`, for example TESTFLAGS=-race.
 TESTFLAGS   ?=
-TESTTIMEOUT ?= 40m
+TESTTIMEOUT ?= 60m
 # Arguments for `make scan`, for example ARGS='--format json'.
 ARGS        ?=
 # How long `make conformance` and each target of `make fuzz` run.
