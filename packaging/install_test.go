@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // root is a file system that packages are installed into.
@@ -42,10 +44,19 @@ func bootstrapped(t *testing.T, name, include string) string {
 		t.Fatal(err)
 	}
 	base := filepath.Join(cache, "hostaudit-test", name)
+	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Tests that run side by side want the same one: the first makes it.
+	lock, err := os.OpenFile(base+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(base); errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
-			t.Fatal(err)
-		}
 		half := fmt.Sprintf("%s.%d", base, os.Getpid())
 		if out, err := try(nil, "debootstrap", "--variant=minbase", "--include="+include, "bookworm", half); err != nil {
 			os.RemoveAll(half)

@@ -36,13 +36,22 @@ func BootBase(t testing.TB) string {
 		t.Fatal(err)
 	}
 	base := filepath.Join(cache, "hostaudit-test", "boot-bookworm-1")
+	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Tests of several packages run side by side: the first makes it.
+	lock, err := os.OpenFile(base+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(base); err == nil {
 		return base
 	}
 	half := fmt.Sprintf("%s.%d", base, os.Getpid())
-	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	start := time.Now()
 	cmd := exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", os.Getppid()), "sh", "-c", bootMake, "make", half)
 	out, err := cmd.CombinedOutput()
@@ -51,7 +60,7 @@ func BootBase(t testing.TB) string {
 		missing(t, fmt.Sprintf("a system to boot could not be made: %v: %s", err, out[max(0, len(out)-800):]))
 	}
 	t.Logf("made %s in %.0f s", base, time.Since(start).Seconds())
-	if err := os.Rename(half, base); err != nil && !os.IsExist(err) {
+	if err := os.Rename(half, base); err != nil {
 		t.Fatal(err)
 	}
 	return base

@@ -240,8 +240,8 @@ func setMatches(t *testing.T, r *rand.Rand, v6 bool) {
 	if matched == 0 || matched == checked {
 		t.Error("a test that cannot fail")
 	}
-	if untold*50 > checked {
-		t.Errorf("%d of %d answers cannot be told", untold, checked)
+	if untold*25 > checked { // 2 %: each is asked for twice
+		t.Errorf("%d of %d answers cannot be told", untold, 2*checked)
 	}
 	if wrong > 0 {
 		out := n.Run(t, "ipset", "save")
