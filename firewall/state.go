@@ -61,7 +61,15 @@ func (s State) Answer(kind AnswerKind, typ, code uint8) State {
 	a.PktType = 0
 	a.TProxied, a.Reroute, a.Routed = false, false, false
 	a.Owner, a.OwnerUnknown = nil, false
-	a.CTStatus |= CTStatusSeenReply | CTStatusConfirmed
+	switch kind {
+	case AnswerData, AnswerReset:
+		a.CTStatus |= CTStatusSeenReply | CTStatusConfirmed
+	case AnswerNoSocket:
+		// Of an ICMP error the flow sees no reply (nf_conntrack_in: only
+		// IP_CT_ESTABLISHED_REPLY sets IPS_SEEN_REPLY).
+		a.CTStatus |= CTStatusConfirmed
+	case AnswerRejectReset, AnswerICMP: // attached to a flow as the packet left it
+	}
 	a.CTState = 0
 	a.RewroteHeader = ""
 	a.HopLimit, a.ShortWay = 0, false
@@ -115,6 +123,7 @@ func (s State) Returned(answer State, in *Link) State {
 	a.In = in
 	if answer.Proto != s.Proto && a.Expect == CTEstablished {
 		a.Expect = CTRelated // an ICMP error about the flow
+		a.CTStatus = a.CTStatus&^CTStatusSeenReply | s.CTStatus&CTStatusSeenReply
 	}
 	return a
 }
