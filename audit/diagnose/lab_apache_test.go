@@ -56,9 +56,7 @@ func apache(t *testing.T, n *lab.Namespace, conf string) string {
 func TestApache(t *testing.T) {
 	t.Parallel()
 	lab.Need(t, apacheProgram())
-	if oneUser(t) {
-		t.Skip("SKIPPED: Apache does not serve as root, and a user namespace of one user has no other")
-	}
+	needUsers(t, "Apache does not serve as root")
 	const proxy = "LOAD proxy proxy_http proxy_wstunnel\n"
 	const ws = "ws://198.51.100.20:8080/chat"
 	const tls = "SSLEngine on\nSSLCertificateFile DIR/cert.pem\nSSLCertificateKeyFile DIR/cert.pem\n"

@@ -166,6 +166,18 @@ func oneUser(t *testing.T) bool {
 	return strings.HasSuffix(strings.TrimSpace(string(b)), " 1")
 }
 
+// needUsers skips loudly, and fails with CI=true, where there is no other user.
+func needUsers(t *testing.T, why string) {
+	t.Helper()
+	if !oneUser(t) {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("MISSING (CI=true): a second user: " + why)
+	}
+	t.Skip("SKIPPED: a user namespace of one user: " + why)
+}
+
 // nginx starts the real nginx with an http block.
 func nginx(t *testing.T, n *lab.Namespace, conf string) string {
 	t.Helper()
@@ -263,9 +275,7 @@ func TestNginx(t *testing.T) {
 func TestNginxReload(t *testing.T) {
 	t.Parallel()
 	lab.Need(t, "nginx")
-	if oneUser(t) {
-		t.Skip("a user namespace of one user has no workers of nginx: they could not give up their privileges")
-	}
+	needUsers(t, "nginx's workers cannot give up their privileges")
 	f := newField(t)
 	f.server.Serve(t, "tcp", "127.0.0.1:9000", strictWebSocket)
 	dir := nginx(t, f.server, "server { listen 8080; location / { return 404; } }")
