@@ -79,8 +79,9 @@ var rooms = map[string]room{
 	"packaging/manual": {knows: []string{"audit"}, pure: true, uses: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
 	"packaging/sbom":   {},
 
-	"cmd/hostaudit":        {knows: everything, uses: append([]string{"golang.org/x/sync"}, cmdLibraries...)},
-	"cmd/hostaudit/config": {knows: append([]string{"audit", "audit/report"}, models...), uses: cmdLibraries},
+	"cmd/hostaudit":          {knows: everything, uses: append([]string{"golang.org/x/sync"}, cmdLibraries...)},
+	"cmd/hostaudit/hugepage": {},
+	"cmd/hostaudit/config":   {knows: append([]string{"audit", "audit/report"}, models...), uses: cmdLibraries},
 }
 
 var (
@@ -96,7 +97,7 @@ var (
 	}
 	everything = []string{
 		"firewall", "firewall/nft", "firewall/xtables", "firewall/ipset", "firewall/owner", "listeners", "sysctl", "audit", "audit/checks", "audit/collect",
-		"audit/diagnose", "audit/reach", "audit/remedy", "audit/report", "audit/route", "cmd/hostaudit/config",
+		"audit/diagnose", "audit/reach", "audit/remedy", "audit/report", "audit/route", "cmd/hostaudit/config", "cmd/hostaudit/hugepage",
 		"packaging/manual",
 	}
 	testLibraries = []string{

@@ -6,9 +6,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	_ "github.com/hostaudit/hostaudit/cmd/hostaudit/hugepage"
 )
 
 // unhurried is how much memory the program takes before it looks for garbage
@@ -30,7 +29,6 @@ func delayCollection() {
 	}
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(unhurried)
-	useHugePages()
 	afterCollection(1)
 }
 
@@ -67,49 +65,3 @@ func pace(live uint64, collections int) int {
 
 // sentinel has a size of its own: objects without one share an address.
 type sentinel struct{ _ [16]byte }
-
-const (
-	hugePage = 2 << 20
-	// roomy is half of what a scan of an ordinary host takes: the runtime makes a
-	// stack of twice as much for it.
-	roomy = 8<<20 + 1
-)
-
-// useHugePages asks the kernel to back the first megabytes of the heap with huge
-// pages (madvise(2), MADV_HUGEPAGE): the first touch of a small page costs a
-// fault, of which a short run has a thousand, and in a virtual machine each can
-// take twenty microseconds. The runtime has no call for that; but the stack of a
-// goroutine lies in the heap, comes from the system in one piece, and goes back
-// to the heap untouched when the goroutine ends.
-func useHugePages() {
-	var here byte
-	first := uintptr(unsafe.Pointer(&here)) // in the piece of 4 MB that the heap begins with
-	advise(first&^(2*hugePage-1), 2*hugePage)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		large(false)
-	}()
-	<-done
-}
-
-// advise takes whole pages of the heap; the kernel may refuse, and nothing is lost.
-func advise(at, size uintptr) {
-	_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, at, size, unix.MADV_HUGEPAGE)
-}
-
-// large has a stack with room for an argument that it never passes.
-//
-//go:noinline
-func large(pass bool) byte {
-	var here byte
-	if pass {
-		return last([roomy]byte{})
-	}
-	top := uintptr(unsafe.Pointer(&here))
-	advise((top-2*roomy)&^(hugePage-1), 2*roomy)
-	return here
-}
-
-//go:noinline
-func last(b [roomy]byte) byte { return b[len(b)-1] }

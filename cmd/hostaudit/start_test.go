@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"github.com/hostaudit/hostaudit/cmd/hostaudit/hugepage"
 )
 
 // TestStart holds what our packages do before main: the program is started for
@@ -57,7 +59,6 @@ func TestHugePages(t *testing.T) {
 		}
 		return
 	}
-	useHugePages()
 	kept := make([][]byte, 0, 1<<10)
 	for range cap(kept) {
 		kept = append(kept, make([]byte, 8<<10))
@@ -87,7 +88,7 @@ func TestHugePages(t *testing.T) {
 			}
 		}
 	}
-	if marked < 2*roomy-2*hugePage || in < len(kept)*9/10 {
+	if marked < 2*hugepage.Roomy-2*hugepage.Size || in < len(kept)*9/10 {
 		t.Errorf("%d MB are marked, and %d of %d pieces lie in them", marked>>20, in, len(kept))
 	}
 }
