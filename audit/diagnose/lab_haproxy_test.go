@@ -92,3 +92,28 @@ func TestHAProxyJail(t *testing.T) {
 	blames(t, r, onServer, diagnose.HandshakeRejected, diagnose.Confirmed)
 	keep(t, "server", r)
 }
+
+// TestHAProxyJailSocket: from its jail, a process sees sockets below it, and none
+// beside it.
+func TestHAProxyJailSocket(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "haproxy")
+	for _, inside := range []bool{true, false} {
+		f := newField(t)
+		jail := t.TempDir()
+		f.server.Serve(t, "unix", filepath.Join(jail, "app.sock"), strictWebSocket)
+		path := "/app.sock"
+		if !inside {
+			path = jail + path
+		}
+		haproxy(t, f.server, "global\n  chroot "+jail+"\nlisten l\n  bind :8080\n  server a unix@"+path+"\n")
+		for _, probe := range []bool{false, true} {
+			r := f.ask(t, onServer, "ws://198.51.100.20:8080/", diagnose.Options{Probe: probe})
+			if inside {
+				clear_(t, r, onServer)
+			} else {
+				blames(t, r, onServer, diagnose.HandshakeRejected, diagnose.Confirmed)
+			}
+		}
+	}
+}

@@ -212,6 +212,8 @@ func TestNginx(t *testing.T) {
 			name: "one header of its own hides those of the server", conf: m + "server {\n listen 8080;\n " + upgradeLines + "\n location /chat { proxy_pass http://127.0.0.1:9000; proxy_set_header Host $host; } }", target: ws,
 			passive: diagnose.HandshakeRejected, sure: diagnose.Likely, probed: diagnose.HandshakeRejected, says: []string{"no proxy_set_header Upgrade"},
 		},
+		{name: "an upgrade leaves the rules", conf: "server { listen 8080; location / { if ($http_upgrade) { break; } return 426; proxy_pass http://127.0.0.1:9000; " + strings.ReplaceAll(upgradeLines, "$up", "upgrade") + " } }", target: ws},
+		{name: "a spare takes over", conf: m + "upstream app { server 127.0.0.1:9001; server 127.0.0.1:9000 backup; }\nserver { listen 8080; location / { proxy_pass http://app; " + upgradeLines + " } }", target: ws},
 		{
 			name: "nothing behind", conf: m + "server {\n listen 8080;\n location /chat { proxy_pass http://127.0.0.1:9001; " + upgradeLines + " } }", target: ws,
 			passive: diagnose.HandshakeRejected, sure: diagnose.Confirmed, probed: diagnose.HandshakeRejected, says: []string{"nothing listens on 127.0.0.1:9001", "start the service at 127.0.0.1:9001"},

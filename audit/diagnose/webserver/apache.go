@@ -24,6 +24,8 @@ type apacheHost struct {
 	block []*directive
 	addrs []apacheAddr
 	names []string
+	// named are the ports of its addresses that are host names, 0 for every one.
+	named []uint16
 }
 
 type apacheAddr struct {
@@ -40,32 +42,33 @@ func newApache(t *tree, main []*directive, modules map[string]bool) *apache {
 		case "virtualhost":
 			h := &apacheHost{d: d, block: d.block}
 			for _, spec := range d.args {
-				if x, ok := apacheAddrOf(spec); ok {
+				switch x, ok := apacheAddrOf(spec); {
+				case ok:
 					h.addrs = append(h.addrs, x)
+				default:
+					h.named = append(h.named, x.port)
 				}
 			}
 			h.naming()
 			a.hosts = append(a.hosts, h)
 		}
 	}
-	a.backendsOf(t, main, 0)
+	a.backendsOf(t, main)
 	return a
 }
 
 // backendsOf notes balancers, and the sockets named that are not there.
-func (a *apache) backendsOf(t *tree, ds []*directive, depth int) {
+func (a *apache) backendsOf(t *tree, ds []*directive) {
 	for _, d := range ds {
 		if d.name == "proxy" && strings.HasPrefix(d.arg(0), "balancer:") {
 			a.balancers[strings.TrimSuffix(d.arg(0), "/")] = d.block
 		}
 		for _, arg := range d.args {
-			if p := apacheSocket(arg); p != "" {
-				if _, there := t.is(p); !there {
-					a.missing[p] = true
-				}
+			if p := apacheSocket(arg); p != "" && t.absent(p) {
+				a.missing[p] = true
 			}
 		}
-		a.backendsOf(t, d.block, depth+1)
+		a.backendsOf(t, d.block)
 	}
 }
 
@@ -149,6 +152,11 @@ func (a *apache) ask(q Query) (Answer, bool) {
 		return Answer{}, false
 	}
 	ans := Answer{Listen: l.note()}
+	for _, h := range a.hosts { // what a name means only Apache knows, which looked it up
+		if slices.Contains(h.named, q.Port) || slices.Contains(h.named, 0) {
+			ans.Unsure = append(ans.Unsure, h.d.note())
+		}
+	}
 	hosts := a.at(q)
 	site := &apacheHost{block: a.main}
 	first := site

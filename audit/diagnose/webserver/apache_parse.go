@@ -34,7 +34,7 @@ type apacheLine struct {
 func apacheLines(b []byte) ([]apacheLine, error) {
 	var out []apacheLine
 	n, start := 0, 0
-	joined := ""
+	var joined strings.Builder
 	for line := range strings.Lines(string(b)) {
 		n++
 		if strings.IndexByte(line, 0) >= 0 {
@@ -45,15 +45,15 @@ func apacheLines(b []byte) ([]apacheLine, error) {
 		}
 		line = strings.TrimRight(line, "\r\n")
 		if cont, ok := strings.CutSuffix(line, `\`); ok {
-			if joined += cont; len(joined) > maxFileBytes {
-				return nil, errTooMuch
-			}
+			joined.WriteString(cont)
 			continue
 		}
-		if text := strings.TrimSpace(joined + line); text != "" && text[0] != '#' {
+		joined.WriteString(line)
+		if text := strings.TrimSpace(joined.String()); text != "" && text[0] != '#' {
 			out = append(out, apacheLine{text, start})
 		}
-		joined, start = "", 0
+		joined.Reset()
+		start = 0
 	}
 	return out, nil
 }
@@ -85,17 +85,27 @@ func apacheWords(s string) (out []string) {
 
 var apacheVariable = regexp.MustCompile(`\$\{([A-Za-z0-9_.:-]+)\}`)
 
-func (r *apacheReader) fill(s string) string {
-	return apacheVariable.ReplaceAllStringFunc(s, func(m string) string {
+// fill puts in what variables hold, of definitions and of the environment.
+func (r *apacheReader) fill(s string) (string, error) {
+	var err error
+	out := apacheVariable.ReplaceAllStringFunc(s, func(m string) string {
 		name := m[2 : len(m)-1]
-		if v, ok := r.defs[name]; ok {
-			return v
+		v, ok := r.defs[name]
+		if !ok {
+			v, ok = r.env[name]
 		}
-		if v, ok := r.env[name]; ok {
-			return v
+		if !ok {
+			return m
 		}
-		return m
+		if err == nil {
+			err = r.took(len(v))
+		}
+		if err != nil {
+			return ""
+		}
+		return v
 	})
+	return out, err
 }
 
 func (r *apacheReader) file(name string) ([]*directive, error) {
@@ -142,7 +152,10 @@ func (r *apacheReader) block(name string, lines []apacheLine, section string, de
 			return out, lines, nil
 		}
 		if begin, ok := strings.CutPrefix(l.text, "<"); ok {
-			d := r.directive(at, strings.TrimSuffix(strings.TrimSpace(begin), ">"))
+			d, err := r.directive(at, strings.TrimSuffix(strings.TrimSpace(begin), ">"))
+			if err != nil {
+				return nil, nil, err
+			}
 			d.open, d.said = true, l.text
 			counts, isIf := Yes, true
 			if live {
@@ -166,7 +179,10 @@ func (r *apacheReader) block(name string, lines []apacheLine, section string, de
 		if !live {
 			continue
 		}
-		d := r.directive(at, l.text)
+		d, err := r.directive(at, l.text)
+		if err != nil {
+			return nil, nil, err
+		}
 		got, err := r.act(d)
 		if err != nil {
 			r.c.gap(within(at, err))
@@ -179,14 +195,16 @@ func (r *apacheReader) block(name string, lines []apacheLine, section string, de
 	return out, nil, nil
 }
 
-func (r *apacheReader) directive(at Place, text string) *directive {
+func (r *apacheReader) directive(at Place, text string) (*directive, error) {
 	d := &directive{Place: at, said: text}
-	words := apacheWords(r.fill(text))
-	if len(words) == 0 {
-		return d
+	text, err := r.fill(text)
+	if err != nil {
+		return nil, within(at, err)
 	}
-	d.name, d.args = strings.ToLower(words[0]), words[1:]
-	return d
+	if words := apacheWords(text); len(words) > 0 {
+		d.name, d.args = strings.ToLower(words[0]), words[1:]
+	}
+	return d, nil
 }
 
 // counts decides the sections that are conditions; isIf is false for others.
@@ -200,7 +218,10 @@ func (r *apacheReader) counts(d *directive) (counts Tri, isIf bool) {
 	case "ifdefine":
 		_, holds = r.defs[arg]
 	case "iffile":
-		_, holds = r.is(below(r.root, arg))
+		name := below(r.root, arg)
+		if _, holds = r.is(name); !holds && !r.absent(name) {
+			return Unknown, true
+		}
 	case "ifversion": // 2.4 is what runs today, of an unknown minor version
 		switch strings.Join(strings.Fields(arg), " ") {
 		case ">= 2.4", "> 2.2", ">= 2.2", ">= 2.3", "> 2.3", ">= 2.4.0", "2.4", "= 2.4":

@@ -18,6 +18,7 @@ type apacheRequest struct {
 	// places are the sections of the path, outer ones first: Location merges them
 	// in order.
 	places []*directive
+	re     patterns
 }
 
 func (r *apacheRequest) unsure(d *directive) {
@@ -107,10 +108,10 @@ func (r *apacheRequest) dynamic(d *directive) {
 func (r *apacheRequest) inLocation(d *directive) (ok, known bool) {
 	pattern := d.arg(0)
 	if d.name == "locationmatch" {
-		return matches(pattern, r.path, false)
+		return r.re.match(pattern, r.path, false)
 	}
 	if pattern == "~" {
-		return matches(d.arg(1), r.path, false)
+		return r.re.match(d.arg(1), r.path, false)
 	}
 	if strings.ContainsAny(pattern, "*?[") {
 		return false, false
@@ -154,7 +155,7 @@ func (r *apacheRequest) proxied() *apachePass {
 				ok = underPath(d.arg(0), r.path)
 			case "proxypassmatch":
 				var known bool
-				if ok, known = matches(d.arg(0), r.path, false); !known {
+				if ok, known = r.re.match(d.arg(0), r.path, false); !known {
 					r.unsure(d)
 				}
 			}
@@ -263,7 +264,7 @@ func (r *apacheRequest) redirected() bool {
 			}
 			ok := true
 			if d.name == "redirectmatch" {
-				ok, _ = matches(args[0], r.path, false)
+				ok, _ = r.re.match(args[0], r.path, false)
 			} else if len(args) > 1 || strings.HasPrefix(args[0], "/") {
 				ok = underPath(args[0], r.path) || args[0] == "/"
 			}
@@ -382,7 +383,8 @@ func (a *apache) backends(d *directive, target string, depth int) (scheme string
 	if scheme == "balancer" {
 		for _, m := range a.balancers["balancer://"+host] {
 			if m.name != "balancermember" || slices.ContainsFunc(m.args, func(s string) bool {
-				return strings.HasPrefix(strings.ToLower(s), "status=") && strings.ContainsAny(strings.ToUpper(s), "DH")
+				status, ok := strings.CutPrefix(strings.ToLower(s), "status=")
+				return ok && strings.ContainsAny(status, "ds") // disabled, stopped; h steps in
 			}) {
 				continue
 			}

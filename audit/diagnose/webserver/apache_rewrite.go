@@ -27,7 +27,7 @@ func (r *apacheRequest) rewrite() bool {
 			conds = nil
 			flags := rewriteFlags(d.arg(2))
 			pattern, negated := strings.CutPrefix(d.arg(0), "!")
-			hit, known := matches(pattern, r.path, flags["nc"] != "" || flags["nocase"] != "")
+			hit, known := r.re.match(pattern, r.path, flags["nc"] != "" || flags["nocase"] != "")
 			switch {
 			case known && hit == negated, holds == No:
 				continue
@@ -103,22 +103,25 @@ var rewriteReference = regexp.MustCompile(`\$[0-9]|%\{[^}]*\}`)
 
 // expand fills in the groups of a rule's pattern and the variables that are known.
 func (r *apacheRequest) expand(s, pattern string) string {
-	re := compiled(pattern)
+	re := r.re.compile(pattern, r.path, false)
 	var groups []string
 	if re != nil {
 		groups = re.FindStringSubmatch(r.path)
 	}
+	size := len(s)
 	return rewriteReference.ReplaceAllStringFunc(s, func(m string) string {
+		v, ok := "", false
 		if m[0] == '$' {
 			if n, _ := strconv.Atoi(m[1:]); n < len(groups) {
-				return groups[n]
+				v, ok = groups[n], true
 			}
-			return m
+		} else {
+			v, ok = r.variable(m[2 : len(m)-1])
 		}
-		if v, ok := r.variable(m[2 : len(m)-1]); ok {
-			return v
+		if size += len(v); !ok || size > maxValue {
+			return m // a $ or % that is left makes the rule unsure
 		}
-		return m
+		return v
 	})
 }
 
@@ -218,7 +221,7 @@ func (r *apacheRequest) condition(d *directive) Tri {
 		}
 		return tri(hit != negated)
 	}
-	hit, ok := matches(pattern, value, fold)
+	hit, ok := r.re.match(pattern, value, fold)
 	if !ok {
 		return Unknown
 	}

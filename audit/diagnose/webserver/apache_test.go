@@ -50,22 +50,6 @@ func TestApacheIncludes(t *testing.T) {
 	}
 }
 
-// TestApacheHostile: what is no configuration, or no end of one, is a gap.
-func TestApacheHostile(t *testing.T) {
-	t.Parallel()
-	for name, text := range map[string]string{
-		"loop": "Include server.conf", "garbage": "\x00\xff<<<", "unfinished": "<VirtualHost *:80>\n", "crossed": "<A>\n<B>\n</A>\n</B>\n", "too many ends": "</VirtualHost>\n",
-		"deep": strings.Repeat("<A>\n", 1000), "wide": strings.Repeat("a\n", maxItems+1), "gone": "Include nowhere.conf", "macro": "Use VHost a b", "version": "<IfVersion >= 2.4.50>\nListen 80\n</IfVersion>",
-		"the end is continued": `Listen 80 \`,
-	} {
-		dir := files(t, map[string]string{"server.conf": text})
-		c := run(t, "apache2", "-d", dir, "-f", "server.conf")
-		if (len(c.Gaps) == 0) != (name == "the end is continued") {
-			t.Errorf("%s: gaps %q", name, c.Gaps)
-		}
-	}
-}
-
 // TestApacheChoice: which virtual host and line answer.
 func TestApacheChoice(t *testing.T) {
 	t.Parallel()

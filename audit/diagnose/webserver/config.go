@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -248,7 +249,7 @@ func read(ctx context.Context, ps []Process, boot time.Time) *Config {
 		if v.cwd, err = os.Readlink(dir + "/cwd"); err != nil {
 			v.cwd = "/"
 		}
-		if b, err := os.ReadFile(dir + "/environ"); err == nil {
+		if b, err := readUpTo(dir+"/environ", maxFileBytes); err == nil {
 			for kv := range strings.SplitSeq(string(b), "\x00") {
 				if k, x, ok := strings.Cut(kv, "="); ok {
 					v.env[k] = x
@@ -335,6 +336,17 @@ func arguments(command string) []string {
 		return strings.Fields(strings.ReplaceAll(rest, "\x00", " "))
 	}
 	return strings.Split(command, "\x00")
+}
+
+// readUpTo reads the beginning of a file of /proc, whose length its process may
+// choose (prctl(2), PR_SET_MM).
+func readUpTo(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // firstOf gives the first name that leads to a file.

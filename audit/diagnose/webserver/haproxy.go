@@ -46,13 +46,19 @@ func haSocket(s string) string {
 	return ""
 }
 
+// sockets looks which sockets of servers are there, for a process that goes into
+// its jail before it connects.
 func (h *haproxy) sockets(t *tree) {
+	jail := ""
+	for _, s := range h.sections {
+		if d := s.get("chroot"); s.name == "global" && d != nil {
+			jail = d.arg(0)
+		}
+	}
 	for _, s := range h.sections {
 		for _, d := range s.lines {
-			if p := haSocket(d.arg(1)); d.name == "server" && p != "" {
-				if _, there := t.is(p); !there {
-					h.missing[p] = true
-				}
+			if p := haSocket(d.arg(1)); d.name == "server" && p != "" && t.absent(jail+p) {
+				h.missing[p] = true
 			}
 		}
 	}
@@ -154,6 +160,7 @@ type haRequest struct {
 	path      string
 	pathKnown bool
 	passing   bool // mode tcp
+	re        patterns
 }
 
 func (r *haRequest) unsure(d *directive) {
@@ -192,7 +199,7 @@ func (r *haRequest) answer() {
 
 // rules does the rules of a section that end a request; true when one did.
 func (r *haRequest) rules(s *haSection) bool {
-	for _, kind := range []string{"tcp-request", "http-request", "redirect", "http-after"} {
+	for _, kind := range []string{"tcp-request", "http-request", "redirect"} {
 		if r.passing && kind != "tcp-request" {
 			break
 		}
@@ -331,7 +338,7 @@ func (r *haRequest) forward(back *haSection, via *directive) {
 		if d.name == "server-template" || d.name == "dispatch" || d.name == "use-server" {
 			r.unsure(d)
 		}
-		if d.name != "server" || hasWord(d.args, "disabled") || hasWord(d.args, "backup") {
+		if d.name != "server" || hasWord(d.args, "disabled") {
 			continue
 		}
 		if hasWord(d.args, "ssl") && !r.passing {

@@ -105,10 +105,8 @@ func (r *haRequest) acl(s *haSection, name string) Tri {
 		return No
 	}
 	t, found := No, false
-	for _, d := range s.lines {
-		if d.name == "acl" && d.arg(0) == name {
-			t, found = either(t, r.test(d.args[1:])), true
-		}
+	for _, d := range s.acls[name] {
+		t, found = either(t, r.test(d.args[1:])), true
 	}
 	if !found {
 		return Unknown
@@ -196,7 +194,7 @@ func (r *haRequest) test(words []string) Tri {
 			hit = host == y || strings.Contains("."+host+".", "."+strings.Trim(y, ".")+".")
 		case "reg":
 			var known bool
-			if hit, known = matches(v, value, fold); !known {
+			if hit, known = r.re.match(v, value, fold); !known {
 				return Unknown
 			}
 		default:

@@ -13,6 +13,7 @@ import (
 type haSection struct {
 	*directive
 	lines    []*directive
+	acls     map[string][]*directive // of lines, by their names
 	defaults *haSection
 }
 
@@ -23,9 +24,9 @@ var haSections = []string{
 	"http-errors", "fcgi-app", "crt-store", "traces", "acme", "namespace_list",
 }
 
-// haWords takes a line apart: quotes, backslashes, comments, and variables of the
+// words takes a line apart: quotes, backslashes, comments, and variables of the
 // environment inside double quotes.
-func haWords(line string, env map[string]string) ([]string, error) {
+func (r *haReader) words(line string) ([]string, error) {
 	var out []string
 	var w strings.Builder
 	quote := byte(0)
@@ -45,7 +46,10 @@ func haWords(line string, env map[string]string) ([]string, error) {
 			begun = true
 		case quote == '"' && c == '$' && i+1 < len(line):
 			name, n := haVariable(line[i+1:])
-			w.WriteString(env[name])
+			if err := r.took(len(r.env[name])); err != nil {
+				return nil, err
+			}
+			w.WriteString(r.env[name])
 			i += n
 		case quote == '"':
 			w.WriteByte(c)
@@ -111,7 +115,7 @@ func (r *haReader) text(name, text string) error {
 	for line := range strings.Lines(text) {
 		n++
 		at := Place{name, n}
-		words, err := haWords(strings.TrimRight(line, "\r\n"), r.env)
+		words, err := r.words(strings.TrimRight(line, "\r\n"))
 		if err != nil {
 			return within(at, err)
 		}
@@ -126,12 +130,15 @@ func (r *haReader) text(name, text string) error {
 		case strings.HasPrefix(d.name, ".") && d.name != ".notice" && d.name != ".diag" && d.name != ".warning":
 			r.c.gap(within(at, fmt.Errorf("%s: conditional blocks are not read", d.said)))
 		case slices.Contains(haSections, d.name):
-			r.sections = append(r.sections, &haSection{directive: d, defaults: r.defaultsOf(d)})
+			r.sections = append(r.sections, &haSection{directive: d, acls: map[string][]*directive{}, defaults: r.defaultsOf(d)})
 		case len(r.sections) == 0:
 			return within(at, errors.New("stands before any section"))
 		default:
 			s := r.sections[len(r.sections)-1]
 			s.lines = append(s.lines, d)
+			if d.name == "acl" && len(d.args) > 0 {
+				s.acls[d.args[0]] = append(s.acls[d.args[0]], d)
+			}
 		}
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -20,24 +19,6 @@ func TestHAProxyFiles(t *testing.T) {
 	}
 	if a, ok := c.Ask(Query{Port: 80}); !ok || a.Does != Forwards || len(a.Backends) != 1 || a.Backends[0].Port != 9 || a.Bytes {
 		t.Errorf("%+v", a)
-	}
-}
-
-// TestHAProxyHostile: what is no configuration, or turns on what is not read, is
-// a gap.
-func TestHAProxyHostile(t *testing.T) {
-	t.Parallel()
-	for name, text := range map[string]string{
-		"garbage": "\x00\xff", "before a section": "bind :80\n", "quote": "global\n log \"x\n", "conditional": "global\n.if defined(X)\n maxconn 1\n.endif\n", "wide": "global\n" + strings.Repeat("a\n", maxItems+1),
-		"huge": strings.Repeat("#", maxFileBytes+1),
-	} {
-		c := run(t, "haproxy", "-f", filepath.Join(files(t, map[string]string{"x.cfg": text}), "x.cfg"))
-		if len(c.Gaps) == 0 {
-			t.Errorf("%s: no gap", name)
-		}
-	}
-	if c := run(t, "haproxy", "-f", "/nowhere/x.cfg"); len(c.Gaps) != 1 {
-		t.Errorf("gone: %q", c.Gaps)
 	}
 }
 

@@ -2,8 +2,8 @@ package webserver
 
 import (
 	"net/netip"
+	"net/url"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,10 +64,8 @@ func newNginx(t *tree, main []*directive) *nginx {
 func (n *nginx) sockets(ds []*directive) {
 	for _, d := range ds {
 		for _, a := range d.args {
-			if p := socketPath(a); p != "" {
-				if _, there := n.t.is(p); !there {
-					n.missing[p] = true
-				}
+			if p := socketPath(a); p != "" && n.t.absent(p) {
+				n.missing[p] = true
 			}
 		}
 		n.sockets(d.block)
@@ -241,12 +239,13 @@ func (n *nginx) ask(q Query) (Answer, bool) {
 		n.passes(&a, first)
 		return a, true
 	}
-	s := virtual(here, q.Host)
+	r := &nginxRequest{n: n, q: q, a: &a, path: cleanPath(q.Path), vars: map[string]string{}}
+	s := r.virtual(here)
 	if a.ByDefault = s == nil; s == nil {
 		s = first
 	}
 	a.Site = siteNote(s)
-	r := &nginxRequest{n: n, q: q, a: &a, s: s, chain: []*directive{s.outer, s.d}, path: cleanPath(q.Path), vars: map[string]string{}}
+	r.s, r.chain = s, []*directive{s.outer, s.d}
 	r.answer()
 	return a, true
 }
@@ -285,19 +284,25 @@ func (n *nginx) passes(a *Answer, s *nginxServer) {
 }
 
 // virtual finds the server of a name: exact, *.name, name.*, regular expression.
-func virtual(here []*nginxServer, host string) *nginxServer {
+func (r *nginxRequest) virtual(here []*nginxServer) *nginxServer {
+	host := r.q.Host
 	var lead, trail, re *nginxServer
 	var leadLen, trailLen int
+	var unclear []*nginxServer
 	for _, s := range here {
 		for _, name := range s.names {
 			switch {
 			case name == host, strings.HasPrefix(name, ".") && name[1:] == host:
 				return s
 			case strings.HasPrefix(name, "~"):
-				if re == nil {
-					if ok, known := matches(name[1:], host, true); ok && known {
-						re = s
-					}
+				if re != nil {
+					continue
+				}
+				switch ok, known := r.re.match(name[1:], host, true); {
+				case !known:
+					unclear = append(unclear, s)
+				case ok:
+					re = s
 				}
 			case strings.HasPrefix(name, "*."), strings.HasPrefix(name, "."):
 				if tail := strings.TrimPrefix(name, "*"); strings.HasSuffix(host, tail) && len(host) > len(tail) && len(tail) > leadLen {
@@ -310,39 +315,22 @@ func virtual(here []*nginxServer, host string) *nginxServer {
 			}
 		}
 	}
-	for _, s := range []*nginxServer{lead, trail, re} {
+	for _, s := range []*nginxServer{lead, trail} {
 		if s != nil {
 			return s
 		}
 	}
-	return nil
-}
-
-// maxPattern bounds the regular expressions that are tried.
-const maxPattern = 1000
-
-// matches tries a regular expression; known is false for those that are not
-// understood here.
-func matches(re, s string, fold bool) (ok, known bool) {
-	if len(re) > maxPattern {
-		return false, false
+	for _, s := range unclear { // it came before the one that matches
+		r.a.Unsure = append(r.a.Unsure, siteNote(s))
 	}
-	re = strings.ReplaceAll(re, "(?<", "(?P<")
-	if fold {
-		re = "(?i)" + re
-	}
-	c, err := regexp.Compile(re)
-	if err != nil {
-		return false, false
-	}
-	return c.MatchString(s), true
+	return re
 }
 
 // cleanPath is the path that locations are held against: decoded, with slashes
 // merged and dots resolved.
 func cleanPath(p string) string {
 	p, _, _ = strings.Cut(p, "?")
-	if d, err := unescape(p); err == nil {
+	if d, err := url.PathUnescape(p); err == nil {
 		p = d
 	}
 	clean := path.Clean("/" + p)

@@ -2,14 +2,10 @@ package webserver
 
 import (
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
-
-func unescape(s string) (string, error) { return url.PathUnescape(s) }
 
 // nginxRequest is one request on its way through the blocks.
 type nginxRequest struct {
@@ -20,6 +16,7 @@ type nginxRequest struct {
 	chain []*directive // http, server, location …
 	path  string
 	vars  map[string]string
+	re    patterns
 	hops  int
 }
 
@@ -173,7 +170,7 @@ func (r *nginxRequest) find(block []*directive, depth int) (chain []*directive, 
 		if mod != "~" && mod != "~*" || strings.HasPrefix(d.arg(0), "^~") {
 			continue
 		}
-		ok, known := matches(pattern, r.path, mod == "~*")
+		ok, known := r.re.match(pattern, r.path, mod == "~*")
 		if !known {
 			r.unsure(d)
 			continue
@@ -188,6 +185,14 @@ func (r *nginxRequest) find(block []*directive, depth int) (chain []*directive, 
 
 // rewrite does the rewrite phase of a block; true when it decided.
 func (r *nginxRequest) rewrite(block []*directive) bool {
+	done, _ := r.script(block, len(r.chain))
+	return done
+}
+
+// script does the lines of a block and of the ifs in it, which nginx makes one
+// program of: done when one decided, over when a break ended all of it. base is
+// how long the chain is without an if that takes the request.
+func (r *nginxRequest) script(block []*directive, base int) (done, over bool) {
 	for _, d := range block {
 		switch d.name {
 		case "set":
@@ -195,26 +200,28 @@ func (r *nginxRequest) rewrite(block []*directive) bool {
 				r.vars[strings.TrimPrefix(d.arg(0), "$")] = v
 			}
 		case "break":
-			return false
+			return false, true
 		case "return":
 			r.returns(d)
-			return true
+			return true, true
 		case "rewrite":
 			switch r.rewritten(d) {
 			case "done":
-				return true
+				return true, true
 			case "break":
-				return false
+				return false, true
 			}
 		case "if":
 			switch r.condition(d.args) {
 			case Yes:
-				if r.rewrite(d.block) {
-					return true
+				if done, over = r.script(d.block, base); done {
+					return true, true
 				}
-				if f := forwarding(d); f != nil && len(r.chain) > 1 { // it takes the request
-					r.chain = append(r.chain, d)
-					return false
+				if forwarding(d) != nil { // it takes the request, unless a line behind it ends that
+					r.chain = append(r.chain[:base:base], d)
+				}
+				if over {
+					return false, true
 				}
 			case Unknown:
 				if slices.ContainsFunc(d.block, func(x *directive) bool {
@@ -225,13 +232,13 @@ func (r *nginxRequest) rewrite(block []*directive) bool {
 			}
 		}
 	}
-	return false
+	return false, false
 }
 
 // rewritten does a rewrite line: "" where it does not match, "break", "done".
 func (r *nginxRequest) rewritten(d *directive) string {
 	to, flag := d.arg(1), d.arg(2)
-	ok, known := matches(d.arg(0), r.path, false)
+	ok, known := r.re.match(d.arg(0), r.path, false)
 	switch {
 	case !known:
 		r.unsure(d)
@@ -248,8 +255,8 @@ func (r *nginxRequest) rewritten(d *directive) string {
 		return "break" // the path changes, and the location stays
 	}
 	// The new path finds a location of its own.
-	re := compiled(d.arg(0))
-	if re == nil || strings.Contains(strings.ReplaceAll(to, "$1", ""), "$") {
+	re := r.re.compile(d.arg(0), r.path, false)
+	if re == nil || len(to)+strings.Count(to, "$1")*len(r.path) > maxValue || strings.Contains(strings.ReplaceAll(to, "$1", ""), "$") {
 		r.unsure(d)
 		return ""
 	}
@@ -420,117 +427,4 @@ func (r *nginxRequest) tryFiles(d, fwd *directive) bool {
 		return true
 	}
 	return false
-}
-
-// forward says where the request goes, and whether an upgrade goes with it.
-func (r *nginxRequest) forward(d *directive) {
-	a := r.a
-	a.Does, a.Action = Forwards, d.note()
-	target, known := r.value(d.arg(0))
-	proto := strings.TrimSuffix(d.name, "_pass")
-	if proto == "proxy" {
-		var rest string
-		var ok bool
-		if proto, rest, ok = strings.Cut(target, "://"); !ok {
-			proto, rest = "", target
-		}
-		target = rest
-	}
-	a.Scheme = proto
-	if proto == "grpc" {
-		target = strings.TrimPrefix(strings.TrimPrefix(target, "grpc://"), "grpcs://")
-	}
-	if known {
-		port := uint16(0)
-		switch proto {
-		case "http":
-			port = 80
-		case "https":
-			port = 443
-		}
-		a.Backends = r.n.backends(r.s.outer.name, d, target, port)
-	}
-	if t := r.effective(strings.TrimSuffix(d.name, "_pass") + "_read_timeout"); t != nil {
-		if v, ok := nginxTime(t.arg(0)); ok {
-			a.Idle, a.IdleFrom = v, t.note()
-		}
-	} else {
-		a.Idle, a.IdleFrom = 60*time.Second, Note{d.Place, "proxy_read_timeout is not set: 60 s"}
-	}
-	if d.name != "proxy_pass" {
-		a.Upgrade = No
-		a.Why = []Note{d.note()}
-		a.Remedy = "give the WebSocket service a location of its own with proxy_pass: " + d.name + " forwards no upgrade"
-		return
-	}
-	r.upgrade(d)
-}
-
-// upgrade tells whether the headers of an upgrade reach the backend: both are
-// hop by hop (RFC 9110, 7.6.1) and get lost unless they are set anew.
-func (r *nginxRequest) upgrade(pass *directive) {
-	a := r.a
-	a.Upgrade = Yes
-	missing := func(t Tri, n Note) {
-		if a.Upgrade == Yes || t == No {
-			a.Upgrade = t
-		}
-		a.Why = append(a.Why, n)
-	}
-	var upgrade, connection *directive
-	for _, d := range r.all("proxy_set_header") {
-		switch strings.ToLower(d.arg(0)) {
-		case "upgrade":
-			upgrade = d
-		case "connection":
-			connection = d
-		}
-	}
-	var lines []string
-	for _, h := range []struct {
-		d           *directive
-		name, fills string
-	}{{upgrade, "Upgrade", "$http_upgrade"}, {connection, "Connection", `"upgrade"`}} {
-		line := "proxy_set_header " + h.name + " " + h.fills + ";"
-		if h.d == nil {
-			lines = append(lines, line)
-			missing(No, Note{pass.Place, "the header " + h.name + " is not set for the backend (no proxy_set_header " + h.name + ")"})
-			continue
-		}
-		v, ok := r.value(h.d.arg(1))
-		switch {
-		case !ok:
-			missing(Unknown, h.d.note())
-		case !strings.Contains(strings.ToLower(v), map[string]string{"Upgrade": "websocket", "Connection": "upgrade"}[h.name]):
-			lines = append(lines, line)
-			missing(No, h.d.note())
-		}
-	}
-	switch d := r.effective("proxy_http_version"); {
-	case d == nil: // 1.0 before 1.29.7; not every backend minds
-		lines = append([]string{"proxy_http_version 1.1;"}, lines...)
-		missing(Unknown, Note{pass.Place, "proxy_http_version is not set: nginx before 1.29.7 speaks HTTP/1.0 to the backend, which has no upgrade"})
-	case d.arg(0) == "1.0":
-		lines = append([]string{"proxy_http_version 1.1;"}, lines...)
-		missing(No, d.note())
-	}
-	if d := r.effective("proxy_pass_request_headers"); d.arg(0) == "off" {
-		missing(No, d.note())
-	}
-	if len(lines) > 0 {
-		a.Remedy = "beside " + pass.text() + " (" + pass.Place.String() + ") add: " + strings.Join(lines, " ") + " and a long proxy_read_timeout; then nginx -t && nginx -s reload"
-	}
-}
-
-// nginxTime reads a time: 60, 60s, 5m, 1h 30m.
-func nginxTime(s string) (time.Duration, bool) {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second, true
-	}
-	if strings.HasSuffix(s, "d") {
-		n, err := strconv.ParseUint(strings.TrimSuffix(s, "d"), 10, 16)
-		return time.Duration(n) * 24 * time.Hour, err == nil
-	}
-	d, err := time.ParseDuration(strings.ReplaceAll(s, " ", ""))
-	return d, err == nil && d > 0
 }

@@ -81,43 +81,6 @@ func TestNginxIncludes(t *testing.T) {
 	}
 }
 
-// TestNginxHostile: what is no configuration, or no end of one, is a gap.
-func TestNginxHostile(t *testing.T) {
-	t.Parallel()
-	many := map[string]string{"nginx.conf": "http { include d/*; }"}
-	for i := range maxFiles + 10 {
-		many["d/"+string(rune('a'+i%26))+strings.Repeat("x", i/26)] = "server {}"
-	}
-	for name, list := range map[string]map[string]string{
-		"loop":       {"nginx.conf": "include a;", "a": "include nginx.conf;"},
-		"itself":     {"nginx.conf": "include *.conf;"},
-		"garbage":    {"nginx.conf": "\x00\x01\x02\xff{{{"},
-		"unfinished": {"nginx.conf": "http { server { listen 80;"},
-		"too many }": {"nginx.conf": "http { } }"},
-		"deep":       {"nginx.conf": strings.Repeat("a {", 1000) + strings.Repeat("}", 1000)},
-		"wide":       {"nginx.conf": strings.Repeat("a;", maxItems+1)},
-		"huge":       {"nginx.conf": strings.Repeat("#", maxFileBytes+1)},
-		"gone":       {"nginx.conf": "http { include /nowhere/x; }"},
-		"many files": many,
-		"lua":        {"nginx.conf": "http { content_by_lua_block { while true do { end }"},
-	} {
-		c := run(t, "nginx", "-c", filepath.Join(files(t, list), "nginx.conf"))
-		if len(c.Gaps) == 0 {
-			t.Errorf("%s: no gap", name)
-		}
-	}
-	dir := files(t, map[string]string{"nginx.conf": "http { include fifo; server { listen 80; } }"})
-	if out, err := exec.Command("mkfifo", filepath.Join(dir, "fifo")).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if c := run(t, "nginx", "-c", filepath.Join(dir, "nginx.conf")); len(c.Gaps) != 1 || !strings.Contains(c.Gaps[0], "no plain file") {
-		t.Errorf("fifo: %q", c.Gaps)
-	}
-	if c := run(t, "nginx", "-c", "/nowhere/nginx.conf"); len(c.Gaps) != 1 {
-		t.Errorf("gone: %q", c.Gaps)
-	}
-}
-
 // TestNginxChoice: which server and location answer, as nginx's documentation has
 // it.
 func TestNginxChoice(t *testing.T) {

@@ -7,28 +7,25 @@ import (
 	"strings"
 )
 
-func compiled(re string) *regexp.Regexp {
-	if len(re) > maxPattern {
-		return nil
-	}
-	c, err := regexp.Compile(strings.ReplaceAll(re, "(?<", "(?P<"))
-	if err != nil {
-		return nil
-	}
-	return c
-}
+// maxValue bounds a text that is made by filling in variables or groups.
+const maxValue = 8 << 10
 
 var nginxVariable = regexp.MustCompile(`\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))`)
 
 // value fills in the variables of a text; ok is false where one is not known.
 func (r *nginxRequest) value(s string) (v string, ok bool) {
-	ok = true
+	ok = len(s) <= maxValue
+	size := len(s)
 	v = nginxVariable.ReplaceAllStringFunc(s, func(m string) string {
+		if !ok {
+			return ""
+		}
 		x, known := r.variable(strings.Trim(m, "${}"), 0)
-		ok = ok && known
+		size += len(x)
+		ok = known && size <= maxValue
 		return x
 	})
-	return v, ok && len(v) < 4096
+	return v, ok
 }
 
 // variable is the value of one, in a request that begins as the query does.
@@ -90,12 +87,14 @@ func (r *nginxRequest) variable(name string, depth int) (string, bool) {
 				continue
 			}
 			p, fold := strings.CutPrefix(d.name[1:], "*")
-			if hit, known := matches(p, in, fold); !known {
+			if hit, known := r.re.match(p, in, fold); !known {
 				return "", false
 			} else if hit {
 				re = d.arg(0)
 			}
-		case d.name == "hostnames", d.name == "volatile":
+		case d.name == "volatile":
+		case d.name == "hostnames": // *.example.com: such masks are not held against it here
+			return "", false
 		case strings.EqualFold(strings.TrimPrefix(d.name, `\`), in):
 			return r.plain(d.arg(0), depth)
 		}
@@ -133,7 +132,7 @@ func (r *nginxRequest) condition(args []string) Tri {
 	case "!=":
 		return tri(v != want)
 	case "~", "~*", "!~", "!~*":
-		hit, known := matches(want, v, strings.HasSuffix(f[1], "*"))
+		hit, known := r.re.match(want, v, strings.HasSuffix(f[1], "*"))
 		if !known {
 			return Unknown
 		}
@@ -155,7 +154,7 @@ func (n *nginx) backends(outer string, d *directive, target string, port uint16)
 	if up := n.upstreams[outer+" "+host]; up != nil {
 		var out []Backend
 		for _, s := range up.block {
-			if s.name != "server" || hasWord(s.args, "down") || hasWord(s.args, "backup") {
+			if s.name != "server" || hasWord(s.args, "down") {
 				continue
 			}
 			if p := socketPath(s.arg(0)); p != "" {

@@ -99,27 +99,61 @@ func (t *tree) read(name string) ([]byte, error) {
 	if t.files[name] = true; len(t.files) > maxFiles {
 		return nil, fmt.Errorf("%s: %w: %d files", name, errTooMuch, maxFiles)
 	}
-	f, err := t.open(name, unix.O_RDONLY)
+	f, err := t.plain(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: is no plain file", name)
-	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
 		return nil, err
 	}
-	if t.bytes += int64(len(b)); len(b) > maxFileBytes || t.bytes > maxBytes {
-		return nil, fmt.Errorf("%s: %w: %d MiB", name, errTooMuch, maxBytes>>20)
+	if err := t.took(len(b)); err != nil || len(b) > maxFileBytes {
+		return nil, fmt.Errorf("%s: %w", name, cmpErr(err, errTooMuch))
 	}
 	t.note(name, f, true)
 	return b, nil
+}
+
+// plain opens a regular file of a disk, and nothing else: to open a device or a
+// pipe, or to read a file that a driver makes up (/proc/kmsg), can do something.
+func (t *tree) plain(name string) (*os.File, error) {
+	f, err := t.open(name, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	var on unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &on); err != nil {
+		return nil, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || slices.Contains(madeUp, int64(on.Type)) { //nolint:unconvert // 32 bits wide on some machines
+		return nil, fmt.Errorf("%s: is no plain file", name)
+	}
+	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+}
+
+// madeUp are file systems whose files are the kernel's answers.
+var madeUp = []int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC}
+
+// took counts text that was read, or that grew by filling in what variables hold,
+// and says when it is too much.
+func (t *tree) took(n int) error {
+	if t.bytes += int64(max(n, 0)); t.bytes > maxBytes {
+		return fmt.Errorf("%w: %d MiB", errTooMuch, maxBytes>>20)
+	}
+	return nil
+}
+
+func cmpErr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
 }
 
 // list gives the names in a directory, sorted.
@@ -150,6 +184,20 @@ func (t *tree) is(name string) (dir, there bool) {
 	defer f.Close()
 	st, err := f.Stat()
 	return err == nil && st.IsDir(), true
+}
+
+// absent tells that a name leads nowhere; false where that cannot be looked at, and
+// for a name that begins where the process stands.
+func (t *tree) absent(name string) bool {
+	if !path.IsAbs(name) {
+		return false
+	}
+	f, err := t.open(name, unix.O_PATH)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	f.Close()
+	return false
 }
 
 func magic(s string) bool { return strings.ContainsAny(s, `*?[`) }
@@ -188,12 +236,12 @@ func (t *tree) glob(pattern string) ([]string, error) {
 						continue
 					}
 				}
-				next = append(next, base+"/"+n)
+				if next = append(next, base+"/"+n); len(next) > maxEntries {
+					return nil, fmt.Errorf("%s: %w: %d names", pattern, errTooMuch, maxEntries)
+				}
 			}
 		}
-		if found = next; len(found) > maxEntries {
-			return nil, fmt.Errorf("%s: %w: %d names", pattern, errTooMuch, maxEntries)
-		}
+		found = next
 	}
 	return found, nil
 }
