@@ -157,131 +157,20 @@ func (x *ruleWalk) masquerade(c Class, n *NAT, port, portMax *Value) {
 	if x.env.FIB != nil && !c.State.LocalUnknown {
 		as = x.env.FIB.MasqueradeAddrs(c.State.Family, c.State.Out, c.State.Local)
 	}
-	c.State.CTStatus |= CTStatusSrcNAT
-	x.sourcePort(&c, n, port, portMax)
-	for i, a := range as {
-		c.State.RemoteAddrKind, c.State.RemoteAddr = RemoteConst, a
-		if i < len(as)-1 { // the last fork has two branches
-			x.fork(&c, Condition{Rule: x.rule, Why: "which of the host's addresses masquerading takes"})
-		}
-		x.settle(c)
-	}
 	if len(as) == 0 {
+		c.State.CTStatus |= CTStatusSrcNAT
 		c.State.RemoteAddrKind, c.State.RemoteAddr = RemoteUnknown, Value{}
-		x.settle(c)
+		x.sourcePort(c, n, port, portMax)
+		return
+	}
+	for i, way := range x.ways(c, len(as), "which of the host's addresses masquerading takes") {
+		x.source(way, n, &as[i], &as[i], port, portMax)
 	}
 }
 
 func (x *ruleWalk) settle(c Class) {
 	x.note(&c, x.rule.Chain, x.rule, Yes, Accept, "translated")
 	x.mapped = append(x.mapped, c)
-}
-
-// destination is nf_nat_setup_info with NF_NAT_MANIP_DST: get_unique_tuple.
-func (x *ruleWalk) destination(c Class, n *NAT, addr, addrMax, port, portMax *Value) {
-	st := &c.State
-	before := *st
-	w := st.Family.AddrLen()
-	switch {
-	case addr == nil:
-	case n.Flags&NATNetmap != 0:
-		mask := addr.Xor(*addrMax).Not(w)
-		st.Local = st.Local.And(mask.Not(w)).Or(addr.And(mask))
-	case *addr == *addrMax:
-		st.Local = *addr
-	default:
-		// find_best_ips_proto spreads by a hash of the source (and, unless
-		// persistent, the destination).
-		st.LocalUnknown = true
-		x.fork(&c, Condition{Rule: x.rule, Why: "the destination is spread over several addresses by a hash"})
-	}
-	if port != nil && st.Proto.HasPorts() {
-		p := Num(uint64(st.LocalPort))
-		switch {
-		case *port == *portMax:
-			st.LocalPort = uint16(port.Lo)
-		case n.Flags&NATPortOffset != 0:
-			st.LocalPort = uint16(port.Lo + uint64(st.LocalPort) - uint64(n.PortBase))
-		case n.Flags&(NATRandom|NATFullyRandom) == 0 && !p.Less(*port) && !portMax.Less(p):
-			// l4proto_in_range: the port stays.
-		default:
-			st.LocalPortUnknown = true
-			x.fork(&c, Condition{Rule: x.rule, Why: "the destination port is chosen from a range at random"})
-		}
-	}
-	if st.Local != before.Local || st.LocalPort != before.LocalPort || st.LocalUnknown || st.LocalPortUnknown {
-		st.CTStatus |= CTStatusDstNAT
-	}
-	x.settle(c)
-}
-
-// source is nf_nat_setup_info with NF_NAT_MANIP_SRC.
-func (x *ruleWalk) source(c Class, n *NAT, addr, addrMax, port, portMax *Value) {
-	st := &c.State
-	w := st.Family.AddrLen()
-	pieces := []Class{c}
-	switch {
-	case addr == nil:
-	case n.Flags&NATNetmap != 0:
-		pieces = c.netmapped(*addr, addr.Xor(*addrMax).Not(w))
-	case *addr == *addrMax:
-		pieces[0].State.RemoteAddrKind, pieces[0].State.RemoteAddr = RemoteConst, *addr
-	default:
-		pieces[0].State.RemoteAddrKind, pieces[0].State.RemoteAddr = RemoteUnknown, Value{}
-	}
-	for _, p := range pieces {
-		p.State.CTStatus |= CTStatusSrcNAT
-		x.sourcePort(&p, n, port, portMax)
-		x.settle(p)
-	}
-}
-
-// sourcePort keeps the client's port where the range allows it. (The kernel
-// takes another one when the tuple is in use; no rule can build on that.)
-func (x *ruleWalk) sourcePort(c *Class, n *NAT, port, portMax *Value) {
-	st := &c.State
-	if !st.Proto.HasPorts() {
-		return
-	}
-	switch {
-	case port != nil && *port == *portMax:
-		st.RemotePortKind, st.RemotePort = RemoteConst, uint16(port.Lo)
-	case n.Flags&(NATRandom|NATFullyRandom) != 0:
-		st.RemotePortKind, st.RemotePort = RemoteUnknown, 0
-	case port != nil && !c.Ports.Minus(Span(*port, *portMax)).Empty():
-		st.RemotePortKind, st.RemotePort = RemoteUnknown, 0
-	}
-}
-
-// netmapBudget bounds the networks a source NETMAP is followed into.
-const netmapBudget = 256
-
-// netmapped maps the remote addresses into the network to/mask, one class for
-// each network they come from.
-func (c *Class) netmapped(to, mask Value) []Class {
-	w := c.State.Family.AddrLen()
-	to = to.And(mask)
-	var out []Class
-	rest := c.Remote
-	if c.State.RemoteAddrKind == RemoteConst {
-		d := *c
-		d.State.RemoteAddr = c.State.RemoteAddr.And(mask.Not(w)).Or(to)
-		return []Class{d}
-	}
-	for !rest.Empty() && c.State.RemoteAddrKind == RemoteSame && len(out) < netmapBudget {
-		net := rest[0].Lo.And(mask)
-		block := Span(net, net.Or(mask.Not(w)))
-		d := c.with(Piece{rest.Intersect(block), c.Ports})
-		d.State.RemoteAddrKind, d.State.RemoteAddr = RemoteShifted, to.Sub(net)
-		out = append(out, d)
-		rest = rest.Minus(block)
-	}
-	if !rest.Empty() {
-		d := c.with(Piece{rest, c.Ports})
-		d.State.RemoteAddrKind, d.State.RemoteAddr = RemoteUnknown, Value{}
-		out = append(out, d)
-	}
-	return out
 }
 
 // tproxy is nft_tproxy_eval and tproxy_tg: it takes effect only where a socket

@@ -236,6 +236,12 @@ type FIB interface {
 	// RedirectAddr is the address REDIRECT translates to for packets that came
 	// in by link (nil: made on this host).
 	RedirectAddr(f Family, in *Link, dst Value) (Value, bool)
+	// DNATTakesFirstPort: where the port of a packet is outside of the range it is
+	// translated to, the first of the range is taken; kernels between 5.0 and 6.8
+	// take any, unasked, and older ones the next in turn.
+	DNATTakesFirstPort() bool
+	// BigEndian is the byte order of the host, in which it hashes addresses.
+	BigEndian() bool
 	// MasqueradeAddrs are the source addresses that MASQUERADE may take for packets
 	// to dst that leave by out; none: it cannot be told.
 	MasqueradeAddrs(f Family, out *Link, dst Value) []Value

@@ -24,6 +24,7 @@ var (
 	keepFlag    = flag.Bool("keep", false, "write shrunk failures to testdata/differential")
 	routing     = flag.Bool("routing", true, "draw routing rules, routes and settings, too")
 	rareFlag    = flag.Bool("rare", false, "draw what few rulesets say in every round")
+	partFlag    = flag.String("part", "", "draw only one part in every round: "+partNames())
 	undecidable = flag.Bool("undecidable", false, "draw matches that a reading cannot tell, too")
 )
 
@@ -50,6 +51,17 @@ func newBench(t testing.TB) *bench {
 	b.closed = []int{81, 9999}
 	b.special = []int{8443, 8444, 8445, 8446, 8447}
 	b.nat = true
+	for _, six := range []bool{false, true} {
+		for _, a := range spreadAddrs(six) {
+			c := append(ip(six), "addr", "add", a.String(), "dev", "eth1")
+			if six {
+				c = append(c, "nodad")
+			}
+			if _, err := b.Server.Exec(t.Context(), "", c...); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for _, p := range []lab.Proto{lab.TCP, lab.UDP} {
 		b.Server.Listen(t, lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("[::]:8443"), Device: "eth0"},
 			lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("10.9.0.2:8444")}, lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("[::]:8445"), V6Only: true},
@@ -315,17 +327,19 @@ func TestDifferential(t *testing.T) {
 		}
 	}
 	b.Control(t, open...)
-	g.routing = *routing
+	g.routing, g.parts = *routing, newCornerTallies(t)
 	start := time.Now()
 	asked, depends, bad := 0, 0, 0
+	defer g.parts.report(t)
 	for round := 0; ; round++ {
 		if *forFlag > 0 && time.Since(start) > *forFlag || *forFlag == 0 && round >= *roundsFlag {
 			break
 		}
 		g.wide, g.rare = round%2 == 1, round%3 == 2 || *rareFlag
-		rs := g.draw()
+		rs, of := g.drawMix(round)
 		probes := b.draw(g, 100)
 		wrong, dep, n := b.judge(t, rs, probes)
+		of.judged(t, b, rs, n, dep)
 		asked, depends = asked+n, depends+dep
 		if len(wrong) == 0 {
 			continue

@@ -97,10 +97,11 @@ func (rs *ruleset) String() string {
 type generator struct {
 	*rand.Rand
 	vocabulary
-	undecidable bool   // may draw what a reading cannot tell
-	routing     bool   // may draw routing and settings
-	wide        bool   // draws the rarer half of the languages, too
-	rare        bool   // draws what few rulesets say, too
+	undecidable bool // may draw what a reading cannot tell
+	routing     bool // may draw routing and settings
+	wide        bool // draws the rarer half of the languages, too
+	rare        bool // draws what few rulesets say, too
+	parts       cornerTallies
 	l4          string // what the rule being drawn speaks of
 }
 

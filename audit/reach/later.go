@@ -112,6 +112,7 @@ func (w *walk) unhindered(l *later, c firewall.Class) bool {
 	w.later = l
 	defer func() { w.later = nil }()
 	for _, h := range []firewall.Hook{firewall.Ingress, firewall.Prerouting, firewall.Input} {
+		d.State.Routed = h == firewall.Input
 		pass, ends := l.home.Ruleset.Walk(h, []firewall.Class{d}, w.env(l.home))
 		if len(ends) > 0 || len(pass) != 1 || pass[0].Forks != c.Forks {
 			return false

@@ -10,6 +10,12 @@ import (
 	"github.com/hostaudit/hostaudit/firewall"
 )
 
+// DNATTakesFirstPort is what firewall.FIB says of it.
+func (t *Table) DNATTakesFirstPort() bool { return t.firstPort }
+
+// BigEndian is the byte order of the host.
+func (t *Table) BigEndian() bool { return t.bigEndian }
+
 // RedirectAddr is the address REDIRECT translates to (nf_nat_redirect_ipv4,
 // nf_nat_redirect_ipv6): that of the interface the packet came in by, or the
 // loopback address for packets made here (in nil). false: the interface has

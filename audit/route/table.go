@@ -54,6 +54,8 @@ type Table struct {
 	// unreachable or prohibit route of the main table also without rules of
 	// one's own.
 	stopsAtRefusal bool
+	firstPort      bool // see DNATTakesFirstPort
+	bigEndian      bool
 	ifaddrs4       map[firewall.Value]*Addr
 	several4       map[firewall.Value]bool // addresses that more than one link has
 	settingGap     map[string]string
@@ -351,6 +353,10 @@ func (t *Table) decodeSettings(c *Capture) {
 		t.Settings.TCPStrict = get(tcpLoose) == 0 && t.settingGap[tcpLoose] == ""
 	}
 	release := string(c.Blobs[osRelease].Data)
+	// "netfilter: nat: restore default DNAT behavior"; where a stable kernel has
+	// it, too, all ports of the range are followed.
+	t.firstPort = atLeast(release, 6, 8, 0)
+	t.bigEndian = c.BigEndian
 	t.oldZeronet = !atLeast(release, 5, 3, 0)
 	t.stopsAtRefusal = atLeast(release, 6, 18, 44) // seen there
 	t.fwd6 = no

@@ -1,0 +1,143 @@
+package reach_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// corner is a part of what rulesets and hosts say that has a generator of its
+// own, so that it is met often: -part draws it in every round, the ordinary mix
+// now and then.
+type corner struct {
+	name string
+	draw func(g *generator) *ruleset
+	// counted: the rules of the part carry partComment, and at least this share
+	// of them, in per cent, must have been met by probes.
+	counted int
+}
+
+func parts() []corner {
+	return []corner{
+		{name: "nat", draw: (*generator).natPart, counted: 25},
+	}
+}
+
+func partNames() string {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// cornerTally is what became of a part in a run.
+type cornerTally struct {
+	corner
+	rounds, asked, depends, met, all int
+}
+
+type cornerTallies []*cornerTally
+
+// newCornerTallies counts every part, or the one of -part.
+func newCornerTallies(t testing.TB) (out cornerTallies) {
+	for _, p := range parts() {
+		if *partFlag == "" || *partFlag == p.name {
+			out = append(out, &cornerTally{corner: p})
+		}
+	}
+	if len(out) == 0 {
+		t.Fatalf("-part %s: there are %s", *partFlag, partNames())
+	}
+	return out
+}
+
+// partEvery is how often the ordinary mix draws a part.
+const partEvery = 4
+
+// drawMix draws the ruleset of a round; of is nil where it is of no part.
+func (g *generator) drawMix(round int) (rs *ruleset, of *cornerTally) {
+	if *partFlag == "" && round%partEvery != partEvery-1 {
+		return g.draw(), nil
+	}
+	of = g.parts[round/partEvery%len(g.parts)]
+	return of.draw(g), of
+}
+
+// judged counts a round of a part.
+func (of *cornerTally) judged(t testing.TB, b *bench, rs *ruleset, asked, depends int) {
+	if of == nil {
+		return
+	}
+	met, all := b.metRules(t, rs)
+	of.rounds++
+	of.asked, of.depends, of.met, of.all = of.asked+asked, of.depends+depends, of.met+met, of.all+all
+}
+
+// enough is the number of rules of a part from which their share says something.
+const enough = 60
+
+// report says what became of each part, and fails where one proves little.
+func (ts cornerTallies) report(t testing.TB) {
+	for _, of := range ts {
+		if of.rounds == 0 {
+			continue
+		}
+		t.Logf("part %s: %d rounds, %d probes, %d depends, %d of %d rules met packets", of.name, of.rounds, of.asked, of.depends, of.met, of.all)
+		if of.all >= enough && of.met*100 < of.all*of.counted {
+			t.Errorf("part %s: only %d of %d rules met packets", of.name, of.met, of.all)
+		}
+		if of.asked >= 1000 && of.depends*100 > of.asked {
+			t.Errorf("part %s: %d of %d answers are depends", of.name, of.depends, of.asked)
+		}
+	}
+}
+
+// partComment marks a rule of a part; its counter tells whether a probe met it.
+const partComment = "of-the-part"
+
+// metRules counts the rules of a part that the kernel has, and those that packets met.
+func (b *bench) metRules(t testing.TB, rs *ruleset) (met, all int) {
+	t.Helper()
+	var commands [][]string
+	for _, tb := range rs.tables {
+		c := []string{"nft", "list", "ruleset"}
+		if strings.Contains(tb.loader, "tables") {
+			c = []string{tb.loader + "-save", "-c"}
+		}
+		if !slices.ContainsFunc(commands, func(d []string) bool { return slices.Equal(c, d) }) {
+			commands = append(commands, c)
+		}
+	}
+	for _, c := range commands {
+		out, err := b.Server.Exec(t.Context(), "", c...)
+		if err != nil {
+			t.Fatalf("%v: %v", c, err)
+		}
+		for _, line := range strings.Split(out, "\n") {
+			// What iptables-nft loaded is counted as iptables lists it.
+			if !strings.Contains(line, partComment) || c[0] == "nft" && !strings.HasSuffix(line, "comment \""+partComment+"\"") {
+				continue
+			}
+			all++
+			if metPackets.MatchString(line) {
+				met++
+			}
+		}
+	}
+	return met, all
+}
+
+// metPackets is a counter above zero, of nft or of iptables-save.
+var metPackets = regexp.MustCompile(`counter packets [1-9]|^\[[1-9]`)
+
+// nftPart writes a rule of a part.
+func nftPart(match, statement string) string {
+	return strings.TrimSpace(match+" counter "+statement) + " comment \"" + partComment + "\""
+}
+
+// xtPart writes the same for iptables.
+func xtPart(match, target string) string {
+	return strings.TrimSpace(match) + " -m comment --comment " + partComment + " -j " + target
+}
