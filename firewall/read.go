@@ -216,6 +216,8 @@ func (c *Class) read(f Field, env *Env) reading {
 		return isUnknown("whether the packet comes through an IPsec tunnel")
 	case FieldSKUID, FieldSKGID:
 		return c.readOwner(f.Kind)
+	case FieldCgroup:
+		return c.readCgroup()
 	case FieldSocket:
 		return c.readSocket(f, env)
 	case FieldRealm:
@@ -420,6 +422,16 @@ func (c *Class) readTuple(f Field) reading {
 
 func (s *State) tracked() bool {
 	return s.CTState&(CTNew|CTEstablished|CTRelated) != 0
+}
+
+// readCgroup is `meta cgroup` (nft_meta_get_eval_cgroup) and cgroup_mt_v0 to v2:
+// the packet that opens a flow from outside has no socket. Later ones are given
+// theirs ahead of input (tcp_v4_early_demux), and what leaves has its sender's.
+func (c *Class) readCgroup() reading {
+	if s := &c.State; s.In != nil && s.Out == nil && s.Owner == nil && !s.OwnerUnknown && !s.Reply && !s.Following && !s.TProxied {
+		return isAbsent()
+	}
+	return isUnknown(fieldWhy[FieldCgroup])
 }
 
 // readOwner is `meta skuid` (nft_meta_get_eval_skugid): breaks where no socket

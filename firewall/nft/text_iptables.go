@@ -34,7 +34,6 @@ func (c *chainText) iptables(r *fw.Rule, exprs []byte) (text string, ok bool) {
 			return "", false
 		}
 	}
-	p.endPorts()
 	return string(p.spec.Append(nil)), true
 }
 
@@ -51,7 +50,7 @@ type specReader struct {
 	mask         []byte
 	lower        []byte // of a range in two comparisons
 	konst        []byte
-	ports        []byte // struct xt_tcp or xt_udp being filled
+	ports        []byte // struct xt_tcp or xt_udp of the match on ports
 }
 
 func (p *specReader) expression(b []byte) bool {
@@ -106,9 +105,7 @@ func (p *specReader) expression(b []byte) bool {
 	return true
 }
 
-// match adds a match; a native one for ports that was being filled ends.
 func (p *specReader) match(e xtables.Ext) {
-	p.endPorts()
 	p.spec.Matches = append(p.spec.Matches, e)
 }
 
@@ -261,8 +258,9 @@ const (
 	xtInvertFlags  = 4
 )
 
-// startPorts begins the match on tcp or udp that the next comparison is part
-// of.
+// startPorts begins the match on tcp or udp. All comparisons of the rule are part
+// of the first one, whatever stands in between (nft_tcp_match, nft_udp_match of
+// iptables).
 func (p *specReader) startPorts() bool {
 	if p.ports != nil {
 		return true
@@ -270,29 +268,19 @@ func (p *specReader) startPorts() bool {
 	if p.spec.Header.Invert&xtables.InvertProto != 0 {
 		return false
 	}
+	name := ""
 	switch fw.Proto(p.spec.Header.Proto) {
 	case fw.TCP:
-		p.ports = make([]byte, 12)
+		name, p.ports = "tcp", make([]byte, 12)
 	case fw.UDP:
-		p.ports = make([]byte, 10)
+		name, p.ports = "udp", make([]byte, 10)
 	default:
 		return false
 	}
 	fill(p.ports[xtSourcePorts+2:], 2)
 	fill(p.ports[xtDestPorts+2:], 2)
+	p.match(xtables.Ext{Name: name, Info: p.ports})
 	return true
-}
-
-func (p *specReader) endPorts() {
-	if p.ports == nil {
-		return
-	}
-	name := "udp"
-	if len(p.ports) == 12 {
-		name = "tcp"
-	}
-	p.spec.Matches = append(p.spec.Matches, xtables.Ext{Name: name, Info: p.ports})
-	p.ports = nil
 }
 
 func (p *specReader) portRange(lo, hi []byte, invert bool) bool {

@@ -99,20 +99,26 @@ func matchSocket(_ *Context, b []byte) []firewall.Stmt {
 }
 
 func matchCgroup0(_ *Context, b []byte) []firewall.Stmt {
-	return one(cannotTell("cgroup", "whether the socket's net_cls class is 0x%x", u32(b, 0)))
+	return cgroup("whether the socket's net_cls class is 0x%x", u32(b, 0))
 }
 
 func matchCgroup1(_ *Context, b []byte) []firewall.Stmt {
-	return cgroup(b[0] != 0, b[4:4100], u32(b, 4100))
+	return cgroupOrClass(b[0] != 0, b[4:4100], u32(b, 4100))
 }
 
 func matchCgroup2(_ *Context, b []byte) []firewall.Stmt {
-	return cgroup(b[0] != 0, b[4:516], u32(b, 4))
+	return cgroupOrClass(b[0] != 0, b[4:516], u32(b, 4))
 }
 
-func cgroup(hasPath bool, path []byte, class uint32) []firewall.Stmt {
+func cgroupOrClass(hasPath bool, path []byte, class uint32) []firewall.Stmt {
 	if hasPath {
-		return one(cannotTell("cgroup", "whether the socket is of the control group %s", cstring(path)))
+		return cgroup("whether the socket is of the control group %s", cstring(path))
 	}
-	return one(cannotTell("cgroup", "whether the socket's net_cls class is 0x%x", class))
+	return cgroup("whether the socket's net_cls class is 0x%x", class)
+}
+
+// cgroup matches nothing without a socket, inverted or not (cgroup_mt_v0).
+func cgroup(format string, of any) []firewall.Stmt {
+	m := isHost(firewall.FieldCgroup, 4, firewall.All(4), false)
+	return []firewall.Stmt{m, cannotTell("cgroup", format, of)}
 }
