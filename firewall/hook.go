@@ -269,8 +269,10 @@ func (s *State) track() {
 	if s.FlowZoneDir == ZoneSame {
 		s.FlowZone, s.FlowZoneDir = s.CTZone, s.ZoneDir
 	}
-	if s.Expect&(CTEstablished|CTRelated) != 0 && zoneFor(s.CTZone, s.ZoneDir, s.Reply) != zoneFor(s.FlowZone, s.FlowZoneDir, s.Reply) {
+	if (s.Expect&(CTEstablished|CTRelated) != 0 || s.Expect == CTInvalid && s.Following) && zoneFor(s.CTZone, s.ZoneDir, s.Reply) != zoneFor(s.FlowZone, s.FlowZoneDir, s.Reply) {
+		taken := s.otherWayTaken()
 		s.stranger()
+		s.Clash = taken && s.Expect == CTNew
 	}
 	s.CTState = s.Expect
 	if s.CTState == 0 {

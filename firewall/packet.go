@@ -134,10 +134,17 @@ type State struct {
 	touched *touched
 	// TCPStrict: only a SYN begins a connection (nf_conntrack_tcp_loose is 0).
 	TCPStrict bool
+	// Clash: the packet begins a flow in a zone of its own whose answers another flow
+	// holds. It is dropped where conntrack would confirm it; where the namespace
+	// translates, its source port becomes another.
+	Clash bool
 	// Following: a client's packet after the SYN, with data or without.
 	Following bool
 	// flow is the translated first packet of the connection, of a later one.
 	flow *State
+	// found is the packet as its flow knows it, where conntrack did not find it in
+	// another zone and took it for invalid.
+	found *State
 }
 
 // touched is the list of sets the packet itself has changed on its way.

@@ -161,6 +161,13 @@ func (s State) Later(in *Link, answerTracked bool) State {
 	return a
 }
 
+// Acknowledging returns the state of what follows a SYN-ACK, out by a link.
+func (s State) Acknowledging(out *Link) State {
+	s.TCPFlags, s.Out, s.Routed = flagACK, out, true
+	s.CTStatus |= CTStatusAssured
+	return s
+}
+
 // ZoneDir says for which directions of a connection its zone counts; 0 is both.
 type ZoneDir uint8
 
@@ -195,9 +202,26 @@ func (s *State) template(zone uint16, dir ZoneDir, nft bool) bool {
 	return true
 }
 
+// otherWayTaken reports whether the flow that the packet would begin in its own
+// zone has an answer that the table already holds, in the zone that counts for
+// that direction (__nf_conntrack_confirm, nf_ct_key_equal).
+func (s *State) otherWayTaken() bool {
+	was := zoneFor(s.FlowZone, s.FlowZoneDir, !s.Reply)
+	if s.Reply { // the answer to it is the first packet of the flow
+		return was == zoneFor(s.CTZone, s.ZoneDir, true) && was == zoneFor(s.CTZone, s.ZoneDir, false)
+	}
+	return was == zoneFor(s.CTZone, s.ZoneDir, true)
+}
+
 // stranger makes of a later packet of a flow, in whose zone conntrack does not
 // find it, what it is there: an answer to nothing, or the first of a flow.
 func (s *State) stranger() {
+	was := *s
+	defer func() {
+		if s.Expect == CTInvalid {
+			s.found = &was
+		}
+	}()
 	s.CTStatus, s.CTMark, s.CTHelper, s.CTLabelled = 0, Known{}, "", false
 	s.DstNATInit, s.SrcNATInit, s.flow = false, false, nil
 	switch {
@@ -206,6 +230,20 @@ func (s *State) stranger() {
 	default:
 		s.Expect = CTInvalid // tcp_conntracks: sNO and a SYN-ACK or RST; icmp_error_message
 	}
+}
+
+// Again prepares a packet that comes in by lo, after it went out there: conntrack
+// looks once more at what it found invalid (nf_conntrack_in: nothing is attached).
+func (s *State) Again() {
+	if s.CTState != CTInvalid {
+		return
+	}
+	if f := s.found; f != nil {
+		s.Expect, s.CTStatus, s.CTMark, s.CTHelper, s.CTLabelled = f.Expect, f.CTStatus, f.CTMark, f.CTHelper, f.CTLabelled
+		s.DstNATInit, s.SrcNATInit, s.flow = f.DstNATInit, f.SrcNATInit, f.flow
+		s.found = nil
+	}
+	s.CTState, s.CTZone, s.ZoneDir, s.Template = 0, 0, 0, false
 }
 
 // SameSets reports whether the packet has changed no other sets than the one

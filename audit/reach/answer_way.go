@@ -264,6 +264,7 @@ func (w *walk) depart(p *path, c firewall.Class, out *firewall.Link) {
 // namespace.
 func (w *walk) backHome(p *path, c firewall.Class, lo *firewall.Link) {
 	c.State.In, c.State.Out = lo, nil
+	c.State.Again()
 	cs := w.programs(p, []firewall.Class{c}, lo, true)
 	cs = w.forOthers(p, w.hook(p, firewall.Ingress, cs), nobodys)
 	cs = w.hook(p, firewall.Prerouting, cs)

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -60,6 +61,10 @@ func (w *walk) follow(p *path, c firewall.Class) {
 		w.unknown(c, p, "address translation of what the server sends after the handshake: conntrack takes that for new connections")
 		return
 	}
+	if w.leavesStrange(c) {
+		w.unknown(c, p, "what the server sends after the handshake: it leaves with translated addresses that the client does not know")
+		return
+	}
 	if c.State.Tracked() { // the answer may have changed it
 		l.mark(l.home, c.State.CTMark)
 	}
@@ -81,6 +86,26 @@ func (w *walk) follow(p *path, c firewall.Class) {
 		w.arrive(q, w.origin.in, []firewall.Class{c})
 	}
 	w.later, w.answering, w.hops = nil, answering, hops
+}
+
+// leavesStrange reports whether the translation of a flow is undone for the SYN-ACK,
+// class c, and surely or perhaps not for what the server sends then: rules that exempt
+// packets by their flags.
+func (w *walk) leavesStrange(c firewall.Class) bool {
+	ns, first := w.reply.path.ns, w.reply.first
+	if ns != w.origin.ns || w.origin.local || first.CTStatus&(firewall.CTStatusDstNAT|firewall.CTStatusSrcNAT) == 0 || !c.State.Tracked() {
+		return false
+	}
+	d := c
+	d.State = first.Answer(firewall.AnswerData, 0, 0).Acknowledging(c.State.Out)
+	cs := []firewall.Class{d}
+	for _, h := range []firewall.Hook{firewall.Output, firewall.Postrouting} {
+		cs, _ = ns.Ruleset.Walk(h, cs, w.env(ns))
+	}
+	return slices.ContainsFunc(cs, func(d firewall.Class) bool {
+		a, b := d.State, c.State
+		return a.Local != b.Local || a.LocalPort != b.LocalPort || a.RemoteAddrKind != b.RemoteAddrKind || a.RemoteAddr != b.RemoteAddr
+	})
 }
 
 // translatesOwn reports whether rules translate packets of a family that the namespace sends.
@@ -119,7 +144,7 @@ func (w *walk) unhindered(l *later, c firewall.Class) bool {
 		}
 		d = pass[0]
 		st := &d.State
-		if st.PktType != packetHost || st.CTMark != l.first[l.home].CTMark || !st.SameSets(l.first[l.home]) {
+		if st.PktType != packetHost || st.Clash || st.CTMark != l.first[l.home].CTMark || !st.SameSets(l.first[l.home]) {
 			return false
 		}
 		if h == firewall.Prerouting && (st.Mark != (firewall.Known{}) || w.reply.path.marked || st.Local != first.Local || st.LocalPort != first.LocalPort || st.TProxied) {

@@ -118,6 +118,9 @@ func (b *bench) reset(t testing.TB) {
 		}
 	}
 	kv = append(kv, "net.ipv4.fwmark_reflect", "0", "net.ipv4.tcp_fwmark_accept", "0", "net.ipv6.fwmark_reflect", "0")
+	for _, s := range conntrackSettings() {
+		kv = append(kv, s[0], s[1])
+	}
 	b.Server.Sysctl(t, kv...)
 	for _, six := range []bool{false, true} {
 		for _, pref := range []string{"50", "100", "32000", "40000"} {

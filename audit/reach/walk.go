@@ -65,6 +65,7 @@ func (w *walk) arrive(p *path, in *firewall.Link, cs []firewall.Class) {
 	ns := p.ns
 	for i := range cs {
 		cs[i].State.In, cs[i].State.Out = in, nil
+		cs[i].State.Again()
 	}
 	cs = w.programs(p, cs, in, true)
 	cs = w.ingress(p, in, cs)
@@ -139,6 +140,27 @@ func (w *walk) hook(p *path, h firewall.Hook, cs []firewall.Class) []firewall.Cl
 	pass, ends := ns.Ruleset.Walk(h, cs, w.env(ns))
 	for _, e := range ends {
 		w.ended(p, h, e)
+	}
+	if h == firewall.Input || h == firewall.Postrouting {
+		return w.confirmed(p, pass)
+	}
+	return pass
+}
+
+// confirmed lets those classes go on whose flow conntrack can enter in its table.
+// With another source port in place of being dropped (nf_nat_alloc_null_binding) a
+// packet does not find its peer either.
+func (w *walk) confirmed(p *path, cs []firewall.Class) (pass []firewall.Class) {
+	for _, c := range cs {
+		by := witness{kind: ByRoute, ns: p.ns, text: "conntrack does not take the packet: it begins a flow in a zone of its own, whose answers are those of another"}
+		switch {
+		case !c.State.Clash || c.State.CTState != firewall.CTNew:
+			pass = append(pass, c)
+		case w.answering:
+			w.lost(p, c, by)
+		default:
+			w.finish(c, p, Timeout, by, nil, "")
+		}
 	}
 	return pass
 }
