@@ -296,33 +296,26 @@ func (t *tally) readTCP(ctx context.Context, src Source) error {
 	if err == nil || errors.Is(err, sockdiag.ErrInterrupted) || ctx.Err() != nil || t.sockets > 0 {
 		return err
 	}
-	for _, family := range []sockdiag.Family{sockdiag.Inet4, sockdiag.Inet6} {
-		q := sockdiag.Query{Family: family, Protocol: sockdiag.TCP, States: sockdiag.AllTCP}
-		if e := src.Dump(ctx, q, t.datagram); e != nil {
-			if family == sockdiag.Inet6 && errors.Is(e, sockdiag.ErrUnsupported) {
-				return nil
-			}
-			if t.sockets > 0 {
-				return e
-			}
-			return t.fallback(ctx, src, e, "tcp", "tcp6")
-		}
-	}
-	return nil
+	return t.families(ctx, src, sockdiag.Query{Protocol: sockdiag.TCP, States: sockdiag.AllTCP}, "tcp", "tcp6")
 }
 
 // readUDP streams connected and unconnected sockets: both hold their port.
 func (t *tally) readUDP(ctx context.Context, src Source) error {
-	for _, family := range []sockdiag.Family{sockdiag.Inet4, sockdiag.Inet6} {
-		q := sockdiag.Query{Family: family, Protocol: sockdiag.UDP, States: sockdiag.Mask(sockdiag.Established, sockdiag.Close)}
+	return t.families(ctx, src, sockdiag.Query{Protocol: sockdiag.UDP, States: sockdiag.Mask(sockdiag.Established, sockdiag.Close)}, "udp", "udp6")
+}
+
+// families streams the sockets of one family after the other, from the text tables
+// named where the kernel refuses and nothing came so far.
+func (t *tally) families(ctx context.Context, src Source, q sockdiag.Query, tables ...string) error {
+	for _, q.Family = range []sockdiag.Family{sockdiag.Inet4, sockdiag.Inet6} {
 		if err := src.Dump(ctx, q, t.datagram); err != nil {
-			if family == sockdiag.Inet6 && errors.Is(err, sockdiag.ErrUnsupported) {
+			if q.Family == sockdiag.Inet6 && errors.Is(err, sockdiag.ErrUnsupported) {
 				return nil
 			}
 			if t.sockets > 0 {
 				return err
 			}
-			return t.fallback(ctx, src, err, "udp", "udp6")
+			return t.fallback(ctx, src, err, tables...)
 		}
 	}
 	return nil

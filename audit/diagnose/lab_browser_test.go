@@ -2,14 +2,12 @@ package diagnose_test
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -18,152 +16,23 @@ import (
 	"github.com/hostaudit/hostaudit/audit/lab"
 )
 
-// browser is a headless Chromium in a namespace, spoken to over a pipe (the
-// DevTools protocol).
+// browser is a Chromium in a namespace of the field.
 type browser struct {
-	t       *testing.T
-	to      io.Writer
-	answers chan devTools
-	session string
-	id      int
-}
-
-// devTools is a message of the protocol: a command, its answer or an event.
-type devTools struct {
-	ID        int             `json:"id,omitempty"`
-	SessionID string          `json:"sessionId,omitempty"`
-	Method    string          `json:"method,omitempty"`
-	Params    json.RawMessage `json:"params,omitempty"`
-	Result    json.RawMessage `json:"result,omitempty"`
-	Error     json.RawMessage `json:"error,omitempty"`
+	*lab.Browser
+	t *testing.T
 }
 
 // browse starts a browser in a namespace.
 func browse(t *testing.T, n *lab.Namespace) *browser {
 	t.Helper()
-	lab.Need(t, "chromium")
-	in, to, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-features=HttpsUpgrades", "--user-data-dir="+t.TempDir(),
-		"--remote-debugging-pipe", "about:blank")
-	c.ExtraFiles = []*os.File{in, out} // 3 and 4
-	if err := n.Start(c); err != nil {
-		t.Fatal(err)
-	}
-	in.Close()
-	out.Close()
-	b := &browser{t: t, to: to, answers: make(chan devTools, 1000)}
-	go func() {
-		defer close(b.answers)
-		r := bufio.NewReader(from)
-		for {
-			raw, err := r.ReadBytes(0)
-			if err != nil {
-				return
-			}
-			var m devTools
-			if json.Unmarshal(bytes.TrimSuffix(raw, []byte{0}), &m) == nil {
-				b.answers <- m
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		b.session = ""
-		b.send("Browser.close", nil)
-		gone := time.AfterFunc(10*time.Second, func() { _ = c.Process.Kill() })
-		_ = c.Wait()
-		gone.Stop()
-		to.Close()
-		from.Close()
-	})
-	return b
-}
-
-// page opens a page of its own, by a proxy or without one ("").
-func (b *browser) page(proxy string) {
-	b.t.Helper()
-	b.session = ""
-	params := map[string]any{"url": "about:blank"}
-	if proxy != "" {
-		var x struct{ BrowserContextID string }
-		b.ask("Target.createBrowserContext", map[string]any{"proxyServer": proxy}, &x)
-		params["browserContextId"] = x.BrowserContextID
-	}
-	var target struct{ TargetID string }
-	b.ask("Target.createTarget", params, &target)
-	var attached struct{ SessionID string }
-	b.ask("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
-	b.session = attached.SessionID
-	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
-		b.ask(domain+".enable", nil, nil)
-	}
-}
-
-func (b *browser) send(method string, params any) {
-	b.t.Helper()
-	if params == nil {
-		params = struct{}{}
-	}
-	p, err := json.Marshal(params)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.id++
-	m, err := json.Marshal(devTools{ID: b.id, SessionID: b.session, Method: method, Params: p})
-	if err == nil {
-		_, err = b.to.Write(append(m, 0))
-	}
-	if err != nil {
-		b.t.Error(err)
-	}
-}
-
-func (b *browser) next() devTools {
-	b.t.Helper()
-	select {
-	case m, ok := <-b.answers:
-		if !ok {
-			b.t.Fatal("the browser ended")
-		}
-		return m
-	case <-time.After(2 * time.Minute):
-		b.t.Fatal("the browser says nothing")
-		panic("unreachable")
-	}
-}
-
-func (b *browser) ask(method string, params, result any) {
-	b.t.Helper()
-	b.send(method, params)
-	for {
-		m := b.next()
-		if m.ID != b.id {
-			continue
-		}
-		if m.Error != nil {
-			b.t.Fatalf("%s: %s", method, m.Error)
-		}
-		if result != nil {
-			if err := json.Unmarshal(m.Result, result); err != nil {
-				b.t.Fatalf("%s: %v", method, err)
-			}
-		}
-		return
-	}
+	return &browser{lab.Browse(t, n.Start, "--disable-features=HttpsUpgrades"), t}
 }
 
 // open is what the browser says that cannot open a page, "" where it can.
 func (b *browser) open(url string) string {
 	b.t.Helper()
 	var r struct{ ErrorText string }
-	b.ask("Page.navigate", map[string]any{"url": url}, &r)
+	b.Ask("Page.navigate", map[string]any{"url": url}, &r)
 	return r.ErrorText
 }
 
@@ -173,10 +42,10 @@ func (b *browser) socket(url string) string {
 	b.t.Helper()
 	// The page's own events say when it is over; the console's line comes beside.
 	expression := `new Promise(done => { const s = new WebSocket("` + url + `"); s.onopen = () => done("opened"); s.onerror = () => done("failed"); })`
-	b.send("Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true})
-	id, said, over := b.id, "", false
+	id := b.Send("Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true})
+	said, over := "", false
 	for !over || said == "" {
-		m := b.next()
+		m := b.Next()
 		switch {
 		case m.Method == "Log.entryAdded":
 			var e struct{ Entry struct{ Text string } }
@@ -233,7 +102,7 @@ func machineResolver(t *testing.T, f *field) {
 // understood, and with the server's snapshot leads to the cause.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
-	lab.Need(t, "chromium", "nft")
+	lab.Need(t, "nft")
 	f := newField(t)
 	machineResolver(t, f)
 	situations(t, f)
@@ -252,7 +121,7 @@ func TestBrowser(t *testing.T) {
 	f.server.Serve(t, "tcp", "0.0.0.0:8017", func(c net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(c)) })
 	f.router.Serve(t, "tcp", "0.0.0.0:3128", answers(403)) // a proxy that lets nobody through
 	b := browse(t, f.client)
-	b.page("")
+	b.Page("")
 	const ipv6 = "[" + serverIP6 + "]"
 	f.server.Load(t, lab.NFT, "table ip6 f { chain i { type filter hook input priority 0; tcp dport 8003 reject with icmpv6 type admin-prohibited; }; }")
 	none := diagnose.ID("")
@@ -297,7 +166,7 @@ func TestBrowser(t *testing.T) {
 		{"wss://198.51.100.20:8012/", "", "ERR_CERT_", diagnose.ProtocolError, diagnose.TLSMismatch}, // nobody vouches for it
 	} {
 		if c.proxy != "" {
-			b.page(c.proxy)
+			b.Page(c.proxy)
 		}
 		said := ""
 		if strings.HasPrefix(c.url, "ws") {
@@ -306,7 +175,7 @@ func TestBrowser(t *testing.T) {
 			said = b.open(c.url)
 		}
 		if c.proxy != "" {
-			b.page("")
+			b.Page("")
 		}
 		if !strings.Contains(said, c.text) || said == "" != (c.text == "") {
 			t.Errorf("%s: the browser says %q, want %q", c.url, said, c.text)
@@ -326,7 +195,7 @@ func TestBrowser(t *testing.T) {
 		keep(t, c.url, r)
 	}
 	// A page that came over TLS may open no plain socket.
-	b.ask("Security.setIgnoreCertificateErrors", map[string]any{"ignore": true}, nil)
+	b.Ask("Security.setIgnoreCertificateErrors", map[string]any{"ignore": true}, nil)
 	if said := b.open("https://198.51.100.20:8012/"); said != "" {
 		t.Fatalf("the page over TLS does not open: %s", said)
 	}

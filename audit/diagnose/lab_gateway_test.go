@@ -9,28 +9,21 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/hostaudit/hostaudit/audit/diagnose"
-	"github.com/hostaudit/hostaudit/audit/lab"
 )
 
 // TestGatewayPorts: a Gateway's process has a port for clients and one for its
 // own BusinessWorkers, under one title.
 func TestGatewayPorts(t *testing.T) {
 	t.Parallel()
-	lab.Need(t, "php")
-	script, err := filepath.Abs("testdata/worker.php")
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := newField(t)
-	worker(t, f.server, script, "ChatGateway websocket://0.0.0.0:7272 127.0.0.1:2900")
-	worker(t, f.server, script, "ChatGateway websocket://0.0.0.0:8282 0.0.0.0:2901")
-	worker(t, f.server, script, "push websocket://0.0.0.0:2346 0.0.0.0:5678") // a worker started inside another
+	workers(t, f.server, "ChatGateway websocket://0.0.0.0:7272 127.0.0.1:2900")
+	workers(t, f.server, "ChatGateway websocket://0.0.0.0:8282 0.0.0.0:2901")
+	workers(t, f.server, "push websocket://0.0.0.0:2346 0.0.0.0:5678") // a worker started inside another
 	for _, at := range []place{onServer, onClient, withBoth} {
 		for _, port := range []string{"7272", "8282", "2346"} {
 			clear_(t, f.ask(t, at, "ws://198.51.100.20:"+port, diagnose.Options{Probe: true}), at)
@@ -64,14 +57,9 @@ func TestGatewayPorts(t *testing.T) {
 // which use them from other hosts too; that is no fault. A browser's URL is.
 func TestInternalPorts(t *testing.T) {
 	t.Parallel()
-	lab.Need(t, "php")
-	script, err := filepath.Abs("testdata/worker.php")
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := newField(t)
-	worker(t, f.server, script, "Register text://0.0.0.0:1236")
-	worker(t, f.server, script, "ChatGateway websocket://0.0.0.0:8282 0.0.0.0:2901")
+	workers(t, f.server, "Register text://0.0.0.0:1236")
+	workers(t, f.server, "ChatGateway websocket://0.0.0.0:8282 0.0.0.0:2901")
 	for _, at := range []place{onServer, onClient, withBoth} {
 		for _, target := range []string{"text://198.51.100.20:1236", "tcp://198.51.100.20:1236", "198.51.100.20:1236", "tcp://198.51.100.20:2901", "frame://198.51.100.20:2901"} {
 			clear_(t, f.ask(t, at, target, diagnose.Options{}), at)

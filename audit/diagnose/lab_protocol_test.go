@@ -249,10 +249,6 @@ func TestProtocols(t *testing.T) {
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	lab.Need(t, "php")
-	script, err := filepath.Abs("testdata/worker.php")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range []struct {
 		name, worker, target string
 		want                 diagnose.ID
@@ -268,7 +264,7 @@ func TestWorkers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := newField(t)
-			worker(t, f.server, script, c.worker)
+			workers(t, f.server, c.worker)
 			r := f.ask(t, onServer, c.target, diagnose.Options{})
 			if c.want != "" {
 				blames(t, r, onServer, c.want, c.verdict)
@@ -293,7 +289,7 @@ func TestWorkers(t *testing.T) {
 		} {
 			f := newField(t)
 			scheme, url, _ := strings.Cut(target, " ")
-			worker(t, f.server, script, "chat "+scheme)
+			workers(t, f.server, "chat "+scheme)
 			r := f.ask(t, onClient, url+"://198.51.100.20:8080/", diagnose.Options{Probe: true})
 			if want == "" {
 				clear_(t, r, onClient)
@@ -305,7 +301,7 @@ func TestWorkers(t *testing.T) {
 	t.Run("the log's magic numbers", func(t *testing.T) {
 		t.Parallel()
 		f := newField(t)
-		worker(t, f.server, script, "chat frame://0.0.0.0:8080")
+		workers(t, f.server, "chat frame://0.0.0.0:8080")
 		log := filepath.Join(f.serverRoot, "workerman.log")
 		for line, want := range map[string]struct {
 			scheme string
@@ -399,8 +395,15 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
-// worker starts "NAME SCHEME://ADDRESS:PORT" and waits until it serves.
-func worker(t *testing.T, n *lab.Namespace, script, spec string) {
+// workers starts "NAME SCHEME://ADDRESS:PORT" each and waits until they serve.
+func workers(t *testing.T, n *lab.Namespace, specs ...string) {
 	t.Helper()
-	start(t, n, exec.Command("php", append([]string{"-d", "display_errors=stderr", script}, strings.Fields(spec)...)...))
+	lab.Need(t, "php")
+	script, err := filepath.Abs("testdata/worker.php")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range specs {
+		start(t, n, exec.Command("php", append([]string{"-d", "display_errors=stderr", script}, strings.Fields(spec)...)...))
+	}
 }

@@ -38,19 +38,28 @@ func (w *walk) discovered(p *path, c firewall.Class) firewall.Class {
 	if l := ns.Route.Link(in.Index); l == nil || !l.Discovers() {
 		return c
 	}
-	d := w.discovery(ns, in, c.State.Family, c.State.Local)
-	if d.lost.Empty() {
-		return c
-	}
-	if affected := w.behind(ns, in, c.State.Family, c.Remote, d.lost); !affected.Empty() {
-		a := c
-		a.Remote = affected
-		c.Remote = c.Remote.Minus(affected)
+	a, c, d := w.unfound(ns, in, c)
+	if !a.Remote.Empty() {
 		a.Doubt(d.cond)
 		w.finish(a, p, Timeout, d.by, nil, "")
 		w.arrive(p, in, []firewall.Class{a})
 	}
 	return c
+}
+
+// unfound parts the sources whose neighbour on a link discovery does not surely
+// find from the others.
+func (w *walk) unfound(ns *Namespace, link *firewall.Link, c firewall.Class) (unfound, rest firewall.Class, d discovery) {
+	d = w.discovery(ns, link, c.State.Family, c.State.Local)
+	unfound, rest = c, c
+	unfound.Remote = firewall.Ranges{}
+	if !d.lost.Empty() {
+		unfound.Remote = w.behind(ns, link, c.State.Family, c.Remote, d.lost)
+	}
+	if !unfound.Remote.Empty() {
+		rest.Remote = c.Remote.Minus(unfound.Remote)
+	}
+	return unfound, rest, d
 }
 
 // findable follows, for an answer that leaves by another link than the question
@@ -64,14 +73,8 @@ func (w *walk) findable(p *path, c firewall.Class, out *firewall.Link) firewall.
 	if l := ns.Route.Link(out.Index); l == nil || !l.Discovers() {
 		return c
 	}
-	d := w.discovery(ns, out, c.State.Family, c.State.Local)
-	if d.lost.Empty() {
-		return c
-	}
-	if affected := w.behind(ns, out, c.State.Family, c.Remote, d.lost); !affected.Empty() {
-		a := c
-		a.Remote = affected
-		c.Remote = c.Remote.Minus(affected)
+	a, c, d := w.unfound(ns, out, c)
+	if !a.Remote.Empty() {
 		cond := d.cond
 		cond.Why = answerDiscoveryWhy
 		a.Doubt(cond)

@@ -1,14 +1,12 @@
 package report
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"image/png"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,159 +14,33 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/checks"
 	"github.com/hostaudit/hostaudit/audit/collect"
+	"github.com/hostaudit/hostaudit/audit/lab"
 	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
-// browser is a headless Chromium that is spoken to over a pipe, in a network
-// namespace without any link: what it would load from elsewhere it cannot.
+// browser is a Chromium in a network namespace without any link: what it would
+// load from elsewhere it cannot.
 type browser struct {
-	t       *testing.T
-	to      io.Writer
-	answers chan message
-	session string
-	id      int
-	events  []message
-}
-
-// message is one of the DevTools protocol: a command, its answer or an event.
-type message struct {
-	ID        int             `json:"id,omitempty"`
-	SessionID string          `json:"sessionId,omitempty"`
-	Method    string          `json:"method,omitempty"`
-	Params    json.RawMessage `json:"params,omitempty"`
-	Result    json.RawMessage `json:"result,omitempty"`
-	Error     json.RawMessage `json:"error,omitempty"`
+	*lab.Browser
+	t *testing.T
 }
 
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
-	program := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if p, err := exec.LookPath(name); err == nil && program == "" {
-			program = p
+	b := &browser{lab.Browse(t, func(c *exec.Cmd) error {
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		if os.Geteuid() != 0 {
+			c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
 		}
-	}
-	if program == "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("chromium is not installed (packaging/dev/install-test-deps installs it)")
-		}
-		t.Skip("SKIPPED: chromium is not installed (packaging/dev/install-test-deps installs it); the page was not opened in a browser")
-	}
-	in, to, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe", "about:blank")
-	c.ExtraFiles = []*os.File{in, out} // 3 and 4
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Geteuid() != 0 {
-		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	in.Close()
-	out.Close()
-	b := &browser{t: t, to: to, answers: make(chan message, 1000)}
-	go func() {
-		defer close(b.answers)
-		r := bufio.NewReader(from)
-		for {
-			raw, err := r.ReadBytes(0)
-			if err != nil {
-				return
-			}
-			var m message
-			if json.Unmarshal(bytes.TrimSuffix(raw, []byte{0}), &m) == nil {
-				b.answers <- m
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = b.send("Browser.close", nil)
-		gone := time.AfterFunc(10*time.Second, func() { _ = c.Process.Kill() })
-		_ = c.Wait()
-		gone.Stop()
-		to.Close()
-		from.Close()
-	})
-	var target struct{ TargetID string }
-	b.ask("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
-	var attached struct{ SessionID string }
-	b.ask("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
-	b.session = attached.SessionID
-	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
-		b.ask(domain+".enable", nil, nil)
-	}
+		return c.Start()
+	}), t}
+	b.Page("")
 	return b
-}
-
-func (b *browser) send(method string, params any) error {
-	p, err := json.Marshal(params)
-	if err != nil {
-		return err
-	}
-	b.id++
-	m, err := json.Marshal(message{ID: b.id, SessionID: b.session, Method: method, Params: p})
-	if err != nil {
-		return err
-	}
-	_, err = b.to.Write(append(m, 0))
-	return err
-}
-
-// next takes one message; events are kept.
-func (b *browser) next() message {
-	b.t.Helper()
-	select {
-	case m, ok := <-b.answers:
-		if !ok {
-			b.t.Fatal("the browser ended")
-		}
-		if m.Method != "" {
-			b.events = append(b.events, m)
-		}
-		return m
-	case <-time.After(time.Minute):
-		b.t.Fatal("the browser says nothing")
-		panic("unreachable")
-	}
-}
-
-func (b *browser) ask(method string, params, result any) {
-	b.t.Helper()
-	if params == nil {
-		params = struct{}{}
-	}
-	if err := b.send(method, params); err != nil {
-		b.t.Fatal(err)
-	}
-	for {
-		m := b.next()
-		if m.ID != b.id {
-			continue
-		}
-		if m.Error != nil {
-			b.t.Fatalf("%s: %s", method, m.Error)
-		}
-		if result != nil {
-			if err := json.Unmarshal(m.Result, result); err != nil {
-				b.t.Fatalf("%s: %v", method, err)
-			}
-		}
-		return
-	}
 }
 
 // eval evaluates an expression in the page, which its policy does not bind.
@@ -178,7 +50,7 @@ func (b *browser) eval(expression string, result any) {
 		Result           struct{ Value json.RawMessage }
 		ExceptionDetails json.RawMessage
 	}
-	b.ask("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true}, &r)
+	b.Ask("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true}, &r)
 	if r.ExceptionDetails != nil {
 		b.t.Fatalf("%s: %s", expression, r.ExceptionDetails)
 	}
@@ -191,12 +63,12 @@ func (b *browser) eval(expression string, result any) {
 // with it: errors, requests, things that stick out.
 func (b *browser) open(file string, width int) (wrong []error) {
 	b.t.Helper()
-	b.events = nil
-	b.ask("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}, nil)
+	b.Events = nil
+	b.Ask("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}, nil)
 	url := "file://" + file
-	b.ask("Page.navigate", map[string]any{"url": url}, nil)
-	for !slices.ContainsFunc(b.events, func(m message) bool { return m.Method == "Page.loadEventFired" }) {
-		b.next()
+	b.Ask("Page.navigate", map[string]any{"url": url}, nil)
+	for !slices.ContainsFunc(b.Events, func(m lab.DevTools) bool { return m.Method == "Page.loadEventFired" }) {
+		b.Next()
 	}
 	var sideways []string
 	b.eval(`(() => {
@@ -212,7 +84,7 @@ func (b *browser) open(file string, width int) (wrong []error) {
 	for _, s := range sideways {
 		wrong = append(wrong, errors.New("sideways: "+s))
 	}
-	for _, m := range b.events {
+	for _, m := range b.Events {
 		switch m.Method {
 		case "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded":
 			wrong = append(wrong, fmt.Errorf("console: %s", m.Params))
@@ -231,7 +103,7 @@ func (b *browser) open(file string, width int) (wrong []error) {
 func (b *browser) shot(name string) (colours int) {
 	b.t.Helper()
 	var r struct{ Data string }
-	b.ask("Page.captureScreenshot", nil, &r)
+	b.Ask("Page.captureScreenshot", nil, &r)
 	raw, err := base64.StdEncoding.DecodeString(r.Data)
 	if err != nil {
 		b.t.Fatal(err)

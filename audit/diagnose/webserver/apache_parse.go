@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -19,7 +18,6 @@ type apacheReader struct {
 	defs    map[string]string
 	env     map[string]string
 	modules map[string]bool // by both of their names: ssl_module, mod_ssl.c
-	in      []string
 }
 
 // builtIn are modules that Debian, Red Hat and the sources link in.
@@ -109,22 +107,15 @@ func (r *apacheReader) fill(s string) (string, error) {
 }
 
 func (r *apacheReader) file(name string) ([]*directive, error) {
-	if slices.Contains(r.in, name) {
-		return nil, fmt.Errorf("%s: includes itself", name)
-	}
-	if len(r.in) >= maxDepth {
-		return nil, fmt.Errorf("%s: %w: includes %d deep", name, errTooMuch, maxDepth)
-	}
-	b, err := r.read(name)
+	b, err := r.begin(name)
 	if err != nil {
 		return nil, err
 	}
+	defer r.end()
 	lines, err := apacheLines(b)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	r.in = append(r.in, name)
-	defer func() { r.in = r.in[:len(r.in)-1] }()
 	out, rest, err := r.block(name, lines, "", 0, true)
 	if err == nil && len(rest) > 0 {
 		err = within(Place{name, rest[0].line}, errors.New("ends a section that was not begun"))
@@ -260,12 +251,9 @@ func (r *apacheReader) act(d *directive) ([]*directive, error) {
 
 func (r *apacheReader) include(d *directive) ([]*directive, error) {
 	pattern := below(r.root, d.arg(0))
-	names := []string{pattern}
-	if magic(pattern) {
-		var err error
-		if names, err = r.glob(pattern); err != nil {
-			return nil, err
-		}
+	names, err := r.named(pattern)
+	if err != nil {
+		return nil, err
 	}
 	var out []*directive
 	for _, name := range names {

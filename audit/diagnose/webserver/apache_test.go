@@ -132,24 +132,19 @@ func FuzzApache(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	t0, err := openTree(f.Context(), f.TempDir())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(t0.close)
+	empty := emptyTree(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		lines, err := apacheLines(b)
 		if err != nil {
 			return
 		}
-		tr := *t0
-		tr.ctx, tr.files = t.Context(), map[string]bool{}
-		r := &apacheReader{tree: &tr, c: &Config{}, root: "/", defs: map[string]string{}, modules: map[string]bool{}}
+		tr := empty(t)
+		r := &apacheReader{tree: tr, c: &Config{}, root: "/", defs: map[string]string{}, modules: map[string]bool{}}
 		ds, _, err := r.block("x", lines, "", 0, true)
 		if err != nil {
 			return
 		}
-		a := newApache(&tr, ds, r.modules)
+		a := newApache(tr, ds, r.modules)
 		for _, q := range queries {
 			if x, ok := a.ask(q); ok && x.Listen.Line == 0 {
 				t.Errorf("%+v: no line opens the port", q)

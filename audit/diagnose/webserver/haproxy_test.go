@@ -54,20 +54,15 @@ func FuzzHAProxy(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	t0, err := openTree(f.Context(), f.TempDir())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(t0.close)
+	empty := emptyTree(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tr := *t0
-		tr.ctx, tr.files = t.Context(), map[string]bool{}
-		r := &haReader{tree: &tr, c: &Config{}, env: map[string]string{}}
+		tr := empty(t)
+		r := &haReader{tree: tr, c: &Config{}, env: map[string]string{}}
 		if r.text("x", string(b)) != nil {
 			return
 		}
 		h := &haproxy{sections: r.sections, missing: map[string]bool{}}
-		h.sockets(&tr)
+		h.sockets(tr)
 		for _, q := range queries {
 			if a, ok := h.ask(q); ok && a.Listen.Line == 0 {
 				t.Errorf("%+v: no line opens the port", q)

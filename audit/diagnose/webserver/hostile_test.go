@@ -25,6 +25,20 @@ func begun(t testing.TB, name string, list map[string]string) *Config {
 	return run(t, name, args...)
 }
 
+// emptyTree gives every input of a fuzz test an empty directory to read.
+func emptyTree(f *testing.F) func(t *testing.T) *tree {
+	all, err := openTree(f.Context(), f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(all.close)
+	return func(t *testing.T) *tree {
+		own := *all
+		own.ctx, own.files = t.Context(), map[string]bool{}
+		return &own
+	}
+}
+
 // TestHostile: what is no configuration, no end of one, or turns on what is not
 // read, is a gap.
 func TestHostile(t *testing.T) {

@@ -189,29 +189,19 @@ func skipBlock(b []byte) (n, lines int, err error) {
 type nginxReader struct {
 	*tree
 	c    *Config
-	base string   // what relative names begin at: the directory of the main file
-	in   []string // files that are being read
+	base string // what relative names begin at: the directory of the main file
 }
 
 func (r *nginxReader) file(name string) ([]*directive, error) {
-	for _, f := range r.in {
-		if f == name {
-			return nil, fmt.Errorf("%s: includes itself", name)
-		}
-	}
-	if len(r.in) >= maxDepth {
-		return nil, fmt.Errorf("%s: %w: includes %d deep", name, errTooMuch, maxDepth)
-	}
-	b, err := r.read(name)
+	b, err := r.begin(name)
 	if err != nil {
 		return nil, err
 	}
+	defer r.end()
 	tokens, err := nginxTokens(b)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	r.in = append(r.in, name)
-	defer func() { r.in = r.in[:len(r.in)-1] }()
 	out, rest, err := r.block(name, tokens, 0)
 	if err == nil && len(rest) > 0 {
 		err = within(Place{name, rest[0].line}, errors.New("a } too many"))
@@ -271,12 +261,9 @@ func (r *nginxReader) block(name string, tokens []token, depth int) (out []*dire
 
 func (r *nginxReader) include(d *directive) ([]*directive, error) {
 	pattern := below(r.base, d.args[0])
-	names := []string{pattern}
-	if magic(pattern) {
-		var err error
-		if names, err = r.glob(pattern); err != nil {
-			return nil, err
-		}
+	names, err := r.named(pattern)
+	if err != nil {
+		return nil, err
 	}
 	var out []*directive
 	for _, name := range names {

@@ -176,24 +176,19 @@ func FuzzNginx(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	t0, err := openTree(f.Context(), f.TempDir())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(t0.close)
+	empty := emptyTree(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tokens, err := nginxTokens(b)
 		if err != nil {
 			return
 		}
-		tr := *t0
-		tr.ctx, tr.files = t.Context(), map[string]bool{}
-		r := &nginxReader{tree: &tr, c: &Config{}, base: "/"}
+		tr := empty(t)
+		r := &nginxReader{tree: tr, c: &Config{}, base: "/"}
 		ds, _, err := r.block("x", tokens, 0)
 		if err != nil {
 			return
 		}
-		n := newNginx(&tr, ds)
+		n := newNginx(tr, ds)
 		for _, q := range queries {
 			if a, ok := n.ask(q); ok && a.Does == Returns && a.Status == 0 && a.To == "" && a.Action.Text == "" {
 				t.Errorf("%+v: returns nothing", q)

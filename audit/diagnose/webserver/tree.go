@@ -35,6 +35,7 @@ type tree struct {
 	dir   string
 	bytes int64
 	files map[string]bool
+	in    []string // those that are being read, each included by the one before
 	items int
 	// changed is when the newest of the files and directories read was changed,
 	// and newest its name.
@@ -114,6 +115,24 @@ func (t *tree) read(name string) ([]byte, error) {
 	t.note(name, f, true)
 	return b, nil
 }
+
+// begin reads a file that another one may include; end is called once what it
+// includes was read as well.
+func (t *tree) begin(name string) ([]byte, error) {
+	if slices.Contains(t.in, name) {
+		return nil, fmt.Errorf("%s: includes itself", name)
+	}
+	if len(t.in) >= maxDepth {
+		return nil, fmt.Errorf("%s: %w: includes %d deep", name, errTooMuch, maxDepth)
+	}
+	b, err := t.read(name)
+	if err == nil {
+		t.in = append(t.in, name)
+	}
+	return b, err
+}
+
+func (t *tree) end() { t.in = t.in[:len(t.in)-1] }
 
 // plain opens a regular file of a disk, and nothing else: to open a device or a
 // pipe, or to read a file that a driver makes up (/proc/kmsg), can do something.
@@ -201,6 +220,14 @@ func (t *tree) absent(name string) bool {
 }
 
 func magic(s string) bool { return strings.ContainsAny(s, `*?[`) }
+
+// named are the files that an include names: one, or those of a pattern.
+func (t *tree) named(pattern string) ([]string, error) {
+	if !magic(pattern) {
+		return []string{pattern}, nil
+	}
+	return t.glob(pattern)
+}
 
 // glob expands a pattern of absolute path as glob(3) does, sorted: * and ? match
 // no dot at the beginning of a name.
