@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"regexp"
 	"slices"
 	"sync"
@@ -89,10 +88,7 @@ func hostPort(addr string, port uint16) string { return fmt.Sprintf("%s:%d", hos
 
 // listWithin lists a directory below a root, sorted; links lead nowhere else.
 func listWithin(root, name string) ([]string, error) {
-	if root == "" {
-		root = "/"
-	}
-	r, err := os.OpenRoot(root)
+	r, err := openRoot(root)
 	if err != nil {
 		return nil, err
 	}

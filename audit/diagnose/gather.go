@@ -48,7 +48,7 @@ func Gather(ctx context.Context, o Options) *Evidence {
 	if say == nil {
 		say = func(string) {}
 	}
-	e := &Evidence{Target: o.Target, Side: o.Side, From: o.From, Iif: o.Iif, Here: o.Here, Server: o.Server, Config: o.Config, Public: slices.Clone(o.Public), Source: o.Source, Now: o.Now}
+	e := &Evidence{Target: o.Target, Side: o.Side, From: o.From, Iif: o.Iif, Here: o.Here, Server: o.Server, Config: o.Config, Public: slices.Clone(o.Public), Source: o.Source, Now: o.Now, Probing: o.Probe}
 	if o.Message != "" {
 		s := ParseError(o.Message)
 		e.Symptom = &s

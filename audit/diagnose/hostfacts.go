@@ -100,7 +100,7 @@ func ReadHost(ctx context.Context, o HostOptions) *HostFacts {
 	}
 	h.Cloud = cloudOf(dmi)
 	if o.PID > 0 {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", o.PID))
+		b, err := readSmall("/", fmt.Sprintf("proc/%d/environ", o.PID))
 		gap(fmt.Sprintf("environment of process %d", o.PID), err)
 		if errors.Is(err, fs.ErrNotExist) {
 			h.Gaps = append(h.Gaps, audit.Gap{What: fmt.Sprintf("environment of process %d", o.PID), Why: "no such process"})

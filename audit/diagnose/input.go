@@ -33,7 +33,10 @@ type Evidence struct {
 	// Strangers are connections from the server to dialled addresses that are not
 	// its own.
 	Strangers []Attempt
-	Probed    []*Probed
+	// Probing allows the probe; Probed are what it was answered, none where nothing
+	// could be asked.
+	Probing bool
+	Probed  []*Probed
 	// Fronts are the web servers behind the target's port, on the server.
 	Fronts []Front
 	// Running are the connections that this host has to the target as client, or

@@ -228,7 +228,7 @@ func (j *judge) suppress() {
 	if j.accused(NotListening, WrongPort, BindAddress, NameUnknown, HostFirewall, PanelFirewall, RejectedByFirewall) {
 		for _, id := range []ID{ProtocolMismatch, TLSMismatch, HandshakeRejected} {
 			if c := j.out[id]; c.Verdict == CannotTell {
-				c.Evidence = []audit.Evidence{evidence("to decide", "first the connection has to come about")}
+				c.Evidence = []audit.Evidence{evidence("to decide", connectFirst)}
 			}
 		}
 	}
@@ -252,6 +252,8 @@ func (j *judge) undecided() {
 		}
 	}
 }
+
+const connectFirst = "first the connection has to come about"
 
 // decides names what would settle a cause from here.
 func (j *judge) decides(id ID) string {
@@ -290,6 +292,9 @@ func (j *judge) decides(id ID) string {
 	case ProtocolMismatch, TLSMismatch, HandshakeRejected:
 		if len(j.e.Probed) > 0 {
 			return "what the probe was answered does not tell; the service's log, or the client's message (--error)"
+		}
+		if j.e.Probing {
+			return connectFirst
 		}
 		if s := j.e.Symptom; s != nil && s.Sees != "" {
 			return "--probe sends the least that tells"

@@ -130,7 +130,11 @@ func (j *judge) connected(a *Attempt) {
 	for _, id := range []ID{HostFirewall, PanelFirewall, CloudGroup, HostDown, RejectedByFirewall, NotListening, BindAddress, ConntrackFull, PrivateAddress, WrongPort} {
 		j.say(id, RuledOut, "", ev)
 	}
-	j.clear(ReplyPath, "connection from here", "%s answered after %.1f ms; large packets were not tried (--probe)", a.To, a.Took*1000)
+	small := ""
+	if !j.e.Probing {
+		small = "; large packets were not tried (--probe)"
+	}
+	j.clear(ReplyPath, "connection from here", "%s answered after %.1f ms%s", a.To, a.Took*1000, small)
 	if local, known := LocalTo(j.e.Server, a.To.Addr()); !j.e.Target.Named() && (!known || local) {
 		j.say(WrongAddress, RuledOut, "", ev)
 	}

@@ -68,7 +68,7 @@ func probeFails(e *Evidence) bool {
 	case p.unreachable() || p.Speaks == "" && !p.Closed:
 		return false
 	case p.Closed && p.Speaks == "":
-		return t.HTTP()
+		return t.HTTP() || t.TLS()
 	case t.Scheme == "":
 		return false
 	case t.TLS() != p.TLS || p.TLSAlert != "":
@@ -122,7 +122,7 @@ func (j *judge) protocols() {
 		switch {
 		case well && (h.Kind == LogKnock || h.Kind == LogTLS || h.Kind == LogNotReady):
 		case h.Kind == LogKnock && h.Value == "TLS":
-			v := min2(Likely, CannotTell)
+			v := CannotTell
 			if t.TLS() {
 				v = Likely
 			}
@@ -183,8 +183,12 @@ func (j *judge) probed(p *Probed, changeURL func(string) string) {
 		}
 		return
 	case p.Speaks == "":
+		how := "the listener stays silent: text waits for a line end, frame for a length; look at its accept queue and descriptors first"
+		if p.Closed {
+			how = "the listener closes the connection at what was sent: its log tells why (--log)"
+		}
 		for _, id := range []ID{ProtocolMismatch, TLSMismatch, HandshakeRejected} {
-			j.say(id, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "the listener stays silent: text waits for a line end, frame for a length; look at its accept queue and descriptors first"))...)
+			j.say(id, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "%s", how))...)
 		}
 		return
 	case t.TLS() && !p.TLS:
@@ -197,7 +201,9 @@ func (j *judge) probed(p *Probed, changeURL func(string) string) {
 		j.say(TLSMismatch, Confirmed, "renew the certificate, or dial the name it is for", append(ev, evidence("certificate", "%s", p.Certificate))...)
 	}
 	if !j.accused(TLSMismatch) {
-		if p.Untrusted && t.TLS() {
+		if t.TLS() && !p.TLS { // it was closed before it could show
+			j.say(TLSMismatch, CannotTell, "", append(slices.Clone(ev), evidence("to decide", "whether the listener is meant to speak TLS: it closed the connection at the ClientHello, and at plain text as well"))...)
+		} else if p.Untrusted && t.TLS() {
 			j.say(TLSMismatch, CannotTell, "", append(slices.Clone(ev), evidence("certificate", "the roots of this host do not vouch for it; what the client trusts is not known"))...)
 		} else {
 			j.say(TLSMismatch, RuledOut, "", ev...)

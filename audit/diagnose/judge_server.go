@@ -1,7 +1,6 @@
 package diagnose
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,16 +25,25 @@ func ruleText(d reach.DecidedBy) string {
 
 // rulePlace names the place of a witness.
 func rulePlace(d reach.DecidedBy) string {
-	switch d.Kind {
-	case reach.ByRule:
-		return fmt.Sprintf("%s %s %s %s #%d", d.Backend, d.Family, d.Table, d.Chain, d.Number)
-	case reach.ByPolicy:
-		return fmt.Sprintf("%s %s %s %s, policy", d.Backend, d.Family, d.Table, d.Chain)
+	if d.Kind == reach.ByRule || d.Kind == reach.ByPolicy {
+		return witnessName(&d)
 	}
 	if d.Namespace != "" {
 		return d.Text + " in " + d.Namespace + ", where an address translation leads"
 	}
 	return d.Text
+}
+
+// conditionName names the rule or object that an answer turns on.
+func conditionName(c reach.Condition) string {
+	if c.Chain == "" {
+		return c.Object
+	}
+	d := reach.DecidedBy{Kind: reach.ByRule, Backend: c.Backend, Family: c.Family, Table: c.Table, Chain: c.Chain, Number: c.Number, Text: orWord(c.Text, c.Object), Namespace: c.Namespace}
+	if c.Number == 0 {
+		return strings.TrimSpace(placeName(&d) + " " + d.Text)
+	}
+	return ruleText(d)
 }
 
 func (f *face) place() string {
@@ -96,11 +104,7 @@ func (j *judge) witnesses() {
 		}
 		if f.sees == NotKnown {
 			for _, c := range f.conds {
-				what := c.Text
-				if what == "" {
-					what = c.Object
-				}
-				ev = append(ev, evidence("condition", "%s turns on %s", strings.TrimSpace(fmt.Sprintf("%s %s %s", c.Table, c.Chain, what)), c.TurnsOn))
+				ev = append(ev, evidence("condition", "%s turns on %s", conditionName(c), c.TurnsOn))
 			}
 			id, remedy := j.turnsOn(f)
 			j.say(id, v, remedy, ev...)

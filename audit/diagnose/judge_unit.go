@@ -118,7 +118,7 @@ func (w *unitWords) words() (said, remedy string) {
 		return "counts as active, and has no process any more" + w.ago(s.Ended), "systemctl restart " + w.name()
 	case s.Active == "activating" && strings.HasPrefix(s.Sub, "auto-restart"):
 		how, todo := w.ended()
-		return fmt.Sprintf("%s, and is started again and again: %d times so far", how, s.Restarts), todo
+		return fmt.Sprintf("%s, and is started again and again: %s so far", how, times(int(s.Restarts), "time")), todo
 	case s.Active == "activating":
 		return fmt.Sprintf("is being started%s, and has not said that it is ready (Type=%s)", w.ago(s.Started), s.Type), "wait, or find out what it waits for: journalctl -b -u " + w.name()
 	case s.Active == "deactivating":
@@ -128,15 +128,16 @@ func (w *unitWords) words() (said, remedy string) {
 	case s.Active == "active", s.Active == "reloading":
 		again := ""
 		if s.Restarts > 0 {
-			again = fmt.Sprintf("; it ended and was started again %d times before", s.Restarts)
+			again = fmt.Sprintf("; it ended and was started again %s before", times(int(s.Restarts), "time"))
 		}
 		return fmt.Sprintf("runs%s, and does not listen on port %d%s", w.ago(s.Started), w.port, again), "the unit runs: look at the port in its configuration and at its log"
 	case s.Active == "failed":
 		said, remedy = w.ended()
 		if w.gaveUp() {
-			said += fmt.Sprintf("; systemd gave up after %d starts", s.Restarts+1)
 			if s.Burst > 0 && s.BurstOver > 0 {
-				said = strings.TrimSuffix(said, fmt.Sprintf(" after %d starts", s.Restarts+1)) + fmt.Sprintf(": more than %d starts in %s", s.Burst, s.BurstOver)
+				said += fmt.Sprintf("; systemd gave up: more than %s in %s", times(int(s.Burst), "start"), s.BurstOver)
+			} else {
+				said += fmt.Sprintf("; systemd gave up after %s", times(int(s.Restarts)+1, "start"))
 			}
 		}
 		return said, remedy

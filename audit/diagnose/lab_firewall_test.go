@@ -29,6 +29,7 @@ func TestHostFirewall(t *testing.T) {
 	const input = "table inet f { chain i { type filter hook input priority 0; policy accept; "
 	for _, c := range []case_{
 		{name: "nft input rule", target: v4, make: loads(lab.NFT, input+"tcp dport 8080 counter drop; }; }"), says: "in before nftables inet f i #1; never"},
+		{name: "nft input policy", target: v4, make: loads(lab.NFT, "table inet f { chain i { type filter hook input priority 0; policy drop; }; }"), says: "accept tcp 8080 from 203.0.113.10 in nftables inet f i, whose policy drops what no rule accepts; never"},
 		{name: "nft input rule, IPv6", target: v6, make: loads(lab.NFT, input+"tcp dport 8080 drop; }; }")},
 		{name: "nft policy", target: v4, make: loads(lab.NFT, "table inet f { chain i { type filter hook input priority 0; policy drop; ct state established accept; tcp dport 22 accept; }; }")},
 		{name: "nft raw prerouting", target: v4, make: loads(lab.NFT, "table inet f { chain r { type filter hook prerouting priority raw; tcp dport 8080 drop; }; }")},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,29 +18,30 @@ const maxFile = 1 << 20
 // readSmall reads a file below a root; links are resolved inside it.
 func readSmall(root, name string) ([]byte, error) { return readWithin(root, name, maxFile) }
 
+// openRoot opens a root, "" for the host's own.
+func openRoot(root string) (*os.Root, error) { return os.OpenRoot(orWord(root, "/")) }
+
 func readWithin(root, name string, limit int64) ([]byte, error) {
-	if root == "" {
-		root = "/"
-	}
-	r, err := os.OpenRoot(root)
+	r, err := openRoot(root)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
 	f, err := openWithin(r, name)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(root, name), errors.Unwrap(err))
+		return nil, fmt.Errorf("read %s: %w", filepath.Join("/", root, name), errors.Unwrap(err))
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, limit))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(root, name), err)
+		return nil, fmt.Errorf("read %s: %w", filepath.Join("/", root, name), err)
 	}
 	return b, nil
 }
 
-// openWithin opens a file; absolute links (etc/resolv.conf often is one) are
-// taken from the root.
+// openWithin opens a plain file; absolute links (etc/resolv.conf often is one) are
+// taken from the root. Other users own some of these places, and a pipe would be
+// waited for, a device do something: both are looked at and not opened.
 func openWithin(r *os.Root, name string) (*os.File, error) {
 	for range 8 {
 		target, err := r.Readlink(name)
@@ -55,5 +57,14 @@ func openWithin(r *os.Root, name string) (*os.File, error) {
 			name = strings.TrimLeft(name, "./")
 		}
 	}
+	st, err := r.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotPlain}
+	}
 	return r.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
+
+var errNotPlain = errors.New("is no plain file")

@@ -87,11 +87,15 @@ func (o rulesOwner) remedy(j *judge, f *face) string {
 	case ownerKube:
 		return "the rules are Kubernetes': change the network policy or the service"
 	}
-	source := "the clients meant"
-	if from != "" {
-		source = from
+	return opening("tcp", port, orWord(from, "the clients meant"), &f.by)
+}
+
+// opening says where rules that nobody is known to own let clients in.
+func opening(proto string, port uint16, from string, by *reach.DecidedBy) string {
+	if by.Kind == reach.ByPolicy {
+		return fmt.Sprintf("accept %s %d from %s in %s, whose policy drops what no rule accepts; never switch the firewall off", proto, port, from, placeName(by))
 	}
-	return fmt.Sprintf("let tcp %d from %s in before %s; never switch the firewall off", port, source, rulePlace(f.by))
+	return fmt.Sprintf("let %s %d from %s in before %s; never switch the firewall off", proto, port, from, rulePlace(*by))
 }
 
 // jailNames are how fail2ban's actions name what they make for a jail: the chain

@@ -32,10 +32,7 @@ var errNoSystemd = errors.New("systemd does not run here")
 // bus. It tells first as sd_booted(3) does whether it runs at all; so nothing is
 // started by asking.
 func openBus(ctx context.Context, root string) (*bus, error) {
-	if root == "" {
-		root = "/"
-	}
-	r, err := os.OpenRoot(root)
+	r, err := openRoot(root)
 	if err != nil {
 		return nil, err
 	}

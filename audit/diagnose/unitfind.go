@@ -152,11 +152,11 @@ func (q *unitSearch) named() []candidate {
 	return out
 }
 
-// sockets are the socket units that are to listen on the port.
-func (q *unitSearch) sockets(ctx context.Context, b *bus) ([]candidate, error) {
-	them, err := b.conn.ListUnitsByPatternsContext(ctx, []string{"inactive", "failed", "activating"}, []string{"*.socket"})
+// those asks about the units of a pattern and of some states that take the port.
+func (b *bus) those(ctx context.Context, pattern string, states []string, as candidate, takes func(*UnitState) bool) ([]candidate, error) {
+	them, err := b.conn.ListUnitsByPatternsContext(ctx, states, []string{pattern})
 	if err != nil {
-		return nil, fmt.Errorf("ask systemd for its socket units: %w", err)
+		return nil, fmt.Errorf("ask systemd for its units %s: %w", pattern, err)
 	}
 	var out []candidate
 	for _, x := range them[:min(len(them), maxAsked)] {
@@ -167,40 +167,33 @@ func (q *unitSearch) sockets(ctx context.Context, b *bus) ([]candidate, error) {
 		if err != nil {
 			return out, err
 		}
-		if listensOn(s.Listen, q.port) {
-			out = append(out, candidate{x.Name, "it is to listen on the port", true, s})
+		if takes(s) {
+			as.name, as.state = x.Name, s
+			out = append(out, as)
 		}
 	}
 	return out, nil
 }
 
+// sockets are the socket units that are to listen on the port.
+func (q *unitSearch) sockets(ctx context.Context, b *bus) ([]candidate, error) {
+	return b.those(ctx, "*.socket", []string{"inactive", "failed", "activating"}, candidate{found: "it is to listen on the port", sure: true}, func(s *UnitState) bool {
+		return listensOn(s.Listen, q.port)
+	})
+}
+
 // ended are the services that failed, or that are being started again and again,
 // whose command names the port.
 func (q *unitSearch) ended(ctx context.Context, b *bus) ([]candidate, error) {
-	them, err := b.conn.ListUnitsByPatternsContext(ctx, []string{"failed", "activating"}, []string{"*.service"})
-	if err != nil {
-		return nil, fmt.Errorf("ask systemd which services failed: %w", err)
-	}
-	var out []candidate
-	for _, x := range them[:min(len(them), maxAsked)] {
-		if x.LoadState != "loaded" {
-			continue
-		}
-		s, err := b.unit(ctx, x.Name)
-		if err != nil {
-			return out, err
-		}
+	return b.those(ctx, "*.service", []string{"failed", "activating"}, candidate{found: "its command names the port"}, func(s *UnitState) bool {
 		argv := slices.Clone(s.Environment)
 		for _, r := range s.Ran {
 			if r.As == "ExecStart" {
 				argv = append(argv, r.Argv...)
 			}
 		}
-		if namesPort(append(argv, instance(x.Name)), q.port) {
-			out = append(out, candidate{x.Name, "its command names the port", false, s})
-		}
-	}
-	return out, nil
+		return namesPort(append(argv, instance(s.ID)), q.port)
+	})
 }
 
 // instance is what stands behind the @ of a unit's name, "" for none.

@@ -147,7 +147,7 @@ func watchCases() []watchCase {
 		{name: "input drop without counter", need: []string{"nft"}, load: lab.NFT, rules: nft("input priority 0", "tcp dport 8080 drop"), probe: port(8080), wait: 1300 * time.Millisecond,
 			sees: lab.Timeout, end: EndDropped, id: HostFirewall, sure: Confirmed, by: "nftables inet f c #1", proof: "dropped before the socket", syns: 2, remedy: true},
 		{name: "policy drop", need: []string{"nft"}, load: lab.NFT, rules: "table inet f { chain c { type filter hook input priority 0; policy drop; tcp dport 22 accept; }; }", probe: port(8080),
-			wait: 600 * time.Millisecond, sees: lab.Timeout, end: EndDropped, id: HostFirewall, sure: Confirmed, by: "nftables inet f c, policy", syns: 1, remedy: true},
+			wait: 600 * time.Millisecond, sees: lab.Timeout, end: EndDropped, id: HostFirewall, sure: Confirmed, by: "the policy of nftables inet f c", syns: 1, remedy: true},
 		{name: "raw drop", need: []string{"nft"}, load: lab.NFT, rules: nft("prerouting priority raw", "tcp dport 8080 counter drop"), probe: port(8080), wait: 600 * time.Millisecond,
 			sees: lab.Timeout, end: EndDropped, id: HostFirewall, sure: Confirmed, by: "nftables inet f c #1", syns: 1, remedy: true},
 		{name: "ingress drop with counter", need: []string{"nft"}, load: lab.NFT,

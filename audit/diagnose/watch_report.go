@@ -157,7 +157,7 @@ func witnessName(d *reach.DecidedBy) string {
 	case reach.ByRule:
 		return placeName(d) + fmt.Sprintf(" #%d", d.Number) + of
 	case reach.ByPolicy:
-		return placeName(d) + ", policy" + of
+		return "the policy of " + placeName(d) + of
 	}
 	return d.Text + of
 }

@@ -81,10 +81,7 @@ func (w *watcher) remedy(j *judge, v *verdict) string {
 			if o := ownerOf(v.face.by); o != ownerNobody && w.o.Proto == ipTCP {
 				return o.remedy(j, v.face)
 			}
-			if v.by.Kind == reach.ByPolicy {
-				return fmt.Sprintf("accept %s %d from %s in %s, whose policy drops what no rule accepts; never switch the firewall off", w.proto(), w.o.Port, j.e.From, placeName(v.by))
-			}
-			return fmt.Sprintf("let %s %d from %s in before %s; never switch the firewall off", w.proto(), w.o.Port, j.e.From, witnessName(v.by))
+			return opening(w.proto(), w.o.Port, j.e.From.String(), v.by)
 		}
 		return ""
 	case EndQueueFull, EndNotAccepted:

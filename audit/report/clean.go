@@ -129,7 +129,12 @@ func wrap(s string, width int) []string {
 		lines = append(lines, strings.TrimRight(line, " "))
 		line, w = "", 0
 	}
-	for _, word := range strings.SplitAfter(s, " ") {
+	words := strings.SplitAfter(s, " ")
+	for i, word := range words {
+		if i+1 < len(words) && strings.HasPrefix(words[i+1], "%") && cells.StringWidth(word+strings.TrimRight(words[i+1], " ")) <= width {
+			words[i+1] = word + words[i+1] // a number keeps its sign
+			continue
+		}
 		ww := cells.StringWidth(strings.TrimRight(word, " "))
 		if w > 0 && w+ww > width {
 			flush()

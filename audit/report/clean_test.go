@@ -47,6 +47,8 @@ func TestWrap(t *testing.T) {
 		{"abcdefghij", 4, []string{"abcd", "efgh", "ij"}},
 		{"世界世界", 5, []string{"世界", "世界"}},
 		{"", 5, []string{""}},
+		{"uses 4 (0 %) of", 11, []string{"uses 4", "(0 %) of"}},
+		{"100 %", 3, []string{"100", "%"}},
 		{"世", 1, []string{"世"}},
 	} {
 		got := wrap(c.in, c.width)

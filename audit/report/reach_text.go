@@ -172,8 +172,13 @@ func (p *printer) partition(a reach.Answer) {
 	last := ""
 	var rows [][]cell
 	flush := func() {
-		extra := max(p.Width-80, 0)
-		p.table("    ", []int{24 + extra/4, 11, 0}, rows)
+		first := 24 + max(p.Width-80, 0)/4
+		for _, r := range rows { // no address is broken in two
+			for a := range strings.FieldsSeq(r[0].lines[0]) {
+				first = max(first, cells.StringWidth(p.clean(a)))
+			}
+		}
+		p.table("    ", []int{first, 11, 0}, rows)
 		rows = nil
 	}
 	hidden := false
