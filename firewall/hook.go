@@ -3,6 +3,7 @@ package firewall
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -15,6 +16,7 @@ const (
 	slotConntrack
 	slotDstNAT
 	slotSrcNAT
+	slotConfirm
 )
 
 // slot is one function that a hook calls.
@@ -22,6 +24,7 @@ type slot struct {
 	kind     slotKind
 	priority int
 	chain    *Chain
+	maybe    bool // whether it is called cannot be told
 }
 
 func (s slot) String() string {
@@ -30,6 +33,8 @@ func (s slot) String() string {
 		return "connection tracking"
 	case slotDstNAT, slotSrcNAT:
 		return "address translation"
+	case slotConfirm:
+		return "the confirmation of connections"
 	default:
 		return string(s.chain.Table.Backend) + " " + chainName(s.chain)
 	}
@@ -98,20 +103,26 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 				nat = append(nat, ch)
 				continue
 			}
-			slots = append(slots, slot{slotChain, b.Priority, ch})
+			slots = append(slots, slot{kind: slotChain, priority: b.Priority, chain: ch})
 		}
+	}
+	tracked := Yes
+	if translates {
+		tracked = rs.tracks(c.State.Family)
+		translates = tracked != No
 	}
 	switch {
 	case c.State.ARP != 0:
 	case h == Prerouting || h == Output:
 		slots = append(slots, slot{kind: slotConntrack, priority: PriorityConntrack})
 		if translates {
-			slots = append(slots, slot{kind: slotDstNAT, priority: PriorityDstNAT})
+			slots = append(slots, slot{kind: slotDstNAT, priority: PriorityDstNAT, maybe: tracked == CannotTell})
 		}
 	case h == Input || h == Postrouting:
 		if translates {
-			slots = append(slots, slot{kind: slotSrcNAT, priority: PrioritySrcNAT})
+			slots = append(slots, slot{kind: slotSrcNAT, priority: PrioritySrcNAT, maybe: tracked == CannotTell})
 		}
+		slots = append(slots, confirming(slots, h, c.State.Family)...)
 	}
 	slices.SortStableFunc(slots, func(a, b slot) int { return cmp.Compare(a.priority, b.priority) })
 	settle(slots, func(s slot) *Chain { return s.chain })
@@ -219,9 +230,17 @@ func (w *walker) inOrder(slots []slot, nat []*Chain, cur []Class) []Class {
 		case slotDstNAT, slotSrcNAT:
 			var next []Class
 			for _, c := range cur {
-				next = append(next, w.natOrders(nat, c, s.kind == slotSrcNAT)...)
+				if s.maybe {
+					next = append(next, w.natPerhaps(nat, c, s.kind == slotSrcNAT)...)
+				} else {
+					next = append(next, w.natOrders(nat, c, s.kind == slotSrcNAT)...)
+				}
 			}
 			cur = next
+		case slotConfirm:
+			for i := range cur {
+				cur[i].State.Confirm()
+			}
 		default:
 			cur = w.base(s.chain, cur)
 		}
@@ -258,6 +277,38 @@ func (w *walker) natOrders(nat []*Chain, c Class, src bool) []Class {
 		}
 	}
 	return w.translateAt(nat, c, src)
+}
+
+// natPerhaps runs the NAT core where it cannot be told whether conntrack sees the
+// packet, without which nat chains are not asked.
+func (w *walker) natPerhaps(nat []*Chain, c Class, src bool) []Class {
+	n := len(w.ends)
+	out := w.natOrders(nat, c, src)
+	if len(w.ends) == n {
+		return out // no chain drops anything
+	}
+	cond := Condition{Object: "connection tracking", Why: "whether any rule makes the kernel track connections: nat chains drop nothing that it does not track"}
+	for i := range w.ends[n:] {
+		w.fork(&w.ends[n+i].Class, cond)
+	}
+	w.fork(&c, cond)
+	return merge(append(out, c))
+}
+
+// confirming is nf_confirm, which stands at the very end of its hooks
+// (ipv4_conntrack_ops, ipv6_conntrack_ops), where chains have such a priority that
+// it need not be the last; otherwise nothing.
+func confirming(slots []slot, h Hook, f Family) []slot {
+	at := math.MaxInt32 // NF_IP_PRI_CONNTRACK_CONFIRM, NF_IP6_PRI_LAST
+	if f == IPv6 && h == Input {
+		at--
+	}
+	for _, s := range slots {
+		if s.priority >= at {
+			return []slot{{kind: slotConfirm, priority: at}}
+		}
+	}
+	return nil
 }
 
 // track is nf_conntrack_in: what conntrack makes of the packet.

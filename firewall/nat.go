@@ -177,28 +177,20 @@ func (x *ruleWalk) settle(c Class) {
 // listens at the address it names.
 func (x *ruleWalk) tproxy(c Class, t *TProxy) []alive {
 	st := &c.State
-	addr, port := st.Local, Num(uint64(st.LocalPort))
+	port := Num(uint64(st.LocalPort))
 	cur := []valued{{Class: c}}
-	switch {
-	case t.Addr != nil:
+	if t.Addr != nil {
 		cur = x.evaluate(c, t.Addr)
-	case t.XT:
-		// nf_tproxy_laddr4: the primary address of the incoming interface.
-		a, ok := Value{}, false
-		if x.env.FIB != nil {
-			a, ok = x.env.FIB.RedirectAddr(st.Family, st.In, st.Local)
-		}
-		if ok {
-			addr = a
-		} else {
-			cur[0].unknown = "the address of the incoming interface"
-		}
 	}
 	var out []alive
 	for _, v := range cur {
-		a := addr
-		if t.Addr != nil && !v.value.IsZero() {
-			a = v.value
+		a := v.value
+		if a.IsZero() && v.unknown == "" {
+			if x.env.FIB != nil {
+				a = x.env.FIB.TProxyAddr(st.Family, st.In, st.Local)
+			} else {
+				v.unknown = "the address of the incoming interface"
+			}
 		}
 		p := []valued{{v.Class, port, ""}}
 		if t.Port != nil {
@@ -211,7 +203,7 @@ func (x *ruleWalk) tproxy(c Class, t *TProxy) []alive {
 			}
 			found := CannotTell
 			if v.unknown == "" && pv.unknown == "" && x.env.TProxyTo != nil {
-				found = x.env.TProxyTo(st.Family, st.Proto, a.Addr(st.Family), pt)
+				found = x.env.TProxyTo(st, a.Addr(st.Family), pt)
 			}
 			d := pv.Class
 			switch {

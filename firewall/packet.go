@@ -249,6 +249,8 @@ type FIB interface {
 	DNATTakesFirstPort() bool
 	// BigEndian is the byte order of the host, in which it hashes addresses.
 	BigEndian() bool
+	// TProxyAddr is where TPROXY looks for a socket when its rule names no address.
+	TProxyAddr(f Family, in *Link, dst Value) Value
 	// MasqueradeAddrs are the source addresses that MASQUERADE may take for packets
 	// to dst that leave by out; none: it cannot be told.
 	MasqueradeAddrs(f Family, out *Link, dst Value) []Value
@@ -289,8 +291,8 @@ type Env struct {
 	// (FieldSocket; key is Socket…); false where there is none. nil: cannot tell.
 	SocketFor func(c *Class, key uint32) (Known, bool)
 	// TProxyTo tells whether a listener takes a packet that TPROXY sends to
-	// addr:port of family f; nil: cannot tell.
-	TProxyTo func(f Family, p Proto, addr netip.Addr, port uint16) Outcome
+	// addr:port; nil: cannot tell.
+	TProxyTo func(st *State, addr netip.Addr, port uint16) Outcome
 	// Record tells how much of a trace the evaluator keeps.
 	Record RecordLevel
 	// Accepted, when not nil, is told of every piece of a class that a rule

@@ -64,6 +64,7 @@ type Ruleset struct {
 	Flowtables []string
 
 	remembered remembered
+	tracking   tracking
 }
 
 // Table is one table of one back end.

@@ -135,8 +135,7 @@ type QueueTo struct {
 }
 
 // TProxy hands the packet to a local socket at another address (nil: that of
-// the incoming interface, xt_TPROXY, or the packet's own, nft) without
-// rewriting it. It takes effect only where such a socket exists; otherwise xt
+// the incoming interface) without rewriting it. It takes effect only where such a socket exists; otherwise xt
 // drops and nft breaks.
 type TProxy struct {
 	Addr, Port Source

@@ -72,8 +72,8 @@ func (w *walk) env(ns *Namespace) *firewall.Env {
 	if ns.Listeners != nil {
 		socks := w.e.sockets(ns)
 		env.SocketFor = func(c *firewall.Class, key uint32) (firewall.Known, bool) { return w.socketFor(ns, c, key) }
-		env.TProxyTo = func(f firewall.Family, p firewall.Proto, addr netip.Addr, port uint16) firewall.Outcome {
-			found := socks.find(f, p, addr, port, nil)
+		env.TProxyTo = func(st *firewall.State, addr netip.Addr, port uint16) firewall.Outcome {
+			found := socks.find(st.Family, st.Proto, addr, port, st.In)
 			switch {
 			case found == nil:
 				return firewall.No

@@ -280,6 +280,13 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 			text: "the accept queue of " + l.Subject() + " is full: " + itoa(int(l.Accept.Len)) + " of " + itoa(int(l.Accept.Limit))}, nil, "")
 		return
 	}
+	if st.Proto == firewall.UDP && st.TProxied && (port != st.LocalPort || !l.Local.Addr().IsUnspecified() && st.TProxyAddr != st.Local) {
+		// What the socket itself sends comes from where it is bound.
+		why := "whether the program behind " + l.Subject() + ", to which TPROXY hands the datagram, answers from the address and port that the client asked"
+		c.Doubt(firewall.Condition{Object: l.Subject(), Why: why})
+		w.finish(c, p, Depends, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d, why)
+		return
+	}
 	c.State.Owner = &firewall.Owner{UID: l.UID, GIDUnknown: true}
 	mark := firewall.Known{Value: l.Mark, Unknown: !l.Tells(listeners.FactMark)}
 	var oif *firewall.Link

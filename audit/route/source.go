@@ -46,6 +46,24 @@ func (t *Table) RedirectAddr(f firewall.Family, in *firewall.Link, dst firewall.
 	return firewall.Value{}, false
 }
 
+// TProxyAddr is where TPROXY looks for a socket when its rule names no address
+// (nf_tproxy_laddr4, nf_tproxy_laddr6, of iptables and nf_tables alike): the first
+// address of the interface that the packet came in by, or else its destination.
+func (t *Table) TProxyAddr(f firewall.Family, in *firewall.Link, dst firewall.Value) firewall.Value {
+	l := t.link(in)
+	for _, a := range t.Addrs {
+		if a.Family != f || a.Link != l || l == nil ||
+			f == firewall.IPv4 && a.Secondary() || f == firewall.IPv6 && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DEPRECATED) != 0 {
+			continue
+		}
+		if !a.value().IsZero() {
+			return a.value()
+		}
+		break
+	}
+	return dst
+}
+
 // scopeBits6 is ipv6_addr_type & IPV6_ADDR_SCOPE_MASK; 0 for global addresses.
 func scopeBits6(v firewall.Value) int {
 	const loopback, linkLocal, siteLocal, compatV4 = 0x10, 0x20, 0x40, 0x80
