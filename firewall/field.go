@@ -23,7 +23,7 @@ const (
 	FieldICMPCode
 	FieldIPVersion
 	FieldFragment  // IPv4 flags and offset, 16 bits
-	FieldExtHdr    // presence of IPv6 extension header A (1) or not (0)
+	FieldExtHdr    // presence of IPv6 extension header A, or of IPv4 option A&^IPOption (1), or not (0)
 	FieldTCPOption // presence of TCP option A
 	FieldPayload   // A: base (0 link, 1 network, 2 transport, 3 inner), B: offset, C: length, bytes
 	FieldSrcMAC
@@ -129,6 +129,9 @@ const (
 	CTSNAT = 0x100
 	CTDNAT = 0x200
 )
+
+// IPOption marks the number of an IPv4 option in FieldExtHdr.
+const IPOption = 1 << 8
 
 // Bits of FieldCTStatus (include/uapi/linux/netfilter/nf_conntrack_common.h, IPS_*).
 const (

@@ -197,7 +197,7 @@ func (c *Class) read(f Field, env *Env) reading {
 		// fragment" is its own affair.
 		return reading{kind: readConst, unsure: Num(0xc000), why: "the fragment flags of the packet"}
 	case FieldExtHdr:
-		return isConst(0) // the modelled client sends no extension headers
+		return isConst(0) // the modelled client sends no extension headers and no options
 	case FieldTTL:
 		if s.HopLimit != 0 && s.RewroteHeader == "" {
 			return isConst(uint64(s.HopLimit))

@@ -21,6 +21,7 @@ type corner struct {
 func parts() []corner {
 	return []corner{
 		{name: "nat", draw: (*generator).natPart, counted: 25},
+		{name: "headers", draw: (*generator).headerPart, counted: 15},
 		{name: "conntrack", draw: (*generator).conntrackPart, counted: 25},
 	}
 }

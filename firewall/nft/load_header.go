@@ -70,14 +70,19 @@ func (r *run) exthdr(t *table) {
 		case exthdrTCPOption:
 			r.requireProto(fw.TCP)
 			r.load(t, 1, field(fw.FieldTCPOption, typ, 1), 1, false)
+		case exthdrIPv4Option:
+			r.requireFamily(fw.IPv4)
+			r.load(t, 1, field(fw.FieldExtHdr, fw.IPOption|typ, 1), 1, false)
 		default:
 			r.loadUnknown(t, 1, 1, "whether the packet has "+exthdrNames[op])
 		}
 		return
 	}
-	if op == exthdrIPv6 {
-		// Without the header the load fails.
+	switch op { // Without the header the load fails.
+	case exthdrIPv6:
 		r.match(&fw.Match{Operand: field(fw.FieldExtHdr, typ, 1), In: fw.Single(fw.Num(1))})
+	case exthdrIPv4Option:
+		r.match(&fw.Match{Operand: field(fw.FieldExtHdr, fw.IPOption|typ, 1), In: fw.Single(fw.Num(1))})
 	}
 	if n < 1 || n > 16 {
 		n = min(max(n, 1), registerBytes)
