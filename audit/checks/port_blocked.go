@@ -159,7 +159,11 @@ func why(cs []reach.Condition) string {
 	c := cs[0]
 	what := c.Object
 	if what == "" {
-		what = fmt.Sprintf("%s %s %s #%d (%s)", c.Backend, c.Table, c.Chain, c.Number, c.Text)
+		family := ""
+		if c.Backend == "nftables" { // elsewhere the names of tables are those of a family
+			family = c.Family + " "
+		}
+		what = fmt.Sprintf("%s %s%s %s #%d (%s)", c.Backend, family, c.Table, c.Chain, c.Number, c.Text)
 	}
 	s := fmt.Sprintf("it depends on %s: %s", what, c.TurnsOn)
 	if n := len(cs) - 1; n > 0 {

@@ -135,8 +135,9 @@ func (j *judge) proxy() {
 	}
 }
 
+// redact hides the name and password of a proxy's URL; a password may hold an @.
 func redact(v string) string {
-	if i := strings.Index(v, "@"); i >= 0 {
+	if i := strings.LastIndex(v, "@"); i >= 0 {
 		scheme, _, ok := strings.Cut(v[:i], "://")
 		if ok {
 			return scheme + "://…@" + v[i+1:]

@@ -55,7 +55,7 @@ type htmlPort struct {
 type htmlRow struct{ From, Iif, Sees, Decides, Text string }
 
 func htmlOf(r *audit.Report, a *artist) htmlView {
-	v := htmlView{Report: r, Headline: headline(r), Tone: "ok", Taken: r.Host.TakenAt.UTC().Format("2006-01-02 15:04:05 UTC")}
+	v := htmlView{Report: r, Headline: strings.Join(headline(r), " · "), Tone: "ok", Taken: r.Host.TakenAt.UTC().Format("2006-01-02 15:04:05 UTC")}
 	switch {
 	case r.Reaches(audit.Critical):
 		v.Tone = "bad"

@@ -86,6 +86,28 @@ func (p *printer) text(s style, first, hang, text string) {
 	}
 }
 
+// parts writes parts apart by a separator, broken between them where that will do.
+func (p *printer) parts(s style, hang, separator string, parts []string) {
+	line, lead := "", ""
+	for i, part := range parts {
+		if i == 0 {
+			line = part
+			continue
+		}
+		fits := func(more string) bool { return cells.StringWidth(p.clean(hang+line+more)) <= p.Width }
+		if fits(separator + part) {
+			line += separator + part
+			continue
+		}
+		if end := strings.TrimRight(separator, " "); fits(end) {
+			line += end
+		}
+		p.text(s, lead, hang, line)
+		line, lead = part, hang
+	}
+	p.text(s, lead, hang, line)
+}
+
 // clean makes text harmless, and plain in ASCII mode: the signs of our own texts
 // have plain forms, everything else is escaped.
 func (p *printer) clean(s string) string {

@@ -18,7 +18,7 @@ import (
 // who can connect, what to do, what could not be read.
 func Text(w io.Writer, r *audit.Report, o Options) error {
 	p := newPrinter(o)
-	p.text(dim, "", "  ", headline(r))
+	p.parts(dim, "  ", " · ", headline(r))
 	p.blank()
 	p.verdict(r, false)
 	p.whoCanConnect(r)
@@ -32,7 +32,8 @@ func Text(w io.Writer, r *audit.Report, o Options) error {
 	return p.flush(w)
 }
 
-func headline(r *audit.Report) string {
+// headline says which host this is, in parts that stay together.
+func headline(r *audit.Report) []string {
 	h := r.Host
 	parts := []string{string(h.Name)}
 	if h.OS != "" {
@@ -54,8 +55,7 @@ func headline(r *audit.Report) string {
 		parts = append(parts, "read without root")
 	}
 	parts = append(parts, fmt.Sprintf("%.2f s", h.Took))
-	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
-	return strings.Join(parts, " · ")
+	return slices.DeleteFunc(parts, func(s string) bool { return s == "" })
 }
 
 func (p *printer) verdict(r *audit.Report, last bool) {
