@@ -79,17 +79,33 @@ func (r *apacheRequest) answer() {
 	r.ans.Does, r.ans.Upgrade = Serves, No
 	r.ans.Route = r.ans.Site
 	r.ans.Action = r.ans.Site
-	if d := lastOf(r.h.block, "documentroot"); d != nil {
-		r.ans.Action = d.note()
+	root := ""
+	for _, block := range r.servers() {
+		if d := lastOf(block, "documentroot"); d != nil {
+			root, r.ans.Action = d.arg(0), d.note()
+		}
 	}
-	if !r.q.WebSocket {
-		return
+	if r.q.WebSocket {
+		r.directories(root)
 	}
-	for _, d := range r.h.block { // a directory may have rules of its own
-		if d.name == "directory" && slices.ContainsFunc(d.block, func(x *directive) bool {
-			return x.name == "rewriterule" || x.name == "allowoverride" && !strings.EqualFold(x.arg(0), "none")
-		}) {
-			r.unsure(d)
+}
+
+// directories: one on the way to the files may have rules of its own, or let its
+// .htaccess have some.
+func (r *apacheRequest) directories(root string) {
+	under := func(a, b string) bool { return underPath(cmpOr(strings.TrimSuffix(a, "/"), "/"), b) }
+	for _, block := range r.servers() {
+		for _, d := range block {
+			p := d.arg(0)
+			named := d.name == "directory" && strings.HasPrefix(p, "/") && !magic(p)
+			if d.name != "directory" && d.name != "directorymatch" || named && !under(p, root) && !under(root, p) {
+				continue
+			}
+			if slices.ContainsFunc(d.block, func(x *directive) bool {
+				return x.name == "rewriterule" || x.name == "sethandler" && strings.HasPrefix(x.arg(0), "proxy:") || x.name == "allowoverride" && !strings.EqualFold(x.arg(0), "none")
+			}) {
+				r.unsure(d)
+			}
 		}
 	}
 }

@@ -267,7 +267,15 @@ func TestUnsureChoices(t *testing.T) {
 		{"nginx", "http { server { listen 80; location / { if ($http_upgrade) { rewrite ^ /x break; } return 426; proxy_pass http://a:1; } } }", "proxy_pass http://a:1", 0},
 		{"nginx", "http { server { listen 80; location / { if ($http_upgrade) { proxy_pass http://a:1; } return 426; } } }", "return 426", 0},
 		{"nginx", "http { map $host $b { hostnames; default b:1; *.example.com a:1; } server { listen 80; location / { proxy_pass http://$b; } } }", "proxy_pass http://$b", 0},
+		{"nginx", "http { server { listen 80; location / { nchan_pubsub websocket; } } }", "nchan_pubsub websocket", 1},
+		{"nginx", "http { server { listen 80; location / { websockify_pass 127.0.0.1:5900; } } }", "websockify_pass 127.0.0.1:5900", 1},
+		{"nginx", "http { server { listen 80; passenger_enabled on; root /srv/app/public; } }", "passenger_enabled on", 1},
+		{"nginx", "http { passenger_enabled on; server { listen 80; passenger_enabled off; root /srv/app/public; } }", "root /srv/app/public", 0},
 		{"apache2", "Listen 80\n<VirtualHost www.example.com:80>\nRedirect 404 /\n</VirtualHost>\n", "no VirtualHost for the port: the main server", 1},
+		{"apache2", "Listen 80\n<Directory /srv>\nAllowOverride All\n</Directory>\n<VirtualHost *:80>\nDocumentRoot /srv/www\n</VirtualHost>\n", "DocumentRoot /srv/www", 1},
+		{"apache2", "Listen 80\n<Directory ~ ^/s>\nAllowOverride FileInfo\n</Directory>\nDocumentRoot /srv/www\n", "DocumentRoot /srv/www", 1},
+		{"apache2", "Listen 80\n<Directory /srv/www/chat>\nSetHandler proxy:ws://127.0.0.1:9/\n</Directory>\nDocumentRoot /srv/www\n", "DocumentRoot /srv/www", 1},
+		{"apache2", "Listen 80\n<Directory /srv/w>\nAllowOverride All\n</Directory>\n<Directory />\nAllowOverride None\n</Directory>\nDocumentRoot /srv/www\n", "DocumentRoot /srv/www", 0},
 		{"apache2", "Listen 80\n<VirtualHost www.example.com:81>\nRedirect 404 /\n</VirtualHost>\n", "no VirtualHost for the port: the main server", 0},
 	} {
 		c := begun(t, x.program, map[string]string{"server.conf": x.text})

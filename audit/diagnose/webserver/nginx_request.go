@@ -354,18 +354,39 @@ func lastOf(block []*directive, name string) *directive {
 // forwarding is the line by which a block hands requests on, nil for none.
 func forwarding(d *directive) *directive {
 	for _, x := range d.block {
-		switch x.name {
-		case "proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "memcached_pass":
+		if forwards(x.name) {
 			return x
 		}
 	}
 	return nil
 }
 
+func forwards(name string) bool {
+	switch name {
+	case "proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "memcached_pass":
+		return true
+	}
+	return false
+}
+
+// foreign tells a line by which a program, or a module that is not nginx's own,
+// makes the answer or decides about it.
+func foreign(name string) bool {
+	switch {
+	case strings.HasSuffix(name, "_pass"):
+		return !forwards(name)
+	case strings.HasPrefix(name, "content_by_lua"), strings.HasPrefix(name, "access_by_lua"), strings.HasPrefix(name, "rewrite_by_lua"):
+		return true
+	case strings.HasPrefix(name, "nchan_"), strings.HasPrefix(name, "push_stream_"):
+		return true
+	}
+	return name == "js_content" || name == "perl"
+}
+
 // content finds what makes the answer.
 func (r *nginxRequest) content(loc *directive) {
 	for _, d := range loc.block {
-		if d.name == "content_by_lua_block" || d.name == "content_by_lua_file" || d.name == "content_by_lua" || d.name == "js_content" || d.name == "perl" || d.name == "access_by_lua_block" || d.name == "access_by_lua_file" || d.name == "rewrite_by_lua_block" {
+		if foreign(d.name) {
 			r.a.Does, r.a.Action = NotKnown, d.note()
 			r.unsure(d)
 			return
@@ -379,6 +400,11 @@ func (r *nginxRequest) content(loc *directive) {
 		if r.tryFiles(d, fwd) {
 			return
 		}
+	}
+	if d := r.effective("passenger_enabled"); fwd == nil && d.arg(0) == "on" {
+		r.a.Does, r.a.Action = NotKnown, d.note()
+		r.unsure(d)
+		return
 	}
 	if fwd == nil {
 		r.a.Does, r.a.Upgrade = Serves, No
