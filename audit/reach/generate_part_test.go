@@ -21,6 +21,7 @@ type corner struct {
 func parts() []corner {
 	return []corner{
 		{name: "nat", draw: (*generator).natPart, counted: 25},
+		{name: "neighbours", draw: (*generator).neighbourPart, counted: 25},
 		{name: "headers", draw: (*generator).headerPart, counted: 15},
 		{name: "conntrack", draw: (*generator).conntrackPart, counted: 25},
 	}
@@ -37,7 +38,7 @@ func partNames() string {
 // cornerTally is what became of a part in a run.
 type cornerTally struct {
 	corner
-	rounds, asked, depends, met, all int
+	rounds, asked, depends, unfound, lost, met, all int
 }
 
 type cornerTallies []*cornerTally
@@ -74,7 +75,15 @@ func (of *cornerTally) judged(t testing.TB, b *bench, rs *ruleset, asked, depend
 	}
 	met, all := b.metRules(t, rs)
 	of.rounds++
+	of.unfound, of.lost = of.unfound+b.unfound, of.lost+b.lost
 	of.asked, of.depends, of.met, of.all = of.asked+asked, of.depends+depends, of.met+met, of.all+all
+}
+
+func (ts cornerTallies) unfound() (n int) {
+	for _, of := range ts {
+		n += of.unfound
+	}
+	return n
 }
 
 // enough is the number of rules of a part from which their share says something.
@@ -90,8 +99,15 @@ func (ts cornerTallies) report(t testing.TB) {
 		if of.all >= enough && of.met*100 < of.all*of.counted {
 			t.Errorf("part %s: only %d of %d rules met packets", of.name, of.met, of.all)
 		}
-		if of.asked >= 1000 && of.depends*100 > of.asked {
-			t.Errorf("part %s: %d of %d answers are depends", of.name, of.depends, of.asked)
+		if of.unfound > 0 {
+			t.Logf("part %s: %d of %d answers that turn on discovery did not come", of.name, of.lost, of.unfound)
+		}
+		if of.unfound > 100 && of.lost*4 < of.unfound {
+			t.Errorf("part %s: hosts that forgot each other found each other all the same", of.name)
+		}
+		// That hosts cannot find each other cannot be told for good: they may know.
+		if of.asked >= 1000 && (of.depends-of.unfound)*100 > of.asked || of.unfound*2 > of.asked {
+			t.Errorf("part %s: %d of %d answers are depends, %d of them on what neighbours know", of.name, of.depends, of.asked, of.unfound)
 		}
 	}
 }

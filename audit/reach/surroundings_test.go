@@ -100,7 +100,11 @@ func (b *bench) surround(t testing.TB, cs []command) {
 			b.Server.Sysctl(t, c[1], c[2])
 			continue
 		}
-		if _, err := b.Server.Exec(t.Context(), "", c...); err != nil && *verboseFlag {
+		in := b.Server
+		if c[0] == "client" {
+			in, c = b.Client, c[1:]
+		}
+		if _, err := in.Exec(t.Context(), "", c...); err != nil && *verboseFlag {
 			t.Logf("refused: %v: %v", c, err)
 		}
 	}
@@ -122,6 +126,7 @@ func (b *bench) reset(t testing.TB) {
 		kv = append(kv, s[0], s[1])
 	}
 	b.Server.Sysctl(t, kv...)
+	b.surround(t, b.neighbours)
 	for _, six := range []bool{false, true} {
 		for _, pref := range []string{"50", "100", "32000", "40000"} {
 			for range 4 {
