@@ -107,6 +107,7 @@ type sqliteFile struct {
 	b            []byte
 	size, usable int
 	pages        int // visited, against rings
+	taken        int // bytes of cells: more than the file has are some of them twice
 }
 
 func (d *sqliteFile) page(n int) ([]byte, int, error) {
@@ -173,12 +174,16 @@ func (d *sqliteFile) payload(p []byte, off int) ([]byte, error) {
 	}
 	off += n
 	total, limit := int(size), d.usable-35
+	const around = 2 + 1 + 1 // its place in the page, and at least a byte each of length and row number
+	if d.taken += around + total; d.taken > len(d.b) {
+		return nil, errSQLite
+	}
 	local := total
 	if total > limit {
-		least := (d.usable-12)*32/255 - 23
-		local = least + (total-least)%(d.usable-4)
+		short := (d.usable-12)*32/255 - 23
+		local = short + (total-short)%(d.usable-4)
 		if local > limit {
-			local = least
+			local = short
 		}
 	}
 	if off+local > len(p) {
