@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -242,6 +243,10 @@ func read(ctx context.Context, ps []Process, boot time.Time) *Config {
 		slices.SortStableFunc(ps, func(a, b Process) int { return int(min(max(int64(a.Start)-int64(b.Start), -1), 1)) }) //nolint:gosec // ticks
 		p := ps[0]
 		c.PID = p.PID
+		if p.Start != 0 && startOf(p.PID) != p.Start {
+			c.gap(errors.New("its process has ended meanwhile"))
+			return c
+		}
 		c.Loaded = boot.Add(time.Duration(loadedAt(prog.name, ps)) * 10 * time.Millisecond).Add(startSlack) //nolint:gosec // ticks since boot
 		dir := fmt.Sprintf("/proc/%d", c.PID)
 		v := invocation{args: arguments(p.Command), env: map[string]string{}}
@@ -285,14 +290,11 @@ func read(ctx context.Context, ps []Process, boot time.Time) *Config {
 func roots(pid int) []string {
 	own := fmt.Sprintf("/proc/%d", pid)
 	out := []string{own + "/root"}
-	if b, err := os.ReadFile(own + "/stat"); err == nil {
-		// pid (comm) state ppid
-		if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); len(f) > 1 {
-			parent := "/proc/" + f[1]
-			a, _ := os.ReadFile(own + "/comm")
-			if b, err := os.ReadFile(parent + "/comm"); err == nil && string(a) == string(b) {
-				out = append(out, parent+"/root")
-			}
+	if f := stat(pid); len(f) > 1 {
+		parent := "/proc/" + f[1]
+		a, _ := os.ReadFile(own + "/comm")
+		if b, err := os.ReadFile(parent + "/comm"); err == nil && string(a) == string(b) {
+			out = append(out, parent+"/root")
 		}
 	}
 	a, err := os.Readlink(own + "/ns/mnt")
@@ -300,6 +302,30 @@ func roots(pid int) []string {
 		out = append(out, "/")
 	}
 	return out
+}
+
+// stat are the fields of /proc/PID/stat behind the name: state, parent, …, none for
+// a process that is not there.
+func stat(pid int) []string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+}
+
+// startOf is Process.Start of whoever has the number now, 0 for nobody.
+func startOf(pid int) uint64 {
+	const start = 22 - 3 // as proc(5) counts, from the state on
+	f := stat(pid)
+	if len(f) <= start {
+		return 0
+	}
+	n, err := strconv.ParseUint(f[start], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 func (c *Config) gap(err error) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -142,6 +143,20 @@ func TestOpensOnlyFiles(t *testing.T) {
 	}
 	if fifo() {
 		t.Error("the pipe was opened")
+	}
+}
+
+// TestAnotherProcess: where the number of a process that has ended belongs to
+// another one, that one's files are not read.
+func TestAnotherProcess(t *testing.T) {
+	t.Parallel()
+	conf := filepath.Join(files(t, map[string]string{"server.conf": "http { server { listen 80; } }"}), "server.conf")
+	pid := os.Getpid()
+	for start, gaps := range map[uint64]int{0: 0, startOf(pid): 0, 1: 1} {
+		c := Read(t.Context(), []Process{{PID: pid, Name: "nginx", Command: "nginx\x00-c\x00" + conf, Start: start}}, time.Now())
+		if len(c.Gaps) != gaps {
+			t.Errorf("start %d: gaps %q, want %d", start, c.Gaps, gaps)
+		}
 	}
 }
 
