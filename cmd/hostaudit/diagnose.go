@@ -46,12 +46,7 @@ only with --metadata.`,
   sudo hostaudit diagnose 10.0.0.5:8080 --from 203.0.113.5
   hostaudit diagnose https://example.com/ --error "net::ERR_CONNECTION_TIMED_OUT"
   hostaudit diagnose tcp://10.0.0.5:3306 --server db.snapshot`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("no target given: host:port, or a URL")
-			}
-			return cobra.MaximumNArgs(1)(cmd, args)
-		},
+		Args: oneTarget("host:port, or a URL"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.diagnoseOne(cmd, &c, args[0]) },
 	}
 	f := cmd.Flags()

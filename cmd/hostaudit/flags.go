@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,16 @@ import (
 // common are the flags that several commands have.
 type common struct {
 	config, output, root, snapshot string
+}
+
+// oneTarget demands one argument, and says what it is where there is none.
+func oneTarget(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return errors.New("no target given: " + what)
+		}
+		return cobra.MaximumNArgs(1)(cmd, args)
+	}
 }
 
 // setting adds the flags of settings that a command uses.

@@ -45,12 +45,12 @@ is answered by an object with "error", and makes the exit code 2 at the end.`,
   echo '{"proto":"tcp","from":"10.9.0.1","to":"10.9.0.2","port":8080}' | sudo hostaudit reach --batch -`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case c.batch != "" && len(args) > 0:
+			case c.batch == "":
+				return oneTarget("a port, or an address and a port")(cmd, args)
+			case len(args) > 0:
 				return errors.New("--batch takes its targets from its lines, not from the command line")
-			case c.batch == "" && len(args) == 0:
-				return errors.New("no target given: a port, or an address and a port")
 			}
-			return cobra.MaximumNArgs(1)(cmd, args)
+			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if c.batch != "" {

@@ -52,12 +52,7 @@ or the host could not be read completely.`,
 		Example: `  sudo hostaudit watch 8080
   sudo hostaudit watch 10.0.0.5:443 --from 203.0.113.5 --for 2m
   sudo hostaudit watch 53 --proto udp --format ndjson`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("no target given: a port, or an address and a port")
-			}
-			return cobra.MaximumNArgs(1)(cmd, args)
-		},
+		Args: oneTarget("a port, or an address and a port"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.watchOne(cmd, &c, args[0]) },
 	}
 	f := cmd.Flags()
