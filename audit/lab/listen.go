@@ -129,6 +129,10 @@ func (n *Namespace) Listen(t testing.TB, specs ...Listen) *Listeners {
 	return ls
 }
 
+// TryListen is Listen where the kernel may refuse: what is opened is the caller's to
+// close.
+func (n *Namespace) TryListen(specs ...Listen) (*Listeners, error) { return n.listen(specs) }
+
 func (n *Namespace) listen(specs []Listen) (*Listeners, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

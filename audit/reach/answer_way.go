@@ -130,6 +130,15 @@ func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, t
 		// that is not for this host.
 		c.State.LocalUnknown = true
 	}
+	if (kind == firewall.AnswerICMP || kind == firewall.AnswerNoSocket) && first.Family == firewall.IPv6 && !carries(ns, first.Local) {
+		// icmp6_send: nor is it the address of a local route that no interface
+		// carries; the source is one of the interface the packet came in by.
+		c.State.LocalUnknown = true
+		if len(ns.Route.Rules6) > 2 { // beside those for the local and the main table
+			w.unknown(c, p, "the source of the ICMP error, which routing rules may ask about: "+first.Local.Addr(first.Family).String()+" is on no interface")
+			return
+		}
+	}
 	if kind == firewall.AnswerData {
 		c.State.Owner = owner
 	}
@@ -149,6 +158,16 @@ func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, t
 			w.afterOutput(p, o, r.class.State)
 		}
 	}
+}
+
+// carries reports whether an interface of the namespace has the IPv6 address (ipv6_chk_addr).
+func carries(ns *Namespace, v firewall.Value) bool {
+	for _, a := range ns.Route.Addrs {
+		if a.Family == firewall.IPv6 && firewall.AddrValue(a.Local) == v {
+			return true
+		}
+	}
+	return false
 }
 
 func answerText(k firewall.AnswerKind, p firewall.Proto) string {

@@ -39,6 +39,9 @@ type bench struct {
 	// unfound are the answers of the last round that depend on neighbour discovery
 	// alone, lost those of them that did not come.
 	unfound, lost int
+	delivered     int // probes of the last round that came to a listener
+	routed        int // its answers that the routing or a listener's address decided
+	opened        []*lab.Listeners
 }
 
 func newBench(t testing.TB) *bench {
@@ -74,6 +77,7 @@ func newBench(t testing.TB) *bench {
 			lab.Listen{Proto: p, Addr: netip.MustParseAddrPort("[::]:9008"), Transparent: true})
 	}
 	b.rememberNeighbours(t)
+	t.Cleanup(b.closeDrawn)
 	for _, p := range b.ports {
 		any := netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(p))
 		b.Server.Listen(t, lab.Listen{Proto: lab.TCP, Addr: any}, lab.Listen{Proto: lab.UDP, Addr: any})
@@ -207,13 +211,19 @@ func (b *bench) judge(t testing.TB, rs *ruleset, probes []lab.Probe) (wrong []di
 	b.load(t, rs)
 	e := reach.New(readWorld(t, b.Server))
 	outcomes := b.Probe(t, probes...)
-	b.unfound, b.lost = 0, 0
+	b.unfound, b.lost, b.delivered, b.routed = 0, 0, 0, 0
 	for i, o := range outcomes {
 		a, err := e.Ask(b.query(probes[i], o.FromPort), reach.AnswerOnly)
 		if err != nil {
 			t.Fatalf("%v: %v", probes[i], err)
 		}
 		asked++
+		if o.Delivered() {
+			b.delivered++
+		}
+		if by := a.DecidedBy; by != nil && (by.Kind == reach.ByRoute || by.Kind == reach.ByRPFilter || by.Kind == reach.ByBindAddress) {
+			b.routed++
+		}
 		if a.ClientSees == reach.Depends {
 			depends++
 			if turnsOnDiscovery(a) {
@@ -350,7 +360,7 @@ func TestDifferential(t *testing.T) {
 		}
 		g.wide, g.rare = round%2 == 1, round%3 == 2 || *rareFlag
 		rs, of := g.drawMix(round)
-		probes := b.draw(g, 100)
+		probes := of.draw(b, g, 100)
 		wrong, dep, n := b.judge(t, rs, probes)
 		of.judged(t, b, rs, n, dep)
 		asked, depends = asked+n, depends+dep

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hostaudit/hostaudit/audit/lab"
 )
 
 // corner is a part of what rulesets and hosts say that has a generator of its
@@ -16,12 +18,20 @@ type corner struct {
 	// counted: the rules of the part carry partComment, and at least this share
 	// of them, in per cent, must have been met by probes.
 	counted int
+	// probes draws the probes; nil: the ordinary ones.
+	probes func(b *bench, g *generator, n int) []lab.Probe
+	// served is the least share of probes, in per cent, that come to a listener.
+	served int
+	// routed is the least share of answers, in per cent, that the routing or the
+	// address and interface of a listener decide.
+	routed int
 }
 
 func parts() []corner {
 	return []corner{
 		{name: "nat", draw: (*generator).natPart, counted: 25},
 		{name: "neighbours", draw: (*generator).neighbourPart, counted: 25},
+		{name: "sockets", draw: (*generator).socketPart, probes: (*bench).drawSockets, served: 10, routed: 3},
 		{name: "headers", draw: (*generator).headerPart, counted: 15},
 		{name: "conntrack", draw: (*generator).conntrackPart, counted: 25},
 	}
@@ -38,7 +48,7 @@ func partNames() string {
 // cornerTally is what became of a part in a run.
 type cornerTally struct {
 	corner
-	rounds, asked, depends, unfound, lost, met, all int
+	rounds, asked, depends, unfound, lost, met, all, delivered, byRoute int
 }
 
 type cornerTallies []*cornerTally
@@ -65,7 +75,15 @@ func (g *generator) drawMix(round int) (rs *ruleset, of *cornerTally) {
 		return g.draw(), nil
 	}
 	of = g.parts[round/partEvery%len(g.parts)]
-	return of.draw(g), of
+	return of.corner.draw(g), of
+}
+
+// draw draws the probes of a round.
+func (of *cornerTally) draw(b *bench, g *generator, n int) []lab.Probe {
+	if of == nil || of.corner.probes == nil {
+		return b.draw(g, n)
+	}
+	return of.corner.probes(b, g, n)
 }
 
 // judged counts a round of a part.
@@ -75,6 +93,7 @@ func (of *cornerTally) judged(t testing.TB, b *bench, rs *ruleset, asked, depend
 	}
 	met, all := b.metRules(t, rs)
 	of.rounds++
+	of.delivered, of.byRoute = of.delivered+b.delivered, of.byRoute+b.routed
 	of.unfound, of.lost = of.unfound+b.unfound, of.lost+b.lost
 	of.asked, of.depends, of.met, of.all = of.asked+asked, of.depends+depends, of.met+met, of.all+all
 }
@@ -95,9 +114,16 @@ func (ts cornerTallies) report(t testing.TB) {
 		if of.rounds == 0 {
 			continue
 		}
-		t.Logf("part %s: %d rounds, %d probes, %d depends, %d of %d rules met packets", of.name, of.rounds, of.asked, of.depends, of.met, of.all)
+		t.Logf("part %s: %d rounds, %d probes, %d depends, %d delivered, %d decided by routing or bound address, %d of %d rules met packets",
+			of.name, of.rounds, of.asked, of.depends, of.delivered, of.byRoute, of.met, of.all)
 		if of.all >= enough && of.met*100 < of.all*of.counted {
 			t.Errorf("part %s: only %d of %d rules met packets", of.name, of.met, of.all)
+		}
+		if of.asked >= 1000 && of.delivered*100 < of.asked*of.served {
+			t.Errorf("part %s: only %d of %d probes came to a listener", of.name, of.delivered, of.asked)
+		}
+		if of.asked >= 1000 && of.byRoute*100 < of.asked*of.routed {
+			t.Errorf("part %s: only %d of %d answers were decided by the routing or a listener's address", of.name, of.byRoute, of.asked)
 		}
 		if of.unfound > 0 {
 			t.Logf("part %s: %d of %d answers that turn on discovery did not come", of.name, of.lost, of.unfound)

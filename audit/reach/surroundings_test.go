@@ -69,11 +69,22 @@ func (g *generator) surroundings() (cs []command) {
 			if g.chance(40) {
 				cs = append(cs, append(ip(six), "route", "add", pick(g, "blackhole", "unreachable", "prohibit"), dst, "table", "100", "metric", "5"))
 			} else {
-				cs = append(cs, append(ip(six), "route", "add", dst, "dev", pick(g, g.links...), "table", "100", "metric", "6"))
+				cs = append(cs, append(append(ip(six), "route", "add", dst), g.out(six, "100", "6")...))
 			}
 		}
 	}
 	return cs
+}
+
+// out ends a route by one of the interfaces. In IPv6 it has a gateway: the client
+// answers no solicitation of the addresses that probes only pretend to have.
+func (g *generator) out(six bool, table, metric string) command {
+	i := g.IntN(len(g.links))
+	c := command{"dev", g.links[i], "table", table, "metric", metric}
+	if six {
+		c = append(command{"via", fmt.Sprintf("fd00:9:%x::1", i)}, c...)
+	}
+	return c
 }
 
 func ip(six bool) command {
@@ -100,6 +111,10 @@ func (b *bench) surround(t testing.TB, cs []command) {
 			b.Server.Sysctl(t, c[1], c[2])
 			continue
 		}
+		if c[0] == "listen" {
+			b.listen(t, c[1:])
+			continue
+		}
 		in := b.Server
 		if c[0] == "client" {
 			in, c = b.Client, c[1:]
@@ -112,6 +127,9 @@ func (b *bench) surround(t testing.TB, cs []command) {
 
 // reset undoes what surround did.
 func (b *bench) reset(t testing.TB) {
+	b.closeDrawn()
+	b.Server.Exec(t.Context(), "", "ip", "-4", "route", "del", "local", "10.9.8.0/24", "table", "local")
+	b.Server.Exec(t.Context(), "", "ip", "-6", "route", "del", "local", "fd00:9:8::/64", "table", "local")
 	var kv []string
 	for _, where := range []string{"all", "eth0", "eth1"} {
 		kv = append(kv, "net.ipv4.conf."+where+".rp_filter", "0")
