@@ -19,7 +19,8 @@ import (
 // each spelling that it has. The words of a case, a line each:
 //
 //	case NAME [FLAG…]      depends: some answers cannot be told; uniform: all
-//	                       probes may end the same; local: the client is the host
+//	                       probes may end the same; local: the client is the host;
+//	                       together: nft and xt are rules of one host
 //	! COMMAND              changes the server before the rules are loaded
 //	probe PROTO FROM TO VIA [depends]   asked in place of the usual probes
 //	nft RULE               in a chain at input of `table inet t`
@@ -160,10 +161,12 @@ func (c *ruleCase) spellings() (out []spelling) {
 	if c.ips != "" {
 		sets = append(sets, part{lab.IPSet, c.ips})
 	}
-	if c.nft != "" {
+	if c.nft != "" && !c.is("together") {
 		out = append(out, spelling{"nft", []part{{lab.NFT, c.nft}}})
+	} else if c.nft != "" {
+		sets = append(sets, part{lab.NFT, c.nft})
 	}
-	legacy, compat := spelling{"iptables-legacy", slices.Clone(sets)}, spelling{"iptables-nft", sets}
+	legacy, compat := spelling{"iptables-legacy", slices.Clone(sets)}, spelling{"iptables-nft", slices.Clone(sets)}
 	for i, loaders := range [][2]lab.Loader{{lab.IPTablesLegacy, lab.IPTablesNFT}, {lab.IP6TablesLegacy, lab.IP6TablesNFT}} {
 		if c.xt[i] != "" {
 			legacy.parts = append(legacy.parts, part{loaders[0], c.xt[i]})

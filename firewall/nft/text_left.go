@@ -172,6 +172,14 @@ func (w *writer) left(l *left, n int) (string, valueKind, bool) {
 	}
 }
 
+// masked puts what has been masked into brackets, before it is shifted.
+func (l *left) masked(w *writer) {
+	if l.mask != nil {
+		l.name = "(" + l.name + l.binop(l.kind, w) + ")"
+		l.mask, l.xor, l.shift = nil, nil, ""
+	}
+}
+
 // binop writes what bitwise did to a value.
 func (l *left) binop(kind valueKind, w *writer) string {
 	out := l.shift
@@ -255,8 +263,10 @@ func (w *writer) bitwise(t *table, reg func(int) int) {
 			c.mask, c.xor = nil, nil
 		}
 	case 1:
+		c.masked(w)
 		c.shift += " << " + strconv.FormatUint(hostValue(dataOf(t.val(7))).Lo, 10)
 	case 2:
+		c.masked(w)
 		c.shift += " >> " + strconv.FormatUint(hostValue(dataOf(t.val(7))).Lo, 10)
 	case 3, 4, 5:
 		op := [...]string{"&", "|", "^"}[t.num(6)-3]

@@ -264,8 +264,12 @@ func (w *writer) translation(name, family string, t *table, reg func(int) int, a
 		return reg(i)
 	}
 	if at(addr) >= 0 || at(port) >= 0 {
-		if l := w.at(at(addr)); family == "" && flags&fw.NATNetmap != 0 && l != nil && l.isMap {
-			out += " " + f.String()
+		if l, p := w.at(at(addr)), w.at(at(port)); family == "" && l != nil && l.isMap {
+			// Of maps to more than one address nft prints the family (is_nat_addr_map).
+			several := addrMax != 0 && at(addrMax) >= 0 && at(addrMax) != at(addr)
+			if flags&fw.NATNetmap != 0 || several || p != nil && p.isMap && p.m == l.m {
+				out += " " + f.String()
+			}
 		}
 		if flags&fw.NATNetmap != 0 {
 			out += " prefix"
