@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -94,28 +95,38 @@ func TestReadEveryType(t *testing.T) {
 	if made < 40 {
 		t.Fatalf("only %d lines were accepted", made)
 	}
+	// Timeouts run down between one reading and the next: what is read lies
+	// between what ipset prints before and after it.
+	before := savedElements(t, n)
 	sets := readAll(t, n)
+	after := savedElements(t, n)
 	k := open(t, n)
-	var got []string
+	got := map[string]int{}
+	elements := 0
 	for _, s := range sets.All() {
-		got = append(got, saveText(s)...)
-	}
-	var want []string
-	for line := range strings.Lines(n.Run(t, "ipset", "save")) {
-		if f := strings.Fields(line); f[0] == "add" {
-			// Counters and marks of elements are not kept.
-			for _, opt := range []string{"packets", "bytes", "skbmark", "skbprio", "skbqueue"} {
-				if i := slices.Index(f, opt); i >= 0 {
-					f = slices.Delete(f, i, i+2)
-				}
-			}
-			want = append(want, strings.Join(f, " "))
+		for _, line := range saveText(s) {
+			text, timeout := splitTimeout(t, line)
+			got[text] = timeout
+			elements++
 		}
 	}
-	slices.Sort(got)
-	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		t.Errorf("read:\n%s\nipset save:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	if elements != len(got) {
+		t.Errorf("%d elements were read, %d of them different", elements, len(got))
+	}
+	for text, timeout := range got {
+		most, was := before[text]
+		least, is := after[text]
+		switch {
+		case !was || !is:
+			t.Errorf("read, and not printed by ipset save: %s", text)
+		case timeout > most || timeout < least || (timeout == 0) != (most == 0):
+			t.Errorf("%s: timeout %d was read, ipset save printed %d before and %d after", text, timeout, most, least)
+		}
+	}
+	for text := range before {
+		if _, ok := got[text]; !ok {
+			t.Errorf("printed by ipset save, and not read: %s", text)
+		}
 	}
 	for _, s := range sets.All() {
 		if found, err := sets.IPSet(s.Index); err != nil || found != s {
@@ -140,6 +151,47 @@ func TestReadEveryType(t *testing.T) {
 	if s := sets.ByName("all"); len(s.Members) != 2 || s.Members[0].Name != "net4" || s.Members[1].Name != "ip4" {
 		t.Errorf("members of all: %+v", s.Members)
 	}
+}
+
+// savedElements are the elements that `ipset save` prints, without what of them
+// is not kept, and the seconds that each has left.
+func savedElements(t *testing.T, n *lab.Namespace) map[string]int {
+	t.Helper()
+	elements := map[string]int{}
+	for line := range strings.Lines(n.Run(t, "ipset", "save")) {
+		f := strings.Fields(line)
+		if f[0] != "add" {
+			continue
+		}
+		// Counters and marks of elements are not kept.
+		for _, opt := range []string{"packets", "bytes", "skbmark", "skbprio", "skbqueue"} {
+			if i := slices.Index(f, opt); i >= 0 {
+				f = slices.Delete(f, i, i+2)
+			}
+		}
+		text, timeout := splitTimeout(t, strings.Join(f, " "))
+		if _, twice := elements[text]; twice {
+			t.Errorf("ipset save printed twice: %s", text)
+		}
+		elements[text] = timeout
+	}
+	return elements
+}
+
+// splitTimeout takes the number out of the timeout of an element: 0 where it
+// stays for good, -1 where the set has no timeouts.
+func splitTimeout(t *testing.T, line string) (text string, seconds int) {
+	t.Helper()
+	head, rest, ok := strings.Cut(line, " timeout ")
+	if !ok {
+		return line, -1
+	}
+	number, tail, _ := strings.Cut(rest, " ")
+	seconds, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatalf("timeout of %q: %v", line, err)
+	}
+	return head + " timeout N " + tail, seconds
 }
 
 // saveText writes the elements of a set as `ipset save` does.
