@@ -45,7 +45,10 @@ func (g *generator) socketPart() *ruleset {
 // listener is the command that opens one: "listen PROTO ADDRESS WORDS…".
 func (g *generator) listener() command {
 	addr := pick(g, "[::]", "[::]", "[::]", "0.0.0.0", "0.0.0.0", "10.9.0.2", "10.9.1.2", "[fd00:9::2]", "[fd00:9:1::2]", "10.9.7.5", "[fd00:9:7::5]", anyIP4, "["+anyIP6+"]", "127.0.0.1", "[::1]", "[::ffff:10.9.0.2]")
-	c := command{"listen", pick(g, "tcp", "tcp", "udp"), fmt.Sprintf("%s:%d", addr, pick(g, socketPorts()...)), "freebind"}
+	c := command{"listen", pick(g, "tcp", "tcp", "udp"), fmt.Sprintf("%s:%d", addr, pick(g, socketPorts()...))}
+	if addr == anyIP4 || addr == "["+anyIP6+"]" || g.chance(50) {
+		c = append(c, "freebind")
+	}
 	if strings.HasPrefix(addr, "[") && g.chance(35) && !strings.Contains(addr, "ffff") {
 		c = append(c, "v6only")
 	}

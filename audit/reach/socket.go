@@ -68,6 +68,24 @@ func ownerOf(ns *Namespace, f firewall.Family, addr firewall.Value) *firewall.Li
 	return nil
 }
 
+// sendsFrom lets a datagram pass whose socket can answer from the address that the
+// client asked.
+func (w *walk) sendsFrom(p *path, c firewall.Class, l *listeners.Listener, d *Delivered) bool {
+	st, ns := &c.State, p.ns
+	if !l.Proto.Datagram() || st.Family != firewall.IPv6 || st.TProxied || !l.Local.Addr().IsUnspecified() || l.Freebind || l.Transparent ||
+		ns.Route == nil || ns.Route.SendsFrom6(st.Local) || ownerOf(ns, st.Family, st.Local) == nil {
+		return true
+	}
+	by := witness{kind: ByRoute, ns: ns, text: "no interface has the address " + st.Local.Addr(st.Family).String() +
+		", which is local by a route: " + l.Subject() + " takes the datagram and cannot answer from there (IP_FREEBIND, net.ipv6.ip_nonlocal_bind)"}
+	if l.Tells(listeners.FactOpts) {
+		w.finish(c, p, Timeout, by, d, "")
+	} else {
+		w.finish(c, p, Depends, by, d, "whether "+l.Subject()+" may send from an address that no interface has (IP_FREEBIND)")
+	}
+	return false
+}
+
 // score is compute_score; 0 when the socket does not take the packet.
 func score(l *listeners.Listener, f firewall.Family, addr netip.Addr, in *firewall.Link) int {
 	local := l.Local.Addr()

@@ -287,6 +287,9 @@ func (w *walk) deliver(p *path, c firewall.Class) {
 		w.finish(c, p, Depends, witness{kind: ByOpen, ns: ns, text: "nothing stands in the way"}, d, why)
 		return
 	}
+	if !w.sendsFrom(p, c, l, d) {
+		return
+	}
 	c.State.Owner = &firewall.Owner{UID: l.UID, GIDUnknown: true}
 	mark := firewall.Known{Value: l.Mark, Unknown: !l.Tells(listeners.FactMark)}
 	var oif *firewall.Link

@@ -53,6 +53,23 @@ func (t *Table) LocalAddrs(f firewall.Family) []LocalAddrs {
 	return out
 }
 
+// SendsFrom6 reports whether an IPv6 socket that is bound to no address may send
+// datagrams from the given one (IPV6_PKTINFO), which the local table makes local:
+// one that an interface has, any with net.ipv6.ip_nonlocal_bind or, which is for the
+// caller to know, with IP_FREEBIND or IP_TRANSPARENT (ip6_datagram_send_ctl). IPv4
+// asks the local table alone (ip_route_output_key_hash_rcu).
+func (t *Table) SendsFrom6(addr firewall.Value) bool {
+	if t.Settings.NonlocalBind6 {
+		return true
+	}
+	for _, a := range t.Addrs {
+		if a.Family == firewall.IPv6 && a.value() == addr && !a.Tentative() {
+			return true
+		}
+	}
+	return false
+}
+
 // IifFor is the interface that packets from an address are expected by: the one
 // the route back to it names. It is lo for addresses of this host, and nil where
 // there is no route, or several ways, or it cannot be told. Link-local
