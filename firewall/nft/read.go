@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
+	"time"
 
 	fw "github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/firewall/xtables"
@@ -26,13 +27,14 @@ type Options struct {
 	// them are opaque.
 	Sets xtables.Sets
 	// Attempts is how often a ruleset that changes under the reading is read
-	// again before Read gives up with ErrChanged. 0 means 5.
+	// again before Read gives up with ErrChanged. 0 means 8, in about half a second.
 	Attempts int
 }
 
 const (
 	defaultMaxElements = 200_000
-	defaultAttempts    = 5
+	defaultAttempts    = 8
+	firstPause         = 10 * time.Millisecond // doubled from one attempt to the next
 	// perChain is the number of rules above which they are dumped chain by
 	// chain: the kernel walks from the head of what is dumped at every receive.
 	perChain = 1000
@@ -49,7 +51,10 @@ func Read(ctx context.Context, src Source, opt Options) (*fw.Ruleset, error) {
 	if opt.Attempts == 0 {
 		opt.Attempts = defaultAttempts
 	}
-	for range opt.Attempts {
+	for n := range opt.Attempts {
+		if err := pause(ctx, n); err != nil {
+			return nil, &Error{"read", "ruleset", err}
+		}
 		before, err := generation(ctx, src)
 		if err != nil {
 			if notPresent(err) {
@@ -58,18 +63,39 @@ func Read(ctx context.Context, src Source, opt Options) (*fw.Ruleset, error) {
 			return nil, permission(err)
 		}
 		rs, err := readOnce(ctx, src, opt)
-		if err != nil && !changed(err) {
+		var undecoded *DecodeError
+		if err != nil && !changed(err) && !errors.As(err, &undecoded) {
 			return nil, permission(err)
 		}
 		after, gerr := generation(ctx, src)
-		if gerr != nil {
+		switch {
+		case gerr != nil:
 			return nil, permission(gerr)
-		}
-		if err == nil && before == after {
+		case err == nil && before == after:
 			return rs, nil
+		case undecoded != nil && before == after:
+			// Otherwise it may be a rule of a table or chain that was not there yet
+			// when those were listed.
+			return nil, err
 		}
 	}
 	return nil, &Error{"read", "ruleset", ErrChanged}
+}
+
+// pause waits before the nth attempt: a firewall manager that starts commits its
+// tables one by one, for a second or more.
+func pause(ctx context.Context, n int) error {
+	if n < 2 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(firstPause << min(n-2, 6))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // changed reports whether an error only says that the ruleset changed under

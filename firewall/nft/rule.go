@@ -100,8 +100,11 @@ func (d *decoder) rule(msg []byte) error {
 		t = d.byName[tableKey{family, string(table)}]
 		d.run.t = t
 	}
-	if !ok || a.bad || t == nil {
+	switch {
+	case !ok || a.bad:
 		return &DecodeError{"rule", errMalformed}
+	case t == nil:
+		return &DecodeError{"rule", fmt.Errorf("no table %q", table)}
 	}
 	c := t.lastChain
 	if c == nil || c.chain.Name != string(chain) {
