@@ -323,7 +323,7 @@ func (s *State) track() {
 	if (s.Expect&(CTEstablished|CTRelated) != 0 || s.Expect == CTInvalid && s.Following) && zoneFor(s.CTZone, s.ZoneDir, s.Reply) != zoneFor(s.FlowZone, s.FlowZoneDir, s.Reply) {
 		taken := s.otherWayTaken()
 		s.stranger()
-		s.Clash = taken && s.Expect == CTNew
+		s.Clash, s.NextClash = taken && s.Expect == CTNew, taken && s.Expect == CTInvalid
 	}
 	s.CTState = s.Expect
 	if s.CTState == 0 {

@@ -138,6 +138,9 @@ type State struct {
 	// holds. It is dropped where conntrack would confirm it; where the namespace
 	// translates, its source port becomes another.
 	Clash bool
+	// NextClash: the packet (a SYN-ACK) begins no flow there; what its sender sends
+	// next does, and clashes.
+	NextClash bool
 	// Following: a client's packet after the SYN, with data or without.
 	Following bool
 	// flow is the translated first packet of the connection, of a later one.

@@ -61,6 +61,12 @@ func (w *walk) follow(p *path, c firewall.Class) {
 		w.unknown(c, p, "address translation of what the server sends after the handshake: conntrack takes that for new connections")
 		return
 	}
+	if ns := l.reply.path.ns; c.State.NextClash && ns.hasNATChain(c.State.Family) && !(ns.Route != nil && ns.Route.Settings.TCPStrict) {
+		// nf_nat_alloc_null_binding finds another source port for it; what the client
+		// resets then is translated back.
+		w.unknown(c, p, "what the server sends after the handshake: conntrack takes it for a new connection and gives it another port, and whether the client's reset comes before its data are read")
+		return
+	}
 	if w.leavesStrange(c) {
 		w.unknown(c, p, "what the server sends after the handshake: it leaves with translated addresses that the client does not know")
 		return
@@ -121,6 +127,13 @@ func (ns *Namespace) translatesOwn(f firewall.Family) bool {
 		}
 	}
 	return false
+}
+
+// hasNATChain reports whether the NAT core sees the packets of a family.
+func (ns *Namespace) hasNATChain(f firewall.Family) bool {
+	return ns.Ruleset != nil && slices.ContainsFunc(ns.Ruleset.Tables, func(t *firewall.Table) bool {
+		return !t.Dormant && t.Family.Sees(f) && slices.ContainsFunc(t.Chains, func(ch *firewall.Chain) bool { return ch.Base != nil && ch.Base.Type == firewall.ChainNAT })
+	})
 }
 
 // unhindered reports that the ACK surely takes the way of the SYN to a socket of
