@@ -384,7 +384,11 @@ func TestDifferential(t *testing.T) {
 	if asked < 100 {
 		t.Errorf("only %d probes were judged", asked)
 	}
-	if !*undecidable && (depends-g.parts.unfound())*50 > asked {
+	most := 50 // one in fifty of a short run
+	if asked >= 10_000 {
+		most = 100
+	}
+	if !*undecidable && *partFlag == "" && (depends-g.parts.unfound())*most > asked {
 		t.Errorf("%d of %d answers are depends though every match can be decided", depends, asked)
 	}
 }

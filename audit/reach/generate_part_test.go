@@ -132,7 +132,9 @@ func (ts cornerTallies) report(t testing.TB) {
 			t.Errorf("part %s: hosts that forgot each other found each other all the same", of.name)
 		}
 		// That hosts cannot find each other cannot be told for good: they may know.
-		if of.asked >= 1000 && (of.depends-of.unfound)*100 > of.asked || of.unfound*2 > of.asked {
+		// The others come by the ruleset, a dozen at a time; TestDifferential holds
+		// the sum of all parts more tightly.
+		if of.asked >= 1000 && (of.depends-of.unfound)*50 > of.asked || of.unfound*2 > of.asked {
 			t.Errorf("part %s: %d of %d answers are depends, %d of them on what neighbours know", of.name, of.depends, of.asked, of.unfound)
 		}
 	}
