@@ -143,19 +143,19 @@ func (b *Browser) Send(method string, params any) (id int) {
 // Next waits for one message; events are kept.
 func (b *Browser) Next() DevTools {
 	b.t.Helper()
+	var m DevTools
 	select {
-	case m, ok := <-b.answers:
-		if !ok {
+	case next, ok := <-b.answers:
+		if m = next; !ok {
 			b.t.Fatal("the browser ended")
 		}
-		if m.Method != "" {
-			b.Events = append(b.Events, m)
-		}
-		return m
 	case <-time.After(2 * time.Minute):
 		b.t.Fatal("the browser says nothing")
-		panic("unreachable")
 	}
+	if m.Method != "" {
+		b.Events = append(b.Events, m)
+	}
+	return m
 }
 
 // Ask sends a command and waits for its result, which may be nil.

@@ -33,7 +33,7 @@ func TestChangingRuleset(t *testing.T) {
 		b.WriteString("}\n")
 		files[i] = b.String()
 	}
-	whileReloaded(t, files, 3*time.Second)
+	whileReloaded(t, files)
 }
 
 // TestChangingTables: the same with tables, chains and sets that come and go, as a
@@ -53,12 +53,12 @@ func TestChangingTables(t *testing.T) {
 		}
 		files[i] = b.String()
 	}
-	whileReloaded(t, files, 3*time.Second)
+	whileReloaded(t, files)
 }
 
 // whileReloaded reads while another program loads one of the two rulesets and the
 // other in turn.
-func whileReloaded(t *testing.T, files [2]string, lasts time.Duration) {
+func whileReloaded(t *testing.T, files [2]string) {
 	t.Helper()
 	needTools(t, "nft")
 	inNetns(t)
@@ -105,7 +105,7 @@ func whileReloaded(t *testing.T, files [2]string, lasts time.Duration) {
 	}
 	defer src.Close()
 	whole, changed := 0, 0
-	end := time.Now().Add(lasts)
+	end := time.Now().Add(3 * time.Second)
 	for time.Now().Before(end) {
 		rs, err := Read(context.Background(), src, Options{Attempts: 2})
 		switch {
