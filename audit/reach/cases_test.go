@@ -312,7 +312,16 @@ func (b *bench) hold(t *testing.T, c *ruleCase, s spelling) {
 		}
 	}
 	w := readWorld(t, b.Server)
-	b.compareTexts(t, w.Namespaces[0].Ruleset)
+	unlike := b.compareTexts(t, w.Namespaces[0].Ruleset)
+	for try := 0; len(unlike) > 0 && try < 3; try++ {
+		// What a rule has counted is part of its text, and a packet that the
+		// case before left behind can count between our reading and the tool's.
+		w = readWorld(t, b.Server)
+		unlike = b.compareTexts(t, w.Namespaces[0].Ruleset)
+	}
+	for _, u := range unlike {
+		t.Error(u)
+	}
 	e := reach.New(w)
 	outcomes := b.ask(t, c, probes)
 	seen, depends, said := map[string]int{}, 0, 0
@@ -364,7 +373,7 @@ func (b *bench) ask(t *testing.T, c *ruleCase, probes []lab.Probe) []lab.Outcome
 var spaces = regexp.MustCompile(`\s+`)
 
 // compareTexts holds the text of every rule against what its own tool prints.
-func (b *bench) compareTexts(t *testing.T, rs *firewall.Ruleset) {
+func (b *bench) compareTexts(t *testing.T, rs *firewall.Ruleset) (unlike []string) {
 	t.Helper()
 	listing := ""
 	printed := map[string]string{}
@@ -377,7 +386,7 @@ func (b *bench) compareTexts(t *testing.T, rs *firewall.Ruleset) {
 						listing = spaces.ReplaceAllString(b.Server.Run(t, "nft", "-a", "list", "ruleset"), " ")
 					}
 					if want := fmt.Sprintf(" %s # handle %d ", spaces.ReplaceAllString(text, " "), r.Handle); !strings.Contains(listing, want) {
-						t.Errorf("%s %s: %q is not printed by nft:\n%s", tb.Name, ch.Name, text, listing)
+						unlike = append(unlike, fmt.Sprintf("%s %s: %q is not printed by nft:\n%s", tb.Name, ch.Name, text, listing))
 					}
 					continue
 				}
@@ -391,11 +400,12 @@ func (b *bench) compareTexts(t *testing.T, rs *firewall.Ruleset) {
 					printed[key] = b.Server.Run(t, tool, "-t", tb.Name, "-S")
 				}
 				if !strings.Contains("\n"+printed[key]+"\n", "\n"+text+"\n") {
-					t.Errorf("%s: %q is not printed:\n%s", key, text, printed[key])
+					unlike = append(unlike, fmt.Sprintf("%s: %q is not printed:\n%s", key, text, printed[key]))
 				}
 			}
 		}
 	}
+	return unlike
 }
 
 // turnsOn is what conditions turn on, in one line.
