@@ -1,6 +1,7 @@
 package listeners
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -210,10 +211,11 @@ func playRole(role string) {
 	switch role {
 	case "nothing":
 	case "sleep": // until the parent closes our standard input
-		_, err = os.Stdin.Read(make([]byte, 1))
-		if err == io.EOF {
-			err = nil
-		}
+		err = untilClosed(os.Stdin)
+	case "setuid": // another effective user than the real one, and not dumpable
+		err = errors.Join(syscall.Setresuid(65531, 65532, 65533), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+		fmt.Println("ready")
+		err = errors.Join(err, untilClosed(os.Stdin))
 	case "unprivileged":
 		err = readUnprivileged()
 	default:
@@ -224,6 +226,14 @@ func playRole(role string) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+func untilClosed(r io.Reader) error {
+	_, err := r.Read(make([]byte, 1))
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 func dup(t testing.TB, fd int) uintptr {

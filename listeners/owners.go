@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 
@@ -63,44 +64,106 @@ type OwnerOptions struct {
 }
 
 // bpfThreshold is the number of processes above which the task_file iterator
-// wins over reading links (facts: loading it costs as much as 1,000 processes).
-const bpfThreshold = 2500
+// wins over reading links: loading it costs as much as looking into fifty
+// processes, and a small host is left in peace by the auditors of BPF programs.
+const bpfThreshold = 100
+
+// OwnerSearch looks for the owners of sockets. What does not depend on the sockets
+// is made ready from the start, while they are still being read.
+type OwnerSearch struct {
+	opt   OwnerOptions
+	proc  int
+	whole bool
+	pids  []int
+	ready chan preparedIterator // nil where the iterator is not wanted
+}
+
+type preparedIterator struct {
+	it  *os.File
+	err error
+}
 
 // ReadOwners finds the processes that hold the sockets with these inodes. A
 // process that starts while it runs is looked into as well; one whose pid goes
 // to another process is never confused with it.
 func ReadOwners(ctx context.Context, inodes []uint32, opt OwnerOptions) (*Owners, error) {
+	s, err := PrepareOwners(opt)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.Find(ctx, inodes)
+}
+
+// PrepareOwners begins a search; its Close must be called.
+func PrepareOwners(opt OwnerOptions) (*OwnerSearch, error) {
 	if opt.Proc == "" {
 		opt.Proc = "/proc"
 	}
 	if opt.Workers <= 0 {
 		opt.Workers = 2
 	}
-	o := &Owners{Holders: map[uint32][]int{}, Method: "proc", Partial: opt.FirstOnly}
 	proc, err := unix.Open(opt.Proc, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", opt.Proc, err)
 	}
-	defer unix.Close(proc)
-	o.Whole = inInitialPIDNamespace(proc)
+	s := &OwnerSearch{opt: opt, proc: proc, whole: inInitialPIDNamespace(proc)}
+	if s.pids, err = listPIDs(proc); err != nil {
+		unix.Close(proc)
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	if opt.Method == "bpf" || opt.Method == "" && len(s.pids) >= bpfThreshold && s.whole {
+		s.ready = make(chan preparedIterator, 1)
+		go func() {
+			it, err := openTaskFileIterator()
+			s.ready <- preparedIterator{it, err}
+		}()
+	}
+	return s, nil
+}
 
-	s := &search{proc: proc, opt: opt, want: make(map[uint32]struct{}, len(inodes)), found: map[uint32][]int{}, procs: map[processKey]Process{}, keyOf: map[int]processKey{}}
+// iterator gives the prepared walk through all open files, once.
+func (s *OwnerSearch) iterator() (*os.File, error) {
+	if s.ready == nil {
+		return nil, os.ErrClosed
+	}
+	p := <-s.ready
+	s.ready = nil
+	return p.it, p.err
+}
+
+// Close gives back what was made ready.
+func (s *OwnerSearch) Close() error {
+	it, err := s.iterator()
+	if err == nil {
+		err = it.Close()
+	} else {
+		err = nil // it was not wanted, or is not to be had
+	}
+	return errors.Join(err, unix.Close(s.proc))
+}
+
+// Find does the search; it can be done once.
+func (s *OwnerSearch) Find(ctx context.Context, inodes []uint32) (*Owners, error) {
+	o := &Owners{Holders: map[uint32][]int{}, Method: "proc", Whole: s.whole}
+	run := &search{OwnerSearch: s, want: make(map[uint32]struct{}, len(inodes)), found: map[uint32][]int{}, procs: map[processKey]Process{}, keyOf: map[int]processKey{}}
 	for _, ino := range inodes {
 		if ino != 0 {
-			s.want[ino] = struct{}{}
+			run.want[ino] = struct{}{}
 		}
 	}
-	if len(s.want) > 0 {
-		if err := s.run(ctx, o); err != nil {
+	if len(run.want) > 0 {
+		if err := run.run(ctx, o); err != nil {
 			return nil, err
 		}
 	}
-	s.result(o)
-	names, err := readPasswd(opt.Root)
+	o.Partial = s.opt.FirstOnly && o.Method == "proc"
+	run.result(o)
+	names, err := readPasswd(s.opt.Root)
 	if err != nil {
 		o.Gaps = append(o.Gaps, Gap{What: "user names", Why: err.Error()})
 	}
-	containers, units := newContainerNames(opt.Root), newUnitFileLimits(opt.Root)
+	containers, units := newContainerNames(s.opt.Root), newUnitFileLimits(s.opt.Root)
 	for i := range o.Processes {
 		o.Processes[i].UnitFiles = units.of(o.Processes[i].Unit)
 		o.Processes[i].User = HostText(names[o.Processes[i].UID])
@@ -186,10 +249,9 @@ type processKey struct {
 	start uint64
 }
 
-// search is one run of ReadOwners.
+// search is one run of Find.
 type search struct {
-	proc  int
-	opt   OwnerOptions
+	*OwnerSearch
 	want  map[uint32]struct{}
 	found map[uint32][]int // pids by inode
 	procs map[processKey]Process
@@ -202,13 +264,8 @@ type search struct {
 const maxRounds = 4
 
 func (s *search) run(ctx context.Context, o *Owners) error {
-	pids, err := listPIDs(s.proc)
-	if err != nil {
-		return fmt.Errorf("list processes: %w", err)
-	}
-	useBPF := s.opt.Method == "bpf" || s.opt.Method == "" && len(pids) >= bpfThreshold && o.Whole && !s.opt.FirstOnly
-	if useBPF {
-		err := s.runBPF(ctx, o)
+	if s.ready != nil {
+		err := s.runBPF(ctx)
 		if err == nil {
 			o.Method = "bpf"
 			return nil
@@ -217,7 +274,9 @@ func (s *search) run(ctx context.Context, o *Owners) error {
 			return fmt.Errorf("iterate files by bpf: %w", err)
 		}
 	}
-	return s.runProc(ctx, pids, nil)
+	// Processes that started since the search was prepared are looked into by the
+	// round after this one.
+	return s.runProc(ctx, s.pids, nil)
 }
 
 // runProc looks through the descriptors of the processes, then of those that

@@ -186,10 +186,6 @@ func FuzzStat(f *testing.F) {
 	fuzzText(f, []string{"/proc/self/stat"}, func(t *testing.T, b []byte) { parseStat(b) })
 }
 
-func FuzzStatusUID(f *testing.F) {
-	fuzzText(f, []string{"/proc/self/status"}, func(t *testing.T, b []byte) { parseStatusUID(b) })
-}
-
 func FuzzLimits(f *testing.F) {
 	fuzzText(f, []string{"/proc/self/limits"}, func(t *testing.T, b []byte) { parseLimits(b) })
 }

@@ -93,7 +93,7 @@ func (r *procReader) describe(dir, pid int) (Process, error) {
 
 	p.untold("executable", p.readExe(r, dir))
 	p.untold("command line", p.readCommand(r, dir))
-	p.untold("user", p.readStatus(r, dir))
+	p.untold("user", p.readUser(dir))
 	p.untold("cgroup", p.readCgroup(r, dir))
 	p.untold("limits", p.readLimits(r, dir))
 	p.untold("open files", p.countFiles(dir, r))
@@ -173,24 +173,16 @@ func (p *Process) readCommand(r *procReader, dir int) error {
 	return nil
 }
 
-func (p *Process) readStatus(r *procReader, dir int) error {
-	b, err := r.read(dir, "status", maxProcFile, single)
-	if err != nil {
-		return err
+// readUser takes the effective user from the owner of the directory, which
+// task_dump_owner (fs/proc/base.c) promises for it even where the process is not
+// dumpable; its status would have to be made into text first.
+func (p *Process) readUser(dir int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return vanished(err)
 	}
-	uid, err := parseStatusUID(b)
-	p.UID = uid
-	return err
-}
-
-// parseStatusUID gives the effective uid: "Uid:\treal\teffective\tsaved\tfs".
-func parseStatusUID(b []byte) (uint32, error) {
-	for line := range bytes.Lines(b) {
-		if f := bytes.Fields(line); len(f) == 5 && string(f[0]) == "Uid:" {
-			return parseUint32(f[2], 10)
-		}
-	}
-	return 0, errors.New("parse status: no Uid line")
+	p.UID = st.Uid
+	return nil
 }
 
 func (p *Process) readLimits(r *procReader, dir int) error {

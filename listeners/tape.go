@@ -214,6 +214,11 @@ func orderOf(src Source) binary.ByteOrder {
 	if o, ok := src.(interface{ ByteOrder() binary.ByteOrder }); ok {
 		return o.ByteOrder()
 	}
+	return nativeOrder()
+}
+
+// nativeOrder is binary.NativeEndian by the name that libraries ask for.
+func nativeOrder() binary.ByteOrder {
 	if nativeIsBig() {
 		return binary.BigEndian
 	}

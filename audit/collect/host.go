@@ -104,6 +104,7 @@ func collect(ctx context.Context, o Options, keep bool) (*audit.Snapshot, *Captu
 		snapshot: &audit.Snapshot{}, capture: &Capture{Schema: Schema, BigEndian: bigEndian()},
 	}
 	c.home = c.visit(inode, "", handle)
+	find := prepareOwners(listeners.OwnerOptions{Root: o.Root})
 	c.meta(ctx)
 
 	// Counters are read before all else where they are read twice: what is read in
@@ -126,7 +127,7 @@ func collect(ctx context.Context, o Options, keep bool) (*audit.Snapshot, *Captu
 	defer closeAll()
 	c.elsewhere(ctx, c.seen, c.socketsOnly)
 	sockets.Wait() // owners and control groups are looked for by them
-	wg.Go(func() { c.owners(ctx) })
+	wg.Go(func() { c.owners(ctx, find) })
 	wg.Go(func() { c.surroundings(ctx) })
 	wg.Wait()
 	c.last(ctx, first)

@@ -239,9 +239,34 @@ func (c *collection) sockets(ctx context.Context, v *visited) error {
 // censusOwners is how many destinations of the census get owners.
 const censusOwners = 20
 
+// ownersOf looks for the owners of sockets, once.
+type ownersOf func(ctx context.Context, inodes []uint32) (*listeners.Owners, error)
+
+// prepareOwners begins a search while the sockets are still being read; the
+// function that it gives must be called.
+func prepareOwners(o listeners.OwnerOptions) ownersOf {
+	type prepared struct {
+		search *listeners.OwnerSearch
+		err    error
+	}
+	done := make(chan prepared, 1)
+	go func() {
+		s, err := listeners.PrepareOwners(o)
+		done <- prepared{s, err}
+	}()
+	return func(ctx context.Context, inodes []uint32) (*listeners.Owners, error) {
+		p := <-done
+		if p.err != nil {
+			return nil, p.err
+		}
+		defer p.search.Close()
+		return p.search.Find(ctx, inodes)
+	}
+}
+
 // owners finds the processes that hold the listeners of all namespaces and the
 // busiest outgoing connections, in one walk through the processes.
-func (c *collection) owners(ctx context.Context) {
+func (c *collection) owners(ctx context.Context, find ownersOf) {
 	c.census(ctx)
 	var inodes []uint32
 	all := append([]*visited{c.home}, c.seen...)
@@ -255,7 +280,7 @@ func (c *collection) owners(ctx context.Context) {
 		inodes = append(inodes, census.SampleInodes(censusOwners)...)
 	}
 	o, err := timed(ctx, &c.clock, "owners", c.o.Limit, nil, func(ctx context.Context) (*listeners.Owners, error) {
-		return listeners.ReadOwners(ctx, inodes, listeners.OwnerOptions{Root: c.o.Root})
+		return find(ctx, inodes)
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "owners of the sockets", Why: c.uid.explain(err, needOwners)})

@@ -46,8 +46,10 @@ func Ports(ctx context.Context, o Options) (*audit.Snapshot, error) {
 	}
 	c.snapshot.Sysctls = values
 	if c.sockets(ctx, c.home) == nil {
+		// One owner of each socket is enough here.
+		find := prepareOwners(listeners.OwnerOptions{Root: o.Root, FirstOnly: true})
 		c.census(ctx)
-		c.destinationOwners(ctx)
+		c.destinationOwners(ctx, find)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("read the ports: %w", err)
@@ -57,17 +59,19 @@ func Ports(ctx context.Context, o Options) (*audit.Snapshot, error) {
 	return c.snapshot, nil
 }
 
-// destinationOwners names the processes behind the busiest destinations. One
-// owner of each socket is enough here.
-func (c *collection) destinationOwners(ctx context.Context) {
+// destinationOwners names the processes behind the busiest destinations.
+func (c *collection) destinationOwners(ctx context.Context, find ownersOf) {
 	census := c.snapshot.Census
+	var inodes []uint32
+	if census != nil {
+		inodes = census.SampleInodes(censusOwners)
+	}
+	o, err := timed(ctx, &c.clock, "owners", c.o.Limit, nil, func(ctx context.Context) (*listeners.Owners, error) {
+		return find(ctx, inodes)
+	})
 	if census == nil {
 		return
 	}
-	inodes := census.SampleInodes(censusOwners)
-	o, err := timed(ctx, &c.clock, "owners", c.o.Limit, nil, func(ctx context.Context) (*listeners.Owners, error) {
-		return listeners.ReadOwners(ctx, inodes, listeners.OwnerOptions{Root: c.o.Root, FirstOnly: true})
-	})
 	if err != nil {
 		c.gap(audit.Gap{What: "owners of the sockets", Why: c.uid.explain(err, needOwners)})
 		return
