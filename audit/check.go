@@ -34,6 +34,8 @@ type Check struct {
 	Title string // a few words, no full stop
 	// Doc explains it to the operator: what it means, how it is judged, what to do.
 	Doc string
+	// MakeDoc makes the explanation where it is not in Doc: text that few runs show.
+	MakeDoc func() string
 	// Severity is the loudest that its findings are.
 	Severity Severity
 	Refs     []string
@@ -45,6 +47,14 @@ type Check struct {
 	// Run reports findings to the pass. An error means that the check itself
 	// failed, never that the host did.
 	Run func(*Pass) error
+}
+
+// Explanation is what the check says of itself to the operator (see Doc).
+func (c *Check) Explanation() string {
+	if c.MakeDoc != nil {
+		return c.MakeDoc()
+	}
+	return c.Doc
 }
 
 // FindingIDs are the ids that findings of the check can bear.
@@ -237,7 +247,7 @@ func Validate(checks []*Check) error {
 		if c.Title == "" || strings.HasSuffix(c.Title, ".") || strings.Contains(c.Title, "\n") {
 			bad("the title must be one line without full stop")
 		}
-		if strings.TrimSpace(c.Doc) == "" {
+		if strings.TrimSpace(c.Explanation()) == "" {
 			bad("no explanation")
 		}
 		if !slices.Contains(Severities(), c.Severity) {

@@ -249,7 +249,7 @@ func Clients(from []netip.Prefix) []netip.Prefix {
 func AppendClients(to, from []netip.Prefix) []netip.Prefix {
 	to = slices.Grow(to, len(from))
 	for _, p := range from {
-		if !noClient(p) {
+		if !NoClient(p) {
 			to = append(to, p)
 		}
 	}
@@ -258,10 +258,11 @@ func AppendClients(to, from []netip.Prefix) []netip.Prefix {
 
 // HasClients reports whether Clients would leave any.
 func HasClients(from []netip.Prefix) bool {
-	return slices.ContainsFunc(from, func(p netip.Prefix) bool { return !noClient(p) })
+	return slices.ContainsFunc(from, func(p netip.Prefix) bool { return !NoClient(p) })
 }
 
-func noClient(p netip.Prefix) bool {
+// NoClient reports whether no client has an address of the prefix.
+func NoClient(p netip.Prefix) bool {
 	for _, n := range noClients {
 		if n.Bits() <= p.Bits() && n.Contains(p.Addr()) {
 			return true

@@ -14,7 +14,10 @@ import (
 func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 	ev := reach.New(&s.World)
 	host := s.provenance()
-	base := Pass{Snapshot: s, Config: cfg, Reach: ev, Ports: ports(s, cfg, ev), Host: host, Facts: s.facts(host, cfg.Profile)}
+	base := Pass{Snapshot: s, Config: cfg, Reach: ev, Host: host, Facts: s.facts(host, cfg.Profile)}
+	settings := make(chan []SysctlRow, 1)
+	go func() { settings <- sysctlRows(s, host, base.Facts) }()
+	base.Ports = ports(s, cfg, ev)
 	if rs := s.World.Namespaces[0].Ruleset; rs != nil {
 		base.Openings = Openings(rs)
 	}
@@ -36,7 +39,7 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 		row.Scope = where[p]
 		r.Listeners = append(r.Listeners, row)
 	}
-	r.Sysctls = sysctlRows(s, host, base.Facts)
+	r.Sysctls = <-settings
 	r.Ephemeral = ephemeral(s)
 	r.Profile = profileRow(s, cfg.Profile)
 	type ran struct {

@@ -48,11 +48,14 @@ func (s slot) String() string {
 // first, which no dump shows. Where it is not known from [Ruleset.Order], the
 // orders are tried, and where they differ the answer depends on it.
 func (rs *Ruleset) Walk(h Hook, in []Class, env *Env) (pass []Class, ends []End) {
-	w := &walker{env: env, hook: h}
+	var w *walker
 	for _, c := range in {
 		slots, nat := rs.slots(h, &c)
 		if len(slots) == 0 && len(in) == 1 {
 			return in, nil // nothing is called here
+		}
+		if w == nil {
+			w = &walker{env: env, hook: h}
 		}
 		cur := []Class{c}
 		for len(slots) > 0 && len(cur) > 0 {
@@ -73,6 +76,9 @@ func (rs *Ruleset) Walk(h Hook, in []Class, env *Env) (pass []Class, ends []End)
 			pass = append(pass, cur...)
 		}
 	}
+	if w == nil {
+		return nil, nil
+	}
 	return merge(pass), w.ends
 }
 
@@ -85,6 +91,7 @@ func (rs *Ruleset) slots(h Hook, c *Class) (slots []slot, nat []*Chain) {
 	case Egress:
 		dev = c.State.Out
 	}
+	slots = make([]slot, 0, 4)
 	translates := false // the first nat chain of a family brings the NAT core to all its hooks (nf_nat_register_fn)
 	for _, t := range rs.Tables {
 		if t.Dormant || !t.sees(&c.State, h) {
@@ -221,6 +228,9 @@ func (w *walker) inOrder(slots []slot, nat []*Chain, cur []Class) []Class {
 	for _, s := range slots {
 		if len(cur) == 0 {
 			return nil
+		}
+		if w.env.Record == RecordNothing && s.idle() {
+			continue
 		}
 		switch s.kind {
 		case slotConntrack:

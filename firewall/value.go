@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -70,9 +71,14 @@ func AddrValue(a netip.Addr) Value {
 // Addr returns the address of family f whose number is v.
 func (v Value) Addr(f Family) netip.Addr {
 	if f == IPv4 {
-		return netip.AddrFrom4([4]byte(v.AppendBytes(nil, 4)))
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(v.Lo))
+		return netip.AddrFrom4(b)
 	}
-	return netip.AddrFrom16([16]byte(v.AppendBytes(nil, 16)))
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], v.Hi)
+	binary.BigEndian.PutUint64(b[8:], v.Lo)
+	return netip.AddrFrom16(b)
 }
 
 // NameValue returns the value of an interface name: sixteen bytes (IFNAMSIZ),

@@ -46,6 +46,8 @@ const (
 	btfDeclTag   = 17
 	btfTypeTag   = 18
 	btfEnum64    = 19
+
+	maxBTFKind = 31 // five bits
 )
 
 // btfTypeLen is the size of struct btf_type, btfMemberLen that of struct btf_member.
@@ -127,10 +129,10 @@ func parseBTF(data []byte) (*btfSection, error) {
 	return s, nil
 }
 
-// nameAt is the offset of a name among the strings. BTF has each string once.
-func (s *btfSection) nameAt(name string) (uint32, bool) {
-	at := bytes.Index(s.strings, []byte("\x00"+name+"\x00"))
-	return uint32(at + 1), at >= 0
+// named tells whether the string at an offset is this one.
+func (s *btfSection) named(off uint32, name string) bool {
+	end := uint64(off) + uint64(len(name))
+	return end < uint64(len(s.strings)) && s.strings[end] == 0 && string(s.strings[off:end]) == name
 }
 
 // text is the string at an offset, and "" for one that lies outside.
@@ -161,19 +163,15 @@ type btfName struct {
 
 // find looks for named types in one pass, which ends as soon as it has them all.
 func (s *btfSection) find(names ...btfName) ([]btfType, error) {
-	offs := make([]uint32, len(names))
-	for i, n := range names {
-		off, ok := s.nameAt(n.name)
-		if !ok {
-			return nil, fmt.Errorf("kernel BTF has no %s", n.name)
-		}
-		offs[i] = off
-	}
 	out := make([]btfType, len(names))
+	var wanted [maxBTFKind + 1]bool
+	for _, n := range names {
+		wanted[n.kind] = true
+	}
 	left := len(names)
-	err := s.each(func(t btfType) bool {
-		for i, off := range offs {
-			if t.name == off && t.kind == names[i].kind && out[i].id == 0 {
+	err := s.each(func(kind uint32) bool { return wanted[kind] }, func(t btfType) bool {
+		for i, n := range names {
+			if out[i].id == 0 && t.kind == n.kind && s.named(t.name, n.name) {
 				out[i] = t
 				left--
 			}
@@ -185,14 +183,26 @@ func (s *btfSection) find(names ...btfName) ([]btfType, error) {
 	}
 	for i := range out {
 		if out[i].id == 0 {
-			return nil, fmt.Errorf("kernel BTF has no %s of that kind", names[i].name)
+			return nil, fmt.Errorf("kernel BTF has no %s of kind %d", names[i].name, names[i].kind)
 		}
 	}
 	return out, nil
 }
 
-// each goes through all types, numbered from 1, until f has enough.
-func (s *btfSection) each(f func(t btfType) (more bool)) error {
+// each goes through all types, numbered from 1, and calls f for those of a kind
+// that is wanted, until f has enough.
+func (s *btfSection) each(want func(kind uint32) bool, f func(t btfType) (more bool)) error {
+	// The loop sees each of 130,000 types, so what it asks is asked beforehand.
+	var kinds [maxBTFKind + 1]struct {
+		fixed, each   int
+		known, wanted bool
+	}
+	for i := range kinds {
+		k := &kinds[i]
+		k.fixed, k.each, k.known = btfTail(uint32(i))
+		k.fixed += btfTypeLen
+		k.wanted = want(uint32(i))
+	}
 	ne := binary.NativeEndian
 	id := uint32(1)
 	for b := s.types; len(b) > 0; id++ {
@@ -200,13 +210,13 @@ func (s *btfSection) each(f func(t btfType) (more bool)) error {
 			return fmt.Errorf("%w: type %d is cut off", errBTF, id)
 		}
 		info := ne.Uint32(b[4:])
-		kind := info >> 24 & 0x1f
-		fixed, each, known := btfTail(kind)
-		end := btfTypeLen + fixed + each*int(info&0xffff)
-		if !known || end > len(b) {
+		kind := info >> 24 & maxBTFKind
+		k := &kinds[kind]
+		end := k.fixed + k.each*int(info&0xffff)
+		if !k.known || end > len(b) {
 			return fmt.Errorf("%w: type %d of kind %d", errBTF, id, kind)
 		}
-		if !f(btfType{id, ne.Uint32(b), kind, info>>31 == 1, b[btfTypeLen:end]}) {
+		if k.wanted && !f(btfType{id, ne.Uint32(b), kind, info>>31 == 1, b[btfTypeLen:end]}) {
 			return nil
 		}
 		b = b[end:]
@@ -216,7 +226,7 @@ func (s *btfSection) each(f func(t btfType) (more bool)) error {
 
 // byID looks for a type by its number.
 func (s *btfSection) byID(id uint32) (found btfType, ok bool) {
-	err := s.each(func(t btfType) bool {
+	err := s.each(func(uint32) bool { return true }, func(t btfType) bool {
 		if t.id == id {
 			found, ok = t, true
 		}

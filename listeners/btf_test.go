@@ -117,3 +117,11 @@ func FuzzTargetOf(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkKernelTarget(b *testing.B) {
+	for b.Loop() {
+		if _, err := readKernelTarget(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

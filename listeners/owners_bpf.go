@@ -38,10 +38,6 @@ func (s *search) runBPF(ctx context.Context) error {
 	if !s.whole {
 		return errors.New("only from the first pid namespace")
 	}
-	before, err := listPIDs(s.proc)
-	if err != nil {
-		return fmt.Errorf("list processes: %w", err)
-	}
 	var begin unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &begin); err != nil {
 		return fmt.Errorf("read the clock: %w", err)
@@ -53,15 +49,16 @@ func (s *search) runBPF(ctx context.Context) error {
 	if err := s.confirmAll(ctx, held, uint64(begin.Nano())); err != nil {
 		return err
 	}
-	s.looked += len(before) - s.denied
+	s.looked += len(s.pids) - s.denied
 
-	// Those that started behind the iterator's back.
+	// Those that started behind the iterator's back, or since the search was
+	// prepared.
 	after, err := listPIDs(s.proc)
 	if err != nil {
 		return fmt.Errorf("list processes: %w", err)
 	}
-	if fresh := without(after, before); len(fresh) > 0 {
-		return s.runProc(ctx, fresh, before)
+	if fresh := without(after, s.pids); len(fresh) > 0 {
+		return s.runProc(ctx, fresh, s.pids)
 	}
 	return nil
 }

@@ -81,8 +81,9 @@ type procReader struct{ buf []byte }
 
 // describe fills in everything of the process behind dir, an open directory
 // /proc/PID. Such a directory stays with its process: once that is gone every
-// look-up fails with ESRCH, even if the pid is in use again. The start time is
-// compared before and after all the same.
+// look-up in it fails (pid_revalidate and proc_pident_lookup in fs/proc/base.c),
+// even if the pid is in use again, so that a last look-up speaks for all that was
+// read before, by the number as well.
 func (r *procReader) describe(dir, pid int) (Process, error) {
 	p := Process{PID: pid, Files: FileLimit{Open: -1}}
 	comm, start, err := r.stat(dir)
@@ -103,12 +104,9 @@ func (r *procReader) describe(dir, pid int) (Process, error) {
 	p.PIDNS, err2 = r.namespace(dir, "ns/pid")
 	p.untold("namespaces", errors.Join(err1, err2))
 
-	_, again, err := r.stat(dir)
-	if err != nil {
-		return p, err
-	}
-	if again != start {
-		return p, errVanished
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, "stat", &st, 0); err != nil {
+		return p, vanished(err)
 	}
 	return p, nil
 }

@@ -39,16 +39,19 @@ func swapSeparators(s string) string {
 	}
 	// Byte by byte, not rune by rune: a name that is not UTF-8 must come out
 	// with its other bytes untouched.
-	b := []byte(s)
-	for i := range b {
-		switch b[i] {
+	var b strings.Builder
+	b.Grow(len(s))
+	for i := range len(s) {
+		switch c := s[i]; c {
 		case '.':
-			b[i] = '/'
+			b.WriteByte('/')
 		case '/':
-			b[i] = '.'
+			b.WriteByte('.')
+		default:
+			b.WriteByte(c)
 		}
 	}
-	return string(b)
+	return b.String()
 }
 
 // normalizeSeparators returns the slash form of a name whose first separator

@@ -15,15 +15,15 @@ type KeySet struct {
 
 // NewKeySet builds the set from keys.
 func NewKeySet(keys []Key) *KeySet {
-	s := &KeySet{files: map[string]bool{}, dirs: map[string][]string{"": nil}}
-	seen := map[string]bool{}
+	s := &KeySet{files: make(map[string]bool, len(keys)), dirs: map[string][]string{"": nil}, sorted: make([]Key, 0, len(keys))}
+	seen := make(map[string]bool, len(keys))
 	for _, k := range keys {
 		p := k.Path()
 		if p == "" || s.files[p] {
 			continue
 		}
 		s.files[p] = true
-		s.sorted = append(s.sorted, KeyFromPath(p))
+		s.sorted = append(s.sorted, k)
 		for p != "" {
 			dir, name := "", p
 			if i := strings.LastIndexByte(p, '/'); i >= 0 {

@@ -134,6 +134,9 @@ func readValueInto(dir string, k Key, buf []byte) (string, error) {
 		if b = append(b, buf[:n]...); len(b) > maxValueBytes {
 			return "", errTooBig
 		}
+		if n < len(buf) && buf[n-1] == '\n' {
+			break // with room to spare and its last newline a value is whole
+		}
 	}
 	return strings.TrimSuffix(string(b), "\n"), nil
 }

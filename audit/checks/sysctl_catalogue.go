@@ -95,7 +95,7 @@ func sysctlChecks() []*audit.Check {
 
 func sysctlCheck(e *sysctl.Entry) *audit.Check {
 	c := &audit.Check{
-		ID: e.ID(), Title: e.Title, Doc: explanation(e), Severity: audit.Warning, Refs: e.Refs,
+		ID: e.ID(), Title: e.Title, MakeDoc: func() string { return explanation(e) }, Severity: audit.Warning, Refs: e.Refs,
 		Needs: []audit.Need{audit.NeedSysctls}, Fix: audit.FixManual, Reports: found[e.Key],
 	}
 	if len(c.Refs) == 0 {

@@ -10,14 +10,15 @@ import (
 
 // Evaluator answers questions about one World. It is safe for concurrent use.
 type Evaluator struct {
-	world  *World
-	byID   map[uint64]*Namespace
-	owner  map[*firewall.Table]*Namespace
-	mu     sync.Mutex
-	lookup map[*Namespace]*sockets
-	own    map[ownKey]firewall.Ranges
-	shown  sync.Map // *firewall.Rule → DecidedBy
-	found  map[neighbourKey]discovery
+	world   *World
+	byID    map[uint64]*Namespace
+	owner   map[*firewall.Table]*Namespace
+	mu      sync.Mutex
+	lookup  map[*Namespace]*sockets
+	own     map[ownKey]firewall.Ranges
+	shown   sync.Map  // *firewall.Rule → DecidedBy
+	scratch sync.Pool // *overlayScratch
+	found   map[neighbourKey]discovery
 	// neighboursKnown: see NeighboursKnown.
 	neighboursKnown bool
 }

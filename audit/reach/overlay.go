@@ -35,12 +35,9 @@ type part struct {
 // With coarse set, what the rules of one painting decided stays together: one
 // part for all of them, whose witness is the painting.
 func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
-	type event struct {
-		at    firewall.Value
-		index int
-		start bool
-	}
-	events := make([]event, 0, w.events(coarse)+2*len(universe))
+	s := w.e.takeScratch()
+	defer w.e.scratch.Put(s)
+	events := slices.Grow(s.events[:0], w.events(coarse)+2*len(universe))
 	add := func(rs firewall.Ranges, index int) {
 		for _, r := range rs {
 			events = append(events, event{r.Lo, index, true})
@@ -85,13 +82,10 @@ func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
 	slices.SortFunc(events, func(a, b event) int { return a.at.Cmp(b.at) })
 
 	// How often each final or accept covers the point where we are, and which do.
-	covers := make([]int32, nf+len(w.accepts))
+	covers := slices.Grow(s.covers[:0], nf+len(w.accepts))[:nf+len(w.accepts)]
+	clear(covers)
 	inside := 0
-	bySignature := map[string]int{}
-	var parts []part
-	var ranges [][]firewall.Range
-	var ids []int
-	var key []byte
+	parts, cells, ids, key := s.parts[:0], s.cells[:0], s.ids[:0], s.key[:0]
 	for i := 0; i < len(events); {
 		at := events[i].at
 		for ; i < len(events) && events[i].at == at; i++ {
@@ -132,19 +126,74 @@ func (w *walk) overlay(universe firewall.Ranges, coarse bool) []part {
 				key = append(key, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
 			}
 		}
-		n, ok := bySignature[string(key)]
+		n, ok := s.bySignature[string(key)]
 		if !ok {
 			n = len(parts)
-			bySignature[string(key)] = n
+			s.bySignature[string(key)] = n
 			parts = append(parts, part{verdict: w.sum(ids, nf, at, coarse)})
-			ranges = append(ranges, nil)
 		}
-		ranges[n] = append(ranges[n], firewall.Range{Lo: at, Hi: hi})
+		cells = append(cells, cell{n, firewall.Range{Lo: at, Hi: hi}})
 	}
-	for i := range parts {
-		parts[i].remote = firewall.NewRanges(ranges[i])
+	out := slices.Clone(parts)
+	for i, ranges := range byPart(cells, len(parts)) {
+		out[i].remote = firewall.NewRanges(ranges)
 	}
-	return parts
+	s.events, s.covers, s.parts, s.cells, s.ids, s.key = events, covers, parts, cells, ids, key
+	return out
+}
+
+// event is where a final, an accept or the universe begins or ends.
+type event struct {
+	at    firewall.Value
+	index int
+	start bool
+}
+
+// cell is a range between two events, and the part that it belongs to.
+type cell struct {
+	part int
+	firewall.Range
+}
+
+// byPart sorts cells into lists of their own, in order.
+func byPart(cells []cell, parts int) [][]firewall.Range {
+	ends := make([]int, parts)
+	for _, c := range cells {
+		ends[c.part]++
+	}
+	all := make([]firewall.Range, len(cells))
+	out := make([][]firewall.Range, parts)
+	at := 0
+	for i, n := range ends {
+		out[i] = all[at : at : at+n]
+		at += n
+	}
+	for _, c := range cells {
+		out[c.part] = append(out[c.part], c.Range)
+	}
+	return out
+}
+
+// overlayScratch is what an overlay needs while it is made, kept for the next one:
+// a host has hundreds of them.
+type overlayScratch struct {
+	events      []event
+	covers      []int32
+	parts       []part
+	cells       []cell
+	ids         []int
+	key         []byte
+	bySignature map[string]int
+}
+
+func (e *Evaluator) takeScratch() *overlayScratch {
+	s, _ := e.scratch.Get().(*overlayScratch)
+	if s == nil {
+		s = &overlayScratch{bySignature: map[string]int{}}
+	}
+	clear(s.bySignature)
+	clear(s.parts) // nothing of the last one is kept alive
+	return s
 }
 
 // events bounds the events of an overlay without those of the universe. A

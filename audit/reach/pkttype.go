@@ -26,7 +26,8 @@ func tcpOnly(s *firewall.State) bool { return s.PktType != packetHost && s.Proto
 // rest.
 func (w *walk) forOthers(p *path, cs []firewall.Class, drops ...pktTypeDrop) []firewall.Class {
 	var out []firewall.Class
-	for i, c := range cs {
+	for i := range cs {
+		c := &cs[i] // not a copy, which would be made on the heap
 		gone := false
 		for _, d := range drops {
 			gone = gone || d(&c.State)
@@ -38,12 +39,12 @@ func (w *walk) forOthers(p *path, cs []firewall.Class, drops ...pktTypeDrop) []f
 			}
 			by := witness{kind: ByRoute, ns: p.ns, text: "a rule changed the type of the packet (meta pkttype set): it is no longer taken for one to this host"}
 			if w.answering {
-				w.lost(p, c, by)
+				w.lost(p, *c, by)
 			} else {
-				w.finish(c, p, Timeout, by, nil, "")
+				w.finish(*c, p, Timeout, by, nil, "")
 			}
 		case out != nil:
-			out = append(out, c)
+			out = append(out, *c)
 		}
 	}
 	if out == nil {

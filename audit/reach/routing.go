@@ -80,20 +80,21 @@ func (w *walk) overRemote(ns *Namespace, c firewall.Class, ask func(firewall.Ran
 	if !ok {
 		return []routed{{class: c, verdict: routeUnknown, why: "the address that source NAT chose"}}
 	}
-	var out []routed
-	for _, p := range ask(now) {
+	parts := ask(now)
+	out := make([]routed, 0, len(parts))
+	for _, p := range parts {
 		d := c
 		if d.Remote = back(p.Addrs); d.Remote.Empty() {
 			continue
 		}
-		out = append(out, w.decide(ns, d, p.Verdict)...)
+		out = w.decide(out, ns, d, p.Verdict)
 	}
 	return out
 }
 
-// decide turns a verdict of the routing into parts of the walk; several next
-// hops are the branches of a hash that no reading tells.
-func (w *walk) decide(ns *Namespace, c firewall.Class, v route.Verdict) []routed {
+// decide appends to out what a verdict of the routing makes of a class; several
+// next hops are the branches of a hash that no reading tells.
+func (w *walk) decide(out []routed, ns *Namespace, c firewall.Class, v route.Verdict) []routed {
 	r := routed{class: c, by: routeWitness(ns, v)}
 	switch v.Kind {
 	case route.Local:
@@ -103,12 +104,11 @@ func (w *walk) decide(ns *Namespace, c firewall.Class, v route.Verdict) []routed
 			r.verdict = routeDrop
 			r.by.text = "TCP to a broadcast address"
 		}
-		return []routed{r}
+		return append(out, r)
 	case route.Forward, route.Send:
 		if len(v.Hops) > 1 {
 			r.class.Doubt(firewall.Condition{Object: v.Witness.Text, Why: "which of several next hops a hash of the flow chooses"})
 		}
-		var out []routed
 		for _, h := range v.Hops {
 			n := r
 			n.verdict, n.out, n.gateway = routeForward, h.Link, h.Gateway
@@ -119,13 +119,13 @@ func (w *walk) decide(ns *Namespace, c firewall.Class, v route.Verdict) []routed
 		if v.ICMP != nil {
 			r.verdict, r.icmpType, r.icmpCode = routeICMP, v.ICMP.Type, v.ICMP.Code
 		}
-		return []routed{r}
+		return append(out, r)
 	case route.Fail:
 		r.verdict = routeFail
-		return []routed{r}
+		return append(out, r)
 	default:
 		r.verdict, r.why = routeUnknown, v.Unknown
-		return []routed{r}
+		return append(out, r)
 	}
 }
 
@@ -294,7 +294,7 @@ func (w *walk) routeStart(ns *Namespace, c firewall.Class) []routed {
 	_ = back
 	var out []routed
 	for _, p := range ns.Route.Output(key(&c), firewall.Single(c.State.Local), src[0].Lo, nil) {
-		out = append(out, w.decide(ns, c, p.Verdict)...)
+		out = w.decide(out, ns, c, p.Verdict)
 	}
 	return overLo(out)
 }

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
 	"github.com/hostaudit/hostaudit/listeners"
@@ -151,10 +152,14 @@ func (w *walk) hook(p *path, h firewall.Hook, cs []firewall.Class) []firewall.Cl
 // With another source port in place of being dropped (nf_nat_alloc_null_binding) a
 // packet does not find its peer either.
 func (w *walk) confirmed(p *path, cs []firewall.Class) (pass []firewall.Class) {
+	clashes := func(c firewall.Class) bool { return c.State.Clash && c.State.CTState == firewall.CTNew }
+	if !slices.ContainsFunc(cs, clashes) {
+		return cs
+	}
 	for _, c := range cs {
 		by := witness{kind: ByRoute, ns: p.ns, text: "conntrack does not take the packet: it begins a flow in a zone of its own, whose answers are those of another"}
 		switch {
-		case !c.State.Clash || c.State.CTState != firewall.CTNew:
+		case !clashes(c):
 			pass = append(pass, c)
 		case w.answering:
 			w.lost(p, c, by)

@@ -24,7 +24,7 @@ type CheckRow struct {
 func Catalogue(checks []*audit.Check) []CheckRow {
 	out := []CheckRow{}
 	for _, c := range checks {
-		row := CheckRow{c.ID, c.Title, c.Doc, c.Severity, c.FindingIDs(), c.Needs, c.Fix, c.Causes, c.Refs}
+		row := CheckRow{c.ID, c.Title, c.Explanation(), c.Severity, c.FindingIDs(), c.Needs, c.Fix, c.Causes, c.Refs}
 		if row.Causes == nil {
 			row.Causes = []audit.Cause{}
 		}
@@ -66,7 +66,7 @@ func CheckText(w io.Writer, c *audit.Check, o Options) error {
 	p := newPrinter(o)
 	p.text(bold, "", "  ", c.ID+": "+c.Title)
 	p.blank()
-	for i, paragraph := range strings.Split(strings.TrimSpace(c.Doc), "\n\n") {
+	for i, paragraph := range strings.Split(strings.TrimSpace(c.Explanation()), "\n\n") {
 		if i > 0 {
 			p.blank()
 		}
@@ -91,7 +91,7 @@ func CheckText(w io.Writer, c *audit.Check, o Options) error {
 	for i, n := range c.Needs {
 		needs[i] = string(n)
 	}
-	if !strings.Contains(c.Doc, "\nlooks at:") { // a sysctl's own explanation says it nearer
+	if !strings.Contains(c.Explanation(), "\nlooks at:") { // a sysctl's own explanation says it nearer
 		field("looks at", strings.Join(needs, ", "))
 	}
 	for i, r := range c.Refs {

@@ -29,8 +29,8 @@ func SARIF(w io.Writer, r *audit.Report, checks []*audit.Check) error {
 		rule := run.AddRule(f.ID)
 		if c := explained(checks, f.ID); c != nil && rule.ShortDescription == nil {
 			rule.WithShortDescription(sarif.NewMultiformatMessageString().WithText(clean(c.Title, false) + "."))
-			rule.WithFullDescription(sarif.NewMultiformatMessageString().WithText(c.Doc))
-			rule.WithHelp(sarif.NewMultiformatMessageString().WithText(c.Doc + "\n\n" + strings.Join(c.Refs, "\n")))
+			rule.WithFullDescription(sarif.NewMultiformatMessageString().WithText(c.Explanation()))
+			rule.WithHelp(sarif.NewMultiformatMessageString().WithText(c.Explanation() + "\n\n" + strings.Join(c.Refs, "\n")))
 			if len(c.Refs) > 0 {
 				rule.WithHelpURI(c.Refs[0])
 			}

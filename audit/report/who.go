@@ -108,42 +108,69 @@ func join(sides []sideOf, label func(sideOf) string) string {
 // the kernel itself refuses there (its own addresses, martians, the reverse path)
 // are nobody's clients and stay out.
 func sideWords(rows []reach.Row, iif, family string) string {
-	var in, out, unsure, holes []netip.Prefix
+	var in, out, unsure sourceLists
+	var holes []netip.Prefix
 	for _, r := range rows {
 		if r.Iif != iif || r.Family != family {
 			continue
 		}
 		switch {
 		case r.Through():
-			in = audit.AppendClients(in, r.From)
+			in = append(in, r.From)
 		case r.Unsure():
-			unsure = audit.AppendClients(unsure, r.From)
+			unsure = append(unsure, r.From)
 		case r.DecidedBy.Kind != reach.ByRoute && r.DecidedBy.Kind != reach.ByRPFilter:
-			out = audit.AppendClients(out, r.From)
+			out = append(out, r.From)
 		case nobodys(r):
 			holes = append(holes, r.From...)
 		}
 	}
-	in, out, unsure = fill(in, holes), fill(out, holes), fill(unsure, holes)
 	s := ""
-	switch {
-	case len(in) == 0 && len(out) == 0 && len(unsure) == 0:
+	switch anyIn, anyOut := in.any(), out.any(); {
+	case !anyIn && !anyOut && !unsure.any():
 		return ""
-	case len(in) == 0 && len(out) == 0:
+	case !anyIn && !anyOut:
 		return "depends"
-	case len(in) == 0:
+	case !anyIn:
 		s = "nobody"
-	case len(out) == 0:
+	case !anyOut:
 		s = "everyone"
-	case share(in) > share(out):
-		s = "everyone but " + networks(out)
+	case in.share() > out.share():
+		s = "everyone but " + networks(out.list(holes))
 	default:
-		s = networks(in)
+		s = networks(in.list(holes))
 	}
-	if len(unsure) > 0 {
-		s += "; of " + networks(unsure) + " it depends"
+	if unsure.any() {
+		s += "; of " + networks(unsure.list(holes)) + " it depends"
 	}
 	return s
+}
+
+// sourceLists are the sources of several rows; those that no client has do not
+// count. Of those who get through and those who do not only the fewer are listed.
+type sourceLists [][]netip.Prefix
+
+func (c sourceLists) any() bool { return slices.ContainsFunc(c, audit.HasClients) }
+
+func (c sourceLists) share() float64 {
+	s := 0.0
+	for _, from := range c {
+		for i, p := range from {
+			if !audit.NoClient(p) {
+				s += share(from[i : i+1])
+			}
+		}
+	}
+	return s
+}
+
+// list gives them all, with holes closed (see fill).
+func (c sourceLists) list(holes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, from := range c {
+		out = audit.AppendClients(out, from)
+	}
+	return fill(out, holes)
 }
 
 // share is the part of all addresses that the prefixes cover.

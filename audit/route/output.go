@@ -51,25 +51,28 @@ func fail(e errno, why Why, w Witness) Verdict {
 func (t *Table) output4(o *sending, set firewall.Ranges) []Part {
 	p := painter{left: set}
 	if !o.src.IsZero() && !o.chosen {
-		bad := fail(unix.EINVAL, MartianSource, Witness{Text: o.src.Addr(firewall.IPv4).String() + " cannot be a source"})
 		if multicast4.Contains(o.src) || lbcast4.Contains(o.src) || zeronet4.Contains(o.src) {
-			p.rest(bad)
+			p.rest(fail(unix.EINVAL, MartianSource, Witness{Text: o.src.Addr(firewall.IPv4).String() + " cannot be a source"}))
 			return p.parts()
 		}
 		own := t.ipDevFind(o.src)
-		noSuch := Witness{Text: o.src.Addr(firewall.IPv4).String() + " is no address of this host"}
+		noSuch := func() Verdict {
+			return fail(unix.ENETUNREACH, NoSuchSource, Witness{Text: o.src.Addr(firewall.IPv4).String() + " is no address of this host"})
+		}
 		if o.oif == nil {
-			v := fail(unix.ENETUNREACH, NoSuchSource, noSuch)
+			var v Verdict
 			switch {
 			case t.several4[o.src]:
 				v = Verdict{Unknown: "several interfaces have the source address, and the last to get it is taken"}
-			case own != nil:
+			case own == nil:
+				v = noSuch()
+			default:
 				v = t.leave4(o, own, Verdict{Kind: Send, Broadcast: true, Hops: []NextHop{{Link: own.Link}}})
 			}
 			p.take(multicast4.Union(lbcast4), v)
 		}
 		if own == nil && !o.AnySource {
-			p.rest(fail(unix.ENETUNREACH, NoSuchSource, noSuch))
+			p.rest(noSuch())
 			return p.parts()
 		}
 	}

@@ -9,6 +9,7 @@
 package hugepage
 
 import (
+	"runtime"
 	"syscall"
 	"unsafe"
 )
@@ -20,8 +21,14 @@ const (
 	// stack of twice as much for it.
 	Roomy = 16<<20 + 1
 
-	// of mman.h; the syscall package does not know it.
-	madvCollapse = 25
+	// Early is the part of it that is touched at once, while the libraries are
+	// initialised: zeroing a huge page takes a quarter of a millisecond, and the
+	// second processor has nothing else to do so soon.
+	Early = 12 << 20
+
+	// of mman.h; the syscall package does not know them.
+	madvPopulateWrite = 23
+	madvCollapse      = 25
 )
 
 func init() { Use() }
@@ -41,8 +48,19 @@ func Use() {
 		advise(bottom, 2*Roomy, syscall.MADV_HUGEPAGE)
 		// The first one has small pages in use, and stays with them unless asked.
 		advise(bottom, Size, madvCollapse)
+		if runtime.NumCPU() > 1 {
+			go touch(bottom+Size, Early)
+		}
 	}()
 	<-done
+}
+
+// touch has the kernel make the pages, one at a time so that nobody waits long for
+// the address space.
+func touch(at, size uintptr) {
+	for end := at + size; at < end; at += Size {
+		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, at&^(Size-1), Size, madvPopulateWrite)
+	}
 }
 
 // advise takes the huge page around an address, and more after it.
