@@ -110,11 +110,7 @@ func BenchmarkOwners(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			if c.name == "bpf" {
-				if it, err := openTaskFileIterator(); err != nil {
-					missing(b, "no bpf iterator: %v", err)
-				} else {
-					it.Close()
-				}
+				wantIterators(b)
 			}
 			measure(b, func() error {
 				_, err := ReadOwners(context.Background(), inodes, c.opt)
@@ -174,7 +170,7 @@ func BenchmarkSample(b *testing.B) {
 
 func BenchmarkNamespaces(b *testing.B) {
 	measure(b, func() error {
-		_, err := ReadNamespaces(context.Background(), "")
+		_, err := ReadNamespaces(context.Background(), "", nil)
 		return err
 	})
 }

@@ -11,8 +11,8 @@ import (
 
 // The places that a library with a whole index finds, and the number that it gives
 // the iterator's function.
-func TestKernelTargetAsTheLibraryReadsIt(t *testing.T) {
-	got, err := readKernelTarget()
+func TestKernelTypesAsTheLibraryReadsIt(t *testing.T) {
+	got, err := readKernelTypes()
 	if errors.Is(err, os.ErrNotExist) {
 		missing(t, "no BTF of the kernel: %v", err)
 	}
@@ -30,18 +30,22 @@ func TestKernelTargetAsTheLibraryReadsIt(t *testing.T) {
 		}
 		return libraryOffset(t, s.Members, member)
 	}
-	var f *btf.Func
-	if err := spec.TypeByName("bpf_iter_task_file", &f); err != nil {
-		t.Fatal(err)
+	function := func(name string) uint32 {
+		var f *btf.Func
+		if err := spec.TypeByName(name, &f); err != nil {
+			t.Fatal(err)
+		}
+		id, err := spec.TypeID(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint32(id)
 	}
-	id, err := spec.TypeID(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := kernelTarget{iterator: uint32(id), fileInode: at("file", "f_inode"), inodeNumber: at("inode", "i_ino"),
-		taskTGID: at("task_struct", "tgid"), taskPID: at("task_struct", "pid")}
-	if got != want {
-		t.Errorf("%+v, want %+v", got, want)
+	want := kernelTypes{files: function("bpf_iter_task_file"), tasks: function("bpf_iter_task"), fileInode: at("file", "f_inode"), inodeNumber: at("inode", "i_ino"),
+		taskTGID: at("task_struct", "tgid"), taskPID: at("task_struct", "pid"), taskNSProxy: at("task_struct", "nsproxy"), proxyNet: at("nsproxy", "net_ns"),
+		netInode: at("net", "ns") + at("ns_common", "inum")}
+	if *got != want {
+		t.Errorf("%+v, want %+v", *got, want)
 	}
 }
 
@@ -87,9 +91,15 @@ func madeBTF() []byte {
 	add(head(0, btfArray, 0, 0), u(1, 1, 4))                             // 6
 	add(head(0, btfFuncProto, 1, 1), u(0, 1))                            // 7
 	add(head(name("bpf_iter_task_file"), btfFunc, 0, 7))                 // 8
-	pid := name("pid")
-	add(u(name("task_struct"), 1<<31|btfStruct<<24|3, 16), u(name("flag"), 1, 3<<24|5, pid, 1, 64, name("tgid"), 1, 96)) // 9
-	add(head(file, btfStruct, 2, 64), u(name("f_mode"), 1, 0, 0, 3, 32*8))                                               // 10
+	pid, inum := name("pid"), name("inum")
+	proxy := name("nsproxy")
+	add(u(name("task_struct"), 1<<31|btfStruct<<24|4, 16), u(name("flag"), 1, 3<<24|5, pid, 1, 64, name("tgid"), 1, 96, proxy, 1, 128)) // 9
+	add(head(name("net"), btfStruct, 1, 8), u(name("ns"), 1, 16*8))                                                                     // 10
+	add(head(ne.Uint32(types[len(types)-12:]), btfTypedef, 0, 1))                                                                       // 11, called ns
+	add(head(name("ns_common"), btfStruct, 1, 8), u(inum, 1, 4*8))                                                                      // 12
+	add(head(proxy, btfStruct, 1, 8), u(name("net_ns"), 1, 24*8))                                                                       // 13
+	add(head(name("bpf_iter_task"), btfFunc, 0, 7))                                                                                     // 14
+	add(head(file, btfStruct, 2, 64), u(name("f_mode"), 1, 0, 0, 3, 32*8))                                                              // 15
 	header := append(ne.AppendUint16(nil, 0xEB9F), 1, 0)
 	header = append(header, u(24, 0, uint32(len(types)), uint32(len(types)), uint32(len(strings)))...)
 	header = append(header, types...)
@@ -97,10 +107,13 @@ func madeBTF() []byte {
 }
 
 func TestTargetOfMadeBTF(t *testing.T) {
-	got, err := targetOf(madeBTF())
-	want := kernelTarget{iterator: 8, fileInode: 32 + 8, inodeNumber: 40, taskPID: 8, taskTGID: 12}
-	if err != nil || got != want {
-		t.Errorf("%+v, %v; want %+v", got, err, want)
+	got, err := kernelTypesOf(madeBTF())
+	want := kernelTypes{files: 8, tasks: 14, fileInode: 32 + 8, inodeNumber: 40, taskPID: 8, taskTGID: 12, taskNSProxy: 16, proxyNet: 24, netInode: 16 + 4}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *got != want {
+		t.Errorf("%+v; want %+v", *got, want)
 	}
 }
 
@@ -111,16 +124,16 @@ func FuzzTargetOf(f *testing.F) {
 		f.Add(whole[:i])
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		o, err := targetOf(data)
-		if err == nil && (o.iterator == 0 || o.fileInode < 0 || o.inodeNumber < 0) {
-			t.Errorf("%+v", o)
+		o, err := kernelTypesOf(data)
+		if err == nil && (o.files == 0 || o.tasks == 0 || o.fileInode < 0 || o.netInode < 0) {
+			t.Errorf("%+v", *o)
 		}
 	})
 }
 
-func BenchmarkKernelTarget(b *testing.B) {
+func BenchmarkKernelTypes(b *testing.B) {
 	for b.Loop() {
-		if _, err := readKernelTarget(); err != nil {
+		if _, err := readKernelTypes(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -41,8 +41,9 @@ type Namespaces struct {
 
 // ReadNamespaces enumerates the network namespaces by the processes in them and
 // by the mounts of them (/run/netns, /run/docker/netns, …). proc is where procfs
-// is mounted, "" means /proc.
-func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
+// is mounted, "" means /proc. The iterators are used where they are to be had; nil
+// does without.
+func ReadNamespaces(ctx context.Context, proc string, it *Iterators) (*Namespaces, error) {
 	if proc == "" {
 		proc = "/proc"
 	}
@@ -67,25 +68,8 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 	}
 
 	out := &Namespaces{}
-	pids, err := listPIDs(dir)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
 	machine := inInitialPIDNamespace(dir) // else process 1 is a container's
-	denied := 0
-	for i, pid := range pids {
-		if i%256 == 0 && ctx.Err() != nil {
-			return nil, fmt.Errorf("list network namespaces: %w", ctx.Err())
-		}
-		inode, err := r.namespace(dir, strconv.Itoa(pid)+"/ns/net")
-		switch {
-		case err == nil:
-		case gone(err):
-			continue
-		default:
-			denied++
-			continue
-		}
+	in := func(pid int, inode uint64) {
 		n := at(inode)
 		if n.Processes == 0 || pid < n.PID {
 			n.PID = pid
@@ -93,8 +77,17 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 		n.Processes++
 		n.First = n.First || pid == 1 && machine
 	}
-	if denied > 0 {
-		out.Gaps = append(out.Gaps, Gap{What: fmt.Sprintf("network namespaces: %d of %d processes", denied, len(pids)), Why: "may not be looked into without more privilege"})
+	if !machine {
+		it = nil
+	}
+	if it == nil || it.namespaces(in) != nil {
+		denied, all, err := namespacesOfProcesses(ctx, dir, in)
+		if err != nil {
+			return nil, err
+		}
+		if denied > 0 {
+			out.Gaps = append(out.Gaps, Gap{What: fmt.Sprintf("network namespaces: %d of %d processes", denied, all), Why: "may not be looked into without more privilege"})
+		}
 	}
 
 	mounts, err := r.read(dir, "thread-self/mountinfo", 16<<20, whole)
@@ -126,6 +119,43 @@ func ReadNamespaces(ctx context.Context, proc string) (*Namespaces, error) {
 		return 1
 	})
 	return out, nil
+}
+
+// namespacesOfProcesses reads the link of every process.
+func namespacesOfProcesses(ctx context.Context, proc int, in func(pid int, inode uint64)) (denied, all int, err error) {
+	pids, err := listPIDs(proc)
+	if err != nil {
+		return 0, 0, fmt.Errorf("list processes: %w", err)
+	}
+	var r procReader
+	for i, pid := range pids {
+		if i%256 == 0 && ctx.Err() != nil {
+			return denied, len(pids), fmt.Errorf("list network namespaces: %w", ctx.Err())
+		}
+		inode, err := r.namespace(proc, strconv.Itoa(pid)+"/ns/net")
+		switch {
+		case err == nil:
+			in(pid, inode)
+		case gone(err):
+		default:
+			denied++
+		}
+	}
+	return denied, len(pids), nil
+}
+
+// namespaces is the same by the iterator over tasks.
+func (it *Iterators) namespaces(in func(pid int, inode uint64)) error {
+	seen, err := it.processes()
+	if err != nil {
+		return err
+	}
+	for _, t := range seen {
+		if t.netNS != 0 {
+			in(t.pid, uint64(t.netNS))
+		}
+	}
+	return nil
 }
 
 func (n *Namespace) name(r *procReader, proc int, containers *containerNames) {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -58,14 +60,77 @@ func TestOtherNamespaces(t *testing.T) {
 	}
 	t.Cleanup(func() { unix.Unmount(mount, unix.MNT_DETACH) })
 
-	list, err := ReadNamespaces(t.Context(), "")
+	it := wantIterators(t)
+	for way, it := range map[string]*Iterators{"procfs": nil, "iterator": it} {
+		t.Run(way, func(t *testing.T) { findBoth(t, it, cmd.Process.Pid, mount) })
+	}
+}
+
+// wantIterators are iterators that are to be had.
+func wantIterators(t testing.TB) *Iterators {
+	t.Helper()
+	it := prepareIterators()
+	t.Cleanup(func() { it.Close() })
+	for _, i := range []*iterator{&it.tasks, &it.files} {
+		walk, err := i.walk()
+		if err != nil {
+			missing(t, "no bpf iterator: %v", err)
+		}
+		walk.Close()
+	}
+	return it
+}
+
+// The iterator shows processes, not their threads, and no namespace of those that
+// have ended.
+func TestProcessesByIterator(t *testing.T) {
+	it := wantIterators(t)
+	ended := exec.Command("/proc/self/exe")
+	ended.Env = append(os.Environ(), "LISTENERS_TEST_ROLE=nothing")
+	if err := ended.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer ended.Wait()
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, ended.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	other := child(t, unix.CLONE_NEWNET)
+	seen, err := it.processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := map[int][]uint32{}
+	for _, s := range seen {
+		by[s.pid] = append(by[s.pid], s.netNS)
+	}
+	inode := func(pid int) uint32 {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/net", &st); err != nil {
+			t.Fatal(err)
+		}
+		return uint32(st.Ino)
+	}
+	for pid, want := range map[int]uint32{os.Getpid(): inode(os.Getpid()), other.Process.Pid: inode(other.Process.Pid), ended.Process.Pid: 0} {
+		if got := by[pid]; !slices.Equal(got, []uint32{want}) {
+			t.Errorf("process %d: in %v, want %d", pid, got, want)
+		}
+	}
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil || len(threads) < 2 {
+		t.Fatalf("no threads to tell apart: %d, %v", len(threads), err)
+	}
+}
+
+func findBoth(t *testing.T, it *Iterators, pid int, mount string) {
+	list, err := ReadNamespaces(t.Context(), "", it)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var byPID, byMount *Namespace
 	for i := range list.List {
 		n := &list.List[i]
-		if n.PID == cmd.Process.Pid {
+		if n.PID == pid {
 			byPID = n
 		}
 		if string(n.Path) == mount {

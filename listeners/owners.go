@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 
@@ -54,19 +53,16 @@ type OwnerOptions struct {
 	// Root is where /etc/passwd, systemd's units and the state of container runtimes
 	// lie, "" is /.
 	Root string
-	// FirstOnly stops as soon as each socket has one owner; sockets shared by
-	// several processes then show only some of them.
+	// FirstOnly stops as soon as each socket has one owner, where procfs is read;
+	// sockets shared by several processes then show only some of them.
 	FirstOnly bool
 	// Method: "" chooses, "proc" and "bpf" insist.
 	Method string
+	// Iterators are the caller's, nil makes some.
+	Iterators *Iterators
 	// Workers is the number of goroutines, 0 means two.
 	Workers int
 }
-
-// bpfThreshold is the number of processes above which the task_file iterator
-// wins over reading links: loading it costs as much as looking into fifty
-// processes, and a small host is left in peace by the auditors of BPF programs.
-const bpfThreshold = 100
 
 // OwnerSearch looks for the owners of sockets. What does not depend on the sockets
 // is made ready from the start, while they are still being read.
@@ -75,12 +71,7 @@ type OwnerSearch struct {
 	proc  int
 	whole bool
 	pids  []int
-	ready chan preparedIterator // nil where the iterator is not wanted
-}
-
-type preparedIterator struct {
-	it  *os.File
-	err error
+	own   *Iterators // to be closed with the search
 }
 
 // ReadOwners finds the processes that hold the sockets with these inodes. A
@@ -108,39 +99,30 @@ func PrepareOwners(opt OwnerOptions) (*OwnerSearch, error) {
 		return nil, fmt.Errorf("open %s: %w", opt.Proc, err)
 	}
 	s := &OwnerSearch{opt: opt, proc: proc, whole: inInitialPIDNamespace(proc)}
-	if s.pids, err = listPIDs(proc); err != nil {
-		unix.Close(proc)
-		return nil, fmt.Errorf("list processes: %w", err)
+	switch {
+	case opt.Method == "proc" || !s.whole && opt.Method == "":
+		s.own = noIterators(errors.New("not wanted"))
+	case opt.Method == "bpf":
+		s.own = prepareIterators()
+	case opt.Iterators == nil:
+		s.own = PrepareIterators()
 	}
-	if opt.Method == "bpf" || opt.Method == "" && len(s.pids) >= bpfThreshold && s.whole {
-		s.ready = make(chan preparedIterator, 1)
-		go func() {
-			it, err := openTaskFileIterator()
-			s.ready <- preparedIterator{it, err}
-		}()
+	if s.own != nil {
+		s.opt.Iterators = s.own
+	}
+	if s.pids, err = s.opt.Iterators.pids(proc); err != nil {
+		return nil, errors.Join(fmt.Errorf("list processes: %w", err), s.Close())
 	}
 	return s, nil
 }
 
-// iterator gives the prepared walk through all open files, once.
-func (s *OwnerSearch) iterator() (*os.File, error) {
-	if s.ready == nil {
-		return nil, os.ErrClosed
-	}
-	p := <-s.ready
-	s.ready = nil
-	return p.it, p.err
-}
-
 // Close gives back what was made ready.
 func (s *OwnerSearch) Close() error {
-	it, err := s.iterator()
-	if err == nil {
-		err = it.Close()
-	} else {
-		err = nil // it was not wanted, or is not to be had
+	err := unix.Close(s.proc)
+	if s.own != nil {
+		err = errors.Join(err, s.own.Close())
 	}
-	return errors.Join(err, unix.Close(s.proc))
+	return err
 }
 
 // Find does the search; it can be done once.
@@ -264,7 +246,7 @@ type search struct {
 const maxRounds = 4
 
 func (s *search) run(ctx context.Context, o *Owners) error {
-	if s.ready != nil {
+	if s.opt.Method != "proc" {
 		err := s.runBPF(ctx)
 		if err == nil {
 			o.Method = "bpf"
@@ -295,7 +277,7 @@ func (s *search) runProc(ctx context.Context, pids, done []int) error {
 			return nil
 		}
 		done = append(done, pids...)
-		now, err := listPIDs(s.proc)
+		now, err := s.opt.Iterators.pids(s.proc)
 		if err != nil {
 			return fmt.Errorf("list processes: %w", err)
 		}

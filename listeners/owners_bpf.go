@@ -1,7 +1,6 @@
 package listeners
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -30,14 +29,11 @@ const heldSocketLen = 16
 // processes only. It sees the pid numbers of the first pid namespace, so it is
 // used there alone.
 func (s *search) runBPF(ctx context.Context) error {
-	it, err := s.iterator()
+	it, err := s.opt.Iterators.files.walk()
 	if err != nil {
 		return err
 	}
 	defer it.Close()
-	if !s.whole {
-		return errors.New("only from the first pid namespace")
-	}
 	var begin unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &begin); err != nil {
 		return fmt.Errorf("read the clock: %w", err)
@@ -53,7 +49,7 @@ func (s *search) runBPF(ctx context.Context) error {
 
 	// Those that started behind the iterator's back, or since the search was
 	// prepared.
-	after, err := listPIDs(s.proc)
+	after, err := s.opt.Iterators.pids(s.proc)
 	if err != nil {
 		return fmt.Errorf("list processes: %w", err)
 	}
@@ -66,24 +62,19 @@ func (s *search) runBPF(ctx context.Context) error {
 // iterate gives the wanted sockets by process, as the iterator saw them.
 func (s *search) iterate(ctx context.Context, it io.Reader) (map[int][]heldSocket, error) {
 	held := map[int][]heldSocket{}
-	var buf [heldSocketLen]byte
-	r := bufio.NewReaderSize(it, 64<<10)
-	for n := 0; ; n++ {
-		if n%1024 == 0 && ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if _, err := io.ReadFull(r, buf[:]); err != nil {
-			if err == io.EOF {
-				return held, nil
-			}
-			return nil, fmt.Errorf("read iterator: %w", err)
+	n := 0
+	err := records(it, heldSocketLen, func(b []byte) error {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
 		}
 		ne := binary.NativeEndian
-		h := heldSocket{ne.Uint32(buf[0:]), ne.Uint32(buf[4:]), ne.Uint32(buf[8:]), ne.Uint32(buf[12:])}
+		h := heldSocket{ne.Uint32(b[0:]), ne.Uint32(b[4:]), ne.Uint32(b[8:]), ne.Uint32(b[12:])}
 		if _, wanted := s.want[h.inode]; wanted {
 			held[int(h.tgid)] = append(held[int(h.tgid)], h)
 		}
-	}
+		return nil
+	})
+	return held, err
 }
 
 // confirmAll looks at the processes that the iterator named, with a few workers.

@@ -70,7 +70,7 @@ func TestOwnersSeveralAndByBothMethods(t *testing.T) {
 			}
 		})
 	}
-	o, err := ReadOwners(t.Context(), []uint32{shared.inode}, OwnerOptions{FirstOnly: true})
+	o, err := ReadOwners(t.Context(), []uint32{shared.inode}, OwnerOptions{Method: "proc", FirstOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}

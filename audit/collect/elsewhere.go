@@ -23,7 +23,7 @@ func (c *collection) namespaces(ctx context.Context) (closeAll func()) {
 		}
 	}
 	found, err := timed(ctx, &c.clock, "network namespaces", c.o.Limit, c.home.place, func(ctx context.Context) (*listeners.Namespaces, error) {
-		return listeners.ReadNamespaces(ctx, "")
+		return listeners.ReadNamespaces(ctx, "", c.iterators)
 	})
 	if err != nil {
 		c.gap(audit.Gap{What: "other network namespaces", Why: c.uid.explain(err, needSys)})

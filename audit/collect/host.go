@@ -33,13 +33,14 @@ type collection struct {
 	keep bool
 	uid  reader
 	clock
-	host     *answers // questions about the machine
-	home     *visited // the audited namespace
-	homeFD   int      // -1 where it could not be opened
-	seen     []*visited
-	others   []other // namespaces that links may lead to, all of the machine's
-	snapshot *audit.Snapshot
-	capture  *Capture
+	iterators *listeners.Iterators // over the processes of the machine
+	host      *answers             // questions about the machine
+	home      *visited             // the audited namespace
+	homeFD    int                  // -1 where it could not be opened
+	seen      []*visited
+	others    []other // namespaces that links may lead to, all of the machine's
+	snapshot  *audit.Snapshot
+	capture   *Capture
 
 	mu   sync.Mutex
 	gaps []audit.Gap
@@ -104,7 +105,9 @@ func collect(ctx context.Context, o Options, keep bool) (*audit.Snapshot, *Captu
 		snapshot: &audit.Snapshot{}, capture: &Capture{Schema: Schema, BigEndian: bigEndian()},
 	}
 	c.home = c.visit(inode, "", handle)
-	find := prepareOwners(listeners.OwnerOptions{Root: o.Root})
+	c.iterators = listeners.PrepareIterators()
+	defer c.iterators.Close()
+	find := prepareOwners(listeners.OwnerOptions{Root: o.Root, Iterators: c.iterators})
 	c.meta(ctx)
 
 	// Counters are read before all else where they are read twice: what is read in

@@ -1,0 +1,129 @@
+package listeners
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/asm"
+)
+
+// kernelTypes is what the programs are made for: the numbers of the iterators'
+// functions, and places of members in this kernel's structures, in bytes.
+type kernelTypes struct {
+	files, tasks                              uint32 // bpf_iter_task_file, bpf_iter_task
+	fileInode, inodeNumber, taskTGID, taskPID int16
+	taskNSProxy, proxyNet, netInode           int16
+}
+
+func readKernelTypes() (*kernelTypes, error) {
+	data, unmap, err := mapBTF(vmlinuxBTF)
+	if err != nil {
+		return nil, fmt.Errorf("read kernel BTF: %w", err)
+	}
+	defer unmap()
+	return kernelTypesOf(data)
+}
+
+func kernelTypesOf(data []byte) (*kernelTypes, error) {
+	s, err := parseBTF(data)
+	if err != nil {
+		return nil, err
+	}
+	names := []btfName{{btfStruct, "file"}, {btfStruct, "inode"}, {btfStruct, "task_struct"}, {btfStruct, "nsproxy"}, {btfStruct, "net"}, {btfStruct, "ns_common"},
+		{btfFunc, "bpf_iter_task_file"}, {btfFunc, "bpf_iter_task"}}
+	types, err := s.find(names...)
+	if err != nil {
+		return nil, err
+	}
+	file, inode, task, proxy, net, common := types[0], types[1], types[2], types[3], types[4], types[5]
+	o := &kernelTypes{files: types[6].id, tasks: types[7].id}
+	var netNS, number int16
+	for _, m := range []struct {
+		in     btfType
+		member string
+		to     *int16
+	}{
+		{file, "f_inode", &o.fileInode}, {inode, "i_ino", &o.inodeNumber}, {task, "tgid", &o.taskTGID}, {task, "pid", &o.taskPID},
+		{task, "nsproxy", &o.taskNSProxy}, {proxy, "net_ns", &o.proxyNet}, {net, "ns", &netNS}, {common, "inum", &number},
+	} {
+		at, ok := s.offset(m.in, m.member)
+		if !ok || at > 1<<14-1 {
+			return nil, fmt.Errorf("kernel BTF: struct %s has no usable member %s", s.text(m.in.name), m.member)
+		}
+		*m.to = int16(at)
+	}
+	o.netInode = netNS + number
+	return o, nil
+}
+
+// taskFileProgram writes {tgid, tid, fd, inode} for every descriptor that is a
+// socket. Its context is struct bpf_iter__task_file: meta, task, fd, file, each
+// in eight bytes; task and file are null on the last call.
+func taskFileProgram(o *kernelTypes) asm.Instructions {
+	const ctxMeta, ctxTask, ctxFD, ctxFile = 0, 8, 16, 24
+	const metaSeq = 0 // struct bpf_iter_meta
+	// Little-endian machines find the low half of i_ino at its start; sockfs
+	// numbers its inodes with 32 bits.
+	inode := o.inodeNumber
+	if nativeIsBig() {
+		inode += 4
+	}
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R7, asm.R6, ctxTask, asm.DWord),
+		asm.JEq.Imm(asm.R7, 0, "out"),
+		asm.LoadMem(asm.R8, asm.R6, ctxFile, asm.DWord),
+		asm.JEq.Imm(asm.R8, 0, "out"),
+		asm.Mov.Reg(asm.R1, asm.R8),
+		asm.FnSockFromFile.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
+		asm.LoadMem(asm.R2, asm.R8, o.fileInode, asm.DWord),
+		asm.LoadMem(asm.R2, asm.R2, inode, asm.Word),
+		asm.StoreMem(asm.RFP, -4, asm.R2, asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, ctxFD, asm.Word),
+		asm.StoreMem(asm.RFP, -8, asm.R2, asm.Word),
+		asm.LoadMem(asm.R2, asm.R7, o.taskPID, asm.Word),
+		asm.StoreMem(asm.RFP, -12, asm.R2, asm.Word),
+		asm.LoadMem(asm.R2, asm.R7, o.taskTGID, asm.Word),
+		asm.StoreMem(asm.RFP, -16, asm.R2, asm.Word),
+		asm.LoadMem(asm.R1, asm.R6, ctxMeta, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, metaSeq, asm.DWord),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -heldSocketLen),
+		asm.Mov.Imm(asm.R3, heldSocketLen),
+		asm.FnSeqWrite.Call(),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
+		asm.Return(),
+	}
+}
+
+// taskProgram writes {tgid, inode of the network namespace} for every process: the
+// inode is 0 for one that has ended and waits to be collected. Its context is
+// struct bpf_iter__task: meta and task, null on the last call.
+func taskProgram(o *kernelTypes) asm.Instructions {
+	const ctxMeta, ctxTask = 0, 8
+	const metaSeq = 0 // struct bpf_iter_meta
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R7, asm.R6, ctxTask, asm.DWord),
+		asm.JEq.Imm(asm.R7, 0, "out"),
+		asm.LoadMem(asm.R2, asm.R7, o.taskPID, asm.Word),
+		asm.LoadMem(asm.R3, asm.R7, o.taskTGID, asm.Word),
+		asm.JNE.Reg(asm.R2, asm.R3, "out"), // a thread
+		asm.StoreMem(asm.RFP, -8, asm.R3, asm.Word),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.LoadMem(asm.R2, asm.R7, o.taskNSProxy, asm.DWord),
+		asm.JEq.Imm(asm.R2, 0, "write"),
+		asm.LoadMem(asm.R2, asm.R2, o.proxyNet, asm.DWord),
+		asm.JEq.Imm(asm.R2, 0, "write"),
+		asm.LoadMem(asm.R4, asm.R2, o.netInode, asm.Word),
+		asm.StoreMem(asm.RFP, -4, asm.R4, asm.Word).WithSymbol("write"),
+		asm.LoadMem(asm.R1, asm.R6, ctxMeta, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, metaSeq, asm.DWord),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -seenTaskLen),
+		asm.Mov.Imm(asm.R3, seenTaskLen),
+		asm.FnSeqWrite.Call(),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
+		asm.Return(),
+	}
+}
