@@ -160,7 +160,7 @@ func (p *Process) readExe(r *procReader, dir int) error {
 }
 
 func (p *Process) readCommand(r *procReader, dir int) error {
-	b, err := r.read(dir, "cmdline", maxCommand+1, whole)
+	b, err := r.read(dir, "cmdline", maxCommand+1, single)
 	if err != nil && !errors.Is(err, errTooLong) {
 		return err
 	}

@@ -58,6 +58,15 @@ func (s *Sample) Sub(earlier *Sample) (*Change, error) {
 // ReadSample reads the counters of the calling thread's network namespace. proc
 // is where procfs is mounted, "" means /proc.
 func ReadSample(ctx context.Context, proc string) (*Sample, error) {
+	return readSample(ctx, proc, false)
+}
+
+// ReadTables reads of a sample only how full tables are: SockStat and Conntrack.
+func ReadTables(ctx context.Context, proc string) (*Sample, error) {
+	return readSample(ctx, proc, true)
+}
+
+func readSample(ctx context.Context, proc string, tables bool) (*Sample, error) {
 	if proc == "" {
 		proc = "/proc"
 	}
@@ -75,20 +84,23 @@ func ReadSample(ctx context.Context, proc string) (*Sample, error) {
 
 	// Optional files come with IPv6 and with the module for connection tracking.
 	for _, f := range []struct {
-		name     string
-		optional bool
-		parse    func([]byte) error
+		name            string
+		optional, table bool
+		parse           func([]byte) error
 	}{
-		{"netstat", false, func(b []byte) error { return ParseCounters(b, s.Counters) }},
-		{"snmp", false, func(b []byte) error { return ParseCounters(b, s.Counters) }},
-		{"snmp6", true, func(b []byte) error { return ParseCounters6(b, s.Counters) }},
-		{"sockstat", false, func(b []byte) error { return ParseSockStat(b, &s.SockStat) }},
-		{"sockstat6", true, func(b []byte) error { return ParseSockStat(b, &s.SockStat) }},
-		{"softnet_stat", false, func(b []byte) (err error) { s.SoftNet, err = ParseSoftNet(b); return err }},
-		{"stat/nf_conntrack", true, s.conntrack(proc)},
+		{"netstat", false, false, func(b []byte) error { return ParseCounters(b, s.Counters) }},
+		{"snmp", false, false, func(b []byte) error { return ParseCounters(b, s.Counters) }},
+		{"snmp6", true, false, func(b []byte) error { return ParseCounters6(b, s.Counters) }},
+		{"sockstat", false, true, func(b []byte) error { return ParseSockStat(b, &s.SockStat) }},
+		{"sockstat6", true, true, func(b []byte) error { return ParseSockStat(b, &s.SockStat) }},
+		{"softnet_stat", false, false, func(b []byte) (err error) { s.SoftNet, err = ParseSoftNet(b); return err }},
+		{"stat/nf_conntrack", true, true, s.conntrack(proc)},
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("read counters: %w", err)
+		}
+		if tables && !f.table {
+			continue
 		}
 		b, err := readSmall(filepath.Join(proc, "thread-self/net", f.name))
 		if errors.Is(err, fs.ErrNotExist) && f.optional {

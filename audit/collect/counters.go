@@ -23,10 +23,7 @@ func readCounters(ctx context.Context) (*listeners.Sample, listeners.Counters, [
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	var gaps []audit.Gap
-	for _, g := range s.Gaps {
-		gaps = append(gaps, audit.Gap{What: g.What, Why: g.Why})
-	}
+	gaps := gapsOf(s)
 	out := maps.Clone(s.Counters)
 	if len(s.SoftNet) > 0 {
 		var dropped, squeezed uint64
@@ -73,6 +70,14 @@ func readCounters(ctx context.Context) (*listeners.Sample, listeners.Counters, [
 	}
 	maps.Copy(out, groups)
 	return s, out, gaps, nil
+}
+
+func gapsOf(s *listeners.Sample) []audit.Gap {
+	var gaps []audit.Gap
+	for _, g := range s.Gaps {
+		gaps = append(gaps, audit.Gap{What: g.What, Why: g.Why})
+	}
+	return gaps
 }
 
 // rxMissed sums what the network cards of the namespace received and had no

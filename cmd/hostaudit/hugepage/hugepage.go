@@ -24,7 +24,7 @@ const (
 	// Early is the part of it that is touched at once, while the libraries are
 	// initialised: zeroing a huge page takes a quarter of a millisecond, and the
 	// second processor has nothing else to do so soon.
-	Early = 12 << 20
+	Early = 8 << 20
 
 	// of mman.h; the syscall package does not know them.
 	madvPopulateWrite = 23
