@@ -49,13 +49,13 @@ func afterCollection(n int) {
 // Collecting after every few percent would take more time than it is worth, and
 // what is in use may be more than modest by itself. What has collected more often
 // than patient works out the sources of a thousand ports behind tens of thousands
-// of rules: reading a big host takes some ten collections.
+// of rules: reading a big host takes some fifteen collections.
 func pace(live uint64, collections int) int {
-	const least, beyond, most, patient = 15, 50, 100, 24
+	const least, beyond, most, patient = 8, 50, 100, 40
 	switch {
 	case live == 0, collections > patient:
 		return most
-	case live > modest*(100+least)/100:
+	case live > modest*115/100:
 		return beyond
 	case live >= modest:
 		return least

@@ -100,8 +100,8 @@ func TestPace(t *testing.T) {
 		collections int
 		want        int
 	}{
-		{0, 1, 100}, {10 * mb, 1, 100}, {17 * mb, 1, 100}, {20 * mb, 2, 70}, {30 * mb, 3, 15}, {34 * mb, 10, 15}, {38 * mb, 24, 15}, {40 * mb, 24, 50}, {1 << 40, 4, 50},
-		{38 * mb, 25, 100}, {40 * mb, 200, 100},
+		{0, 1, 100}, {10 * mb, 1, 100}, {17 * mb, 1, 100}, {20 * mb, 2, 70}, {30 * mb, 3, 13}, {33 * mb, 4, 8}, {34 * mb, 10, 8}, {38 * mb, 40, 8}, {40 * mb, 40, 50}, {1 << 40, 4, 50},
+		{38 * mb, 41, 100}, {40 * mb, 200, 100},
 	} {
 		if got := pace(c.live, c.collections); got != c.want {
 			t.Errorf("with %d MB in use after %d collections the heap grows by %d %%, want %d", c.live/mb, c.collections, got, c.want)
