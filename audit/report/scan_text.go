@@ -89,13 +89,34 @@ func (p *printer) whoCanConnect(r *audit.Report) {
 		return
 	}
 	rows := [][]cell{{plainCell(""), {dim, []string{"port"}}, {dim, []string{"process"}}, {dim, []string{"who"}}, {dim, []string{"what decides"}}}}
-	for _, l := range lines {
+	for i, l := range lines {
+		if i > 0 {
+			l = l.after(&lines[i-1])
+		}
 		m, s := p.mark(l.mark)
 		rows = append(rows, []cell{{s, []string{m}}, plainCell(l.port), plainCell(l.process), {s, []string{l.who}}, {normal, l.decides}})
 	}
 	// At 80 columns at least 20 are left for what decides; wider ones share.
 	extra := max(p.Width-80, 0)
 	p.table(" ", []int{2, 18 + extra/5, 14 + extra/4, 17 + extra/5, 0}, rows)
+}
+
+// longWords is how long words are that are not said twice, one below the other.
+const longWords = 40
+
+// after is the line as it follows another that says the same at length: a list of
+// networks that is kept from every port would fill the screen with itself.
+func (l line) after(above *line) line {
+	if l.who != above.who || l.mark != above.mark || !slices.Equal(l.decides, above.decides) {
+		return l
+	}
+	if len(l.who) > longWords {
+		l.who = "as above"
+	}
+	if len(strings.Join(l.decides, "")) > 2*longWords {
+		l.decides = []string{"as above"}
+	}
+	return l
 }
 
 func (p *printer) mark(m byte) (string, style) {
