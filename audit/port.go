@@ -233,12 +233,12 @@ func hostAddrs(ns *reach.Namespace) []netip.Addr {
 	return out
 }
 
-// noClients are sources that no client has: this network, loopback, multicast
-// and reserved addresses (RFC 6890), IPv4-mapped ones on the wire.
-var noClients = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"),
-	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("::ffff:0:0/96"),
-}
+// noClients4 and noClients6 are sources that no client has: this network, loopback,
+// multicast and reserved addresses (RFC 6890), IPv4-mapped ones on the wire.
+var (
+	noClients4 = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3")}
+	noClients6 = []netip.Prefix{netip.MustParsePrefix("::/127"), netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("::ffff:0:0/96")}
+)
 
 // Clients leaves out sources that no client has.
 func Clients(from []netip.Prefix) []netip.Prefix {
@@ -263,7 +263,11 @@ func HasClients(from []netip.Prefix) bool {
 
 // NoClient reports whether no client has an address of the prefix.
 func NoClient(p netip.Prefix) bool {
-	for _, n := range noClients {
+	list := noClients4
+	if !p.Addr().Is4() {
+		list = noClients6
+	}
+	for _, n := range list {
 		if n.Bits() <= p.Bits() && n.Contains(p.Addr()) {
 			return true
 		}

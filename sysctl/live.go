@@ -87,12 +87,13 @@ const maxValueBytes = 64 << 10
 // context's.
 func ReadValues(ctx context.Context, dir string, keys []Key) (Values, error) {
 	out := make(Values, len(keys))
-	buf := make([]byte, 4096)
+	r := newValueReader(dir)
+	defer r.close()
 	for _, k := range keys {
 		if err := ctx.Err(); err != nil {
 			return out, fmt.Errorf("read live sysctls: %w", err)
 		}
-		text, err := readValueInto(dir, k, buf)
+		text, err := r.read(k)
 		switch {
 		case err == nil:
 			out[k] = Value{State: Present, Text: text}
@@ -106,22 +107,62 @@ func ReadValues(ctx context.Context, dir string, keys []Key) (Values, error) {
 }
 
 // readValue reads one key.
-func readValue(dir string, k Key) (string, error) { return readValueInto(dir, k, make([]byte, 4096)) }
+func readValue(dir string, k Key) (string, error) {
+	r := newValueReader(dir)
+	defer r.close()
+	return r.read(k)
+}
 
-// readValueInto reads one key by way of buf.
-func readValueInto(dir string, k Key, buf []byte) (string, error) {
+// valueReader reads keys and keeps the directory of the last one open: most of a
+// list lie in a few directories, and each step of a path through /proc/sys costs as
+// much as the reading.
+type valueReader struct {
+	root, dir string
+	fd        int // of dir, -1 for none
+	buf       []byte
+}
+
+func newValueReader(root string) *valueReader {
+	return &valueReader{root: root, fd: -1, buf: make([]byte, 4096)}
+}
+
+func (r *valueReader) close() {
+	if r.fd >= 0 {
+		unix.Close(r.fd)
+	}
+	r.fd = -1
+}
+
+// open opens the file of a key.
+func (r *valueReader) open(path string) (int, error) {
+	dir, name := "", path
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		dir, name = path[:i], path[i+1:]
+	}
+	if r.fd < 0 || r.dir != dir {
+		r.close()
+		fd, err := unix.Open(r.root+"/"+dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		r.fd, r.dir = fd, dir
+	}
+	return unix.Openat(r.fd, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+}
+
+func (r *valueReader) read(k Key) (string, error) {
 	p := k.Path()
 	if k == "" || strings.Contains(p, "..") && slices.Contains(strings.Split(p, "/"), "..") {
 		return "", fmt.Errorf("not a sysctl key: %q", string(k))
 	}
-	fd, err := unix.Open(dir+"/"+p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := r.open(p)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(fd)
 	var b []byte
 	for {
-		n, err := unix.Read(fd, buf)
+		n, err := unix.Read(fd, r.buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -131,10 +172,10 @@ func readValueInto(dir string, k Key, buf []byte) (string, error) {
 		if n <= 0 {
 			break
 		}
-		if b = append(b, buf[:n]...); len(b) > maxValueBytes {
+		if b = append(b, r.buf[:n]...); len(b) > maxValueBytes {
 			return "", errTooBig
 		}
-		if n < len(buf) && buf[n-1] == '\n' {
+		if n < len(r.buf) && r.buf[n-1] == '\n' {
 			break // with room to spare and its last newline a value is whole
 		}
 	}
