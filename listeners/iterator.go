@@ -35,8 +35,10 @@ type iterator struct {
 }
 
 // iteratorsFrom is the number of tasks above which the iterators win over reading
-// links of procfs: making them ready costs as much as looking into fifty
-// processes. A small host is left in peace by those who watch for BPF programs.
+// links of procfs. Measured with 13 descriptors a process, made ready each time: 50
+// processes 2.8 ms by procfs and 3.4 ms by the iterators, 100 processes 4.6 and
+// 3.9, 500 processes 17 and 6.9. A small host is left in peace by those who watch
+// for BPF programs.
 const iteratorsFrom = 100
 
 var errSmallHost = errors.New("not worth it for so few processes")
