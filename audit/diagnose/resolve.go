@@ -119,7 +119,13 @@ func Resolve(ctx context.Context, name string, o ResolveOptions) *Resolution {
 	names := conf.names(name)
 	r.Search = conf.search
 	for _, server := range servers[:min(len(servers), 3)] {
-		for _, n := range names {
+		silent := 0
+		for i, n := range names {
+			if silent == patience {
+				r.Gaps = append(r.Gaps, fmt.Sprintf("%s was asked for %d of %d names, and did not answer the last %d", server, i, len(names), silent))
+				break
+			}
+			silent++
 			found := false
 			for _, typ := range []uint16{typeA, typeAAAA} {
 				a := ask(ctx, server, n, typ, o.Limit)
@@ -128,6 +134,7 @@ func Resolve(ctx context.Context, name string, o ResolveOptions) *Resolution {
 				if a.Outcome == "timeout" || a.Outcome == "error" {
 					break // the same resolver will not answer the other question
 				}
+				silent = 0
 			}
 			if found {
 				break
@@ -136,6 +143,11 @@ func Resolve(ctx context.Context, name string, o ResolveOptions) *Resolution {
 	}
 	return r
 }
+
+// patience is after how many names without an answer a resolver is asked for no
+// more of them: one may lie in a domain whose servers are away, all of a search list
+// would take the operator's minute.
+const patience = 2
 
 type resolvConf struct {
 	servers []netip.AddrPort
