@@ -17,6 +17,7 @@ import (
 // TestClockIsSet: somebody sets the clock while a change waits, years back and years
 // ahead; its deadline comes when it was to come.
 func TestClockIsSet(t *testing.T) {
+	t.Parallel()
 	for name, jump := range map[string]time.Duration{"years ahead": 100_000 * time.Hour, "years back": -100_000 * time.Hour} {
 		b := newBench(t)
 		s := &System{Root: b.root, Watch: noWatchdog{}}

@@ -18,6 +18,9 @@ import (
 // program, a further apply is refused, and afterwards all is old. A program that
 // hangs is ended in time although nobody is left who started it.
 func TestRunKilledWhileAToolWorks(t *testing.T) {
+	if !apart(t) {
+		return
+	}
 	lab.Need(t, "nft", "iptables-legacy")
 	for _, tool := range []struct {
 		program string

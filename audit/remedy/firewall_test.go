@@ -269,6 +269,7 @@ func TestLockOutDrill(t *testing.T) {
 	for _, rs := range rulesets {
 		for fam, family := range []string{"IPv4", "IPv6"} {
 			t.Run(rs.name+" "+family, func(t *testing.T) {
+				t.Parallel()
 				d := newDrill(t, fam == 1, everybody)
 				if !d.connects(webPort) || !d.connects(sshPort) {
 					t.Fatal("without rules the ports are not reached: nothing is proven here")
@@ -361,6 +362,7 @@ func TestOperatorCutOff(t *testing.T) {
 // TestAudience: only those a service is meant for get in, one rule for each
 // family.
 func TestAudience(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-legacy")
 	nets := audit.Audience{Kind: audit.ForNetworks, Networks: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("fd00:9::/64")}}
 	for _, rs := range []int{0, 4} {

@@ -42,6 +42,7 @@ func TestRealFirewalld(t *testing.T) {
 	nets := audit.Audience{Kind: audit.ForNetworks, Networks: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("fd00:9::/64")}}
 	for name, audience := range map[string]audit.Audience{"everybody": everybody, "networks": nets} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := newDrill(t, false, audience)
 			d.throwAway()
 			d.in("mkdir", "-p", "/run/dbus")

@@ -32,6 +32,7 @@ func TestMutants(t *testing.T) {
 	t.Parallel()
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
 			exe := mutant(t, m.file, m.old, m.new)
 			b := newBench(t)
 			b.exe = exe
@@ -87,7 +88,8 @@ func TestProtocolMutants(t *testing.T) {
 	lab.Need(t, "nft", "strace", "systemd-run", "systemctl")
 	for _, m := range protocolMutants {
 		t.Run(m.name, func(t *testing.T) {
-			cmd := exec.Command(mutant(t, m.file, m.old, m.new), "-test.run", m.judge)
+			t.Parallel()
+			cmd := ownMounts(mutant(t, m.file, m.old, m.new), "-test.run", m.judge)
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "--- FAIL") {
 				t.Errorf("%s did not catch it: %v\n%s", m.judge, err, out)
@@ -131,7 +133,7 @@ func mutant(t *testing.T, file, old, replacement string) string {
 		t.Fatal(err)
 	}
 	exe := filepath.Join(dir, "mutant.test")
-	if out, err := exec.Command(goTool, "test", "-c", "-vet=off", "-overlay", overlayFile, "-o", exe, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command(goTool, "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlayFile, "-o", exe, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build the mutant: %v\n%s", err, out)
 	}
 	return exe

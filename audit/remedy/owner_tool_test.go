@@ -91,6 +91,7 @@ func TestOwnersThatLie(t *testing.T) {
 	t.Parallel()
 	lab.Need(t, "ufw", "firewalld", "firewall-cmd", "dbus-daemon", "nft", "iptables-nft")
 	t.Run("ufw", func(t *testing.T) {
+		t.Parallel()
 		d := newDrill(t, false, everybody)
 		d.throwAway()
 		d.in("ufw", "allow", "22/tcp")
@@ -104,6 +105,7 @@ func TestOwnersThatLie(t *testing.T) {
 		}
 	})
 	t.Run("firewalld", func(t *testing.T) {
+		t.Parallel()
 		d := newDrill(t, false, everybody)
 		d.throwAway()
 		d.in("mkdir", "-p", "/run/dbus")
@@ -111,7 +113,7 @@ func TestOwnersThatLie(t *testing.T) {
 		d.firewalld()
 		d.logIn()
 		zone := d.in("firewall-cmd", "--list-all") + d.in("firewall-cmd", "--permanent", "--list-all")
-		d.sys.ToolTime = 5 * time.Second
+		d.sys.ToolTime = 10 * time.Second // firewall-cmd is slow beside other tests
 		d.lies("firewall-cmd", "*--query-*", ownerFakes[3:])
 		if now := d.in("firewall-cmd", "--list-all") + d.in("firewall-cmd", "--permanent", "--list-all"); now != zone {
 			t.Errorf("the zone is\n%s\nit was\n%s", now, zone)

@@ -35,6 +35,7 @@ func (d *drill) get(name string) string {
 // has loaded its file anew the port is open still, and blocked again once the
 // change is rolled back and the file loaded.
 func TestSurvivesReload(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy")
 	for _, c := range []struct {
 		name, unit, file, text string
@@ -47,6 +48,7 @@ func TestSurvivesReload(t *testing.T) {
 		{"iptables-services", "iptables.service", "/etc/sysconfig/iptables", xtRules("icmp-port-unreachable"), func(d *drill, text string) { d.lab.Server.Load(d.t, lab.IPTablesNFT, text) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			d := newDrill(t, false, everybody)
 			d.put("/etc/systemd/system/multi-user.target.wants/"+c.unit, "")
 			d.put(c.file, c.text)
@@ -122,6 +124,7 @@ func TestIncludedFile(t *testing.T) {
 // TestFileNotUnderstood: a file that is not plainly the kernel's rules is not
 // edited; the operator gets the line.
 func TestFileNotUnderstood(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft")
 	for name, text := range map[string]string{
 		"other rules": strings.Replace(nftDrop, "\t\ttcp dport 22 accept\n", "", 1),
@@ -188,9 +191,11 @@ COMMIT
 // families at once: it lasts through a restart of the service and through a boot, and a
 // rollback leaves the files as they came.
 func TestIPTablesServices(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "iptables-nft", "iptables-legacy", "ipv6")
 	for name, loaders := range map[string][2]lab.Loader{"nft": {lab.IPTablesNFT, lab.IP6TablesNFT}, "legacy": {lab.IPTablesLegacy, lab.IP6TablesLegacy}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := newDrill(t, false, everybody)
 			for unit, file := range map[string]string{"iptables": rhelRules, "ip6tables": rhelRules6} {
 				d.put("/etc/systemd/system/basic.target.wants/"+unit+".service", "")

@@ -18,6 +18,7 @@ import (
 // somebody else or cannot be written are refused before anything is changed, and what
 // stands in the history does not matter to a new change.
 func TestMissingPlaces(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	at := func(name string) string { return filepath.Join(b.root, name) }
 	must := func(err error) {
@@ -109,6 +110,9 @@ func TestMissingPlaces(t *testing.T) {
 
 // TestProgramMissing: without the program that it needs nothing is begun.
 func TestProgramMissing(t *testing.T) {
+	if !apart(t) {
+		return
+	}
 	lab.Need(t, "nft", "iptables-legacy")
 	for _, c := range []struct {
 		program string
@@ -162,6 +166,9 @@ func hideTool(t *testing.T, name string) func() {
 // TestFileCheckLies: the program that says whether a file would be taken refuses,
 // hangs, floods, dies or takes everything; the file is as planned, or all is old.
 func TestFileCheckLies(t *testing.T) {
+	if !apart(t) {
+		return
+	}
 	lab.Need(t, "nft", "iptables-legacy")
 	for _, owner := range []struct {
 		program, unit, file, text string

@@ -14,6 +14,7 @@ import (
 // sends, as an apply renames and writes: its exit code tells the truth, or it is
 // dead and the recovery brings everything back.
 func TestSignalAtEveryCall(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	points, bad := 0, 0
 	for _, sig := range []string{"INT", "TERM", "HUP", "QUIT", "PIPE", "USR1"} {

@@ -28,6 +28,7 @@ func (d *drill) in(argv ...string) string {
 // ufw's reload and a start from nothing, the operator stays, and a rollback takes
 // it out of ufw's own list.
 func TestRealUFW(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "ufw", "iptables-nft", "ipv6")
 	for _, v6 := range []bool{false, true} {
 		d := newDrill(t, v6, everybody)
@@ -82,6 +83,7 @@ func TestRealUFW(t *testing.T) {
 // TestUFWInterruptedByReboot: what ufw has on disk already when the host goes down
 // is taken out of its files before ufw starts.
 func TestUFWInterruptedByReboot(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "ufw", "iptables-nft")
 	d := newDrill(t, false, everybody)
 	d.throwAway()
@@ -130,6 +132,7 @@ func TestUFWInterruptedByReboot(t *testing.T) {
 
 // TestUFWWithoutIPv6: ufw with IPV6=no opens IPv4 and says what is left.
 func TestUFWWithoutIPv6(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "ufw", "iptables-nft", "ipv6")
 	d := newDrill(t, false, everybody)
 	d.throwAway()

@@ -76,7 +76,7 @@ func TestWriterWhileItWaits(t *testing.T) {
 			d.lab.Server.Load(t, lab.IPTablesLegacy, strings.Replace(xtPolicy("icmp"), "--dport 22", "--dport 22:23", 1))
 		}, false, []string{"iptables-legacy-save"}, "22:23"},
 		{"legacy, a ban", func(d *drill) { d.lab.Server.Load(t, lab.IPTablesLegacy, xtPolicy("icmp")) }, func(d *drill) {
-			d.lab.Server.Run(t, "iptables-legacy", "-I", "INPUT", "-s", "203.0.113.99", "-j", "DROP")
+			d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-I", "INPUT", "-s", "203.0.113.99", "-j", "DROP")
 		}, true, []string{"iptables-legacy-save"}, "203.0.113.99"},
 		{"legacy, our rule is changed and keeps its mark", func(d *drill) { d.lab.Server.Load(t, lab.IPTablesLegacy, xtPolicy("icmp")) }, func(d *drill) {
 			saved := d.lab.Server.Run(t, "iptables-legacy-save")
@@ -105,6 +105,7 @@ func TestWriterWhileItWaits(t *testing.T) {
 		}, func(d *drill) { d.in("firewall-cmd", "--reload") }, false, []string{"nft", "list", "ruleset"}, "firewalld"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			d := newDrill(t, false, everybody)
 			c.set(d)
 			d.logIn()

@@ -26,17 +26,17 @@ func TestOtherWriters(t *testing.T) {
 		if legacy {
 			return []writer{
 				{"bans like fail2ban", func(d *drill) {
-					d.lab.Server.Run(t, "iptables-legacy", "-N", "f2b-sshd")
-					d.lab.Server.Run(t, "iptables-legacy", "-A", "f2b-sshd", "-s", "203.0.113.99", "-j", "REJECT")
-					d.lab.Server.Run(t, "iptables-legacy", "-I", "INPUT", "-p", "tcp", "--dport", "22", "-j", "f2b-sshd")
+					d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-N", "f2b-sshd")
+					d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-A", "f2b-sshd", "-s", "203.0.113.99", "-j", "REJECT")
+					d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-I", "INPUT", "-p", "tcp", "--dport", "22", "-j", "f2b-sshd")
 				}, has("203.0.113.99")},
 				{"chains like Docker's", func(d *drill) {
-					d.lab.Server.Run(t, "iptables-legacy", "-N", "DOCKER-USER")
-					d.lab.Server.Run(t, "iptables-legacy", "-I", "FORWARD", "-j", "DOCKER-USER")
+					d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-N", "DOCKER-USER")
+					d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-I", "FORWARD", "-j", "DOCKER-USER")
 				}, has("-A FORWARD -j DOCKER-USER")},
 				{"flushes", func(d *drill) {
-					d.lab.Server.Run(t, "iptables-legacy", "-P", "INPUT", "ACCEPT")
-					d.lab.Server.Run(t, "iptables-legacy", "-F")
+					d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-P", "INPUT", "ACCEPT")
+					d.lab.Server.Run(t, "iptables-legacy", "-w", "30", "-F")
 				}, func(rules string) bool { return !strings.Contains(rules, "--dport 22 ") }},
 			}
 		}
@@ -63,6 +63,7 @@ func TestOtherWriters(t *testing.T) {
 					name, loader, rules, dump = "legacy ", lab.IPTablesLegacy, xtPolicy("icmp"), []string{"iptables-legacy-save"}
 				}
 				t.Run(name+w.name+" "+gap, func(t *testing.T) {
+					t.Parallel()
 					d := newDrill(t, false, everybody)
 					d.lab.Server.Load(t, loader, rules)
 					d.logIn()
