@@ -68,7 +68,7 @@ func decides(x reach.Exposure) []string {
 	add := func(prefix string, ds []reach.DecidedBy) {
 		for i, d := range ds {
 			if i == maxDeciders {
-				lines = append(lines, fmt.Sprintf("and %d more", len(ds)-i))
+				lines = append(lines, "and "+number(len(ds)-i)+" more")
 				break
 			}
 			head, text := deciding(d)
@@ -157,7 +157,7 @@ func conditions(rows []reach.Row) []string {
 	}
 	lines := all[:min(len(all), maxDeciders)]
 	if n := len(all) - len(lines); n > 0 {
-		lines = append(slices.Clone(lines), fmt.Sprintf("and %d more", n))
+		lines = append(slices.Clone(lines), "and "+number(n)+" more")
 	}
 	return lines
 }

@@ -76,7 +76,7 @@ func (p *printer) portsVerdict(u *audit.PortUse) {
 	if n := len(about); n > 0 {
 		text += about[0]
 		if n > 1 {
-			text += fmt.Sprintf(" and %d more", n-1)
+			text += " and " + number(n-1) + " more"
 		}
 	}
 	s := levelStyle(worst)

@@ -210,7 +210,7 @@ func portWords(l *audit.ListenerRow, addrs []string) string {
 		}
 		s += strings.Join(parts, ", ")
 		if n := len(addrs) - maxListed; n > 0 {
-			s += fmt.Sprintf(" and %d more", n)
+			s += " and " + number(n) + " more"
 		}
 	}
 	if l.Device != "" {

@@ -73,7 +73,7 @@ func packets(g *diagnose.Sighting) string {
 		if n < 2 {
 			return name
 		}
-		return fmt.Sprintf("%s ×%d", name, n)
+		return name + " ×" + number(n)
 	}
 	question, answer := "SYN", "SYN-ACK"
 	if g.Proto != "tcp" {
@@ -111,7 +111,7 @@ func WatchEnd(w io.Writer, r *diagnose.WatchReport, o Options) error {
 		}
 		said++
 		p.blank()
-		p.text(bold, "", "  ", fmt.Sprintf("%d %s", g.Attempts, g.What))
+		p.text(bold, "", "  ", number(g.Attempts)+" "+g.What)
 		const hang = "        "
 		if d := g.DecidedBy; d != nil && d.Kind == reach.ByRule {
 			p.text(normal, "  rule  ", hang, d.Text)
@@ -167,7 +167,7 @@ func clients(g *diagnose.WatchGroup) string {
 	case g.Clients >= 1000:
 		return fmt.Sprintf("%s and 1000 or more other addresses", g.Example)
 	}
-	return fmt.Sprintf("%s and %d other address%s", g.Example, g.Clients-1, map[bool]string{true: "", false: "es"}[g.Clients == 2])
+	return fmt.Sprintf("%s and %s other address%s", g.Example, number(g.Clients-1), map[bool]string{true: "", false: "es"}[g.Clients == 2])
 }
 
 // example is the first attempt of a group.

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -97,7 +96,7 @@ func join(sides []sideOf, label func(sideOf) string) string {
 		ls := labels[w]
 		l := strings.Join(ls[:min(len(ls), maxListed)], ", ")
 		if n := len(ls) - maxListed; n > 0 {
-			l += fmt.Sprintf(" and %d more", n)
+			l += " and " + number(n) + " more"
 		}
 		parts = append(parts, l+": "+w)
 	}
@@ -196,7 +195,7 @@ func networks(ps []netip.Prefix) string {
 	}
 	s := strings.Join(parts, ", ")
 	if n := len(ps) - maxListed; n > 0 {
-		s += fmt.Sprintf(" and %d more", n)
+		s += " and " + number(n) + " more"
 	}
 	return s
 }
