@@ -3,6 +3,7 @@ package lab
 import (
 	"cmp"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,9 +28,17 @@ const Marker = "LAB_OUTER_NETNS"
 const whyOutside = "LAB_NOT_ENTERED"
 
 // Main runs the tests of m inside the laboratory and exits with their status.
-// It is the whole body of a TestMain.
+// It is the whole body of a TestMain. Parallel tests are twice as many at once as
+// there are cores, unless -parallel says how many: most of the time they wait.
 func Main(m *testing.M) {
 	Enter()
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
+			fmt.Fprintf(os.Stderr, "lab: %v\n", err)
+			os.Exit(2)
+		}
+	}
 	os.Exit(m.Run())
 }
 

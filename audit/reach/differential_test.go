@@ -332,6 +332,7 @@ const regressionSeed = 20261126
 // TestDifferential holds the model against the kernel: random rulesets of every
 // back end, real packets, zero wrong answers.
 func TestDifferential(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	seed := *seedFlag
 	switch {

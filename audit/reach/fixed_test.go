@@ -20,6 +20,7 @@ import (
 // TestFixedCases asks the kernel and the model again about everything that the
 // differential test ever found them to disagree about.
 func TestFixedCases(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/differential/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no fixed cases (%v)", err)

@@ -102,6 +102,7 @@ func (p *publisher) nft() string {
 // bridge against packets: the published port, the container's own address, the
 // host itself and a neighbouring container as clients.
 func TestContainersDifferential(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy", "conntrack")
 	seed := *seedFlag
 	if seed == 0 {

@@ -20,6 +20,7 @@ import (
 // in either back end of iptables: through the published port, past it by the
 // container's own address, from the host itself, and with a rule in DOCKER-USER.
 func TestDockerEngine(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "dockerd", "docker", "containerd", "runc", "iptables-nft", "iptables-legacy", "conntrack", "go", "tar")
 	for _, backend := range []string{"nft", "legacy"} {
 		t.Run(backend, func(t *testing.T) { dockerEngine(t, backend) })

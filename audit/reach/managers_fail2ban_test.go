@@ -74,6 +74,7 @@ const forgiven = "203.0.113.201"
 // and rules of nftables, its chains of iptables in either back end, and its
 // ipsets, on a host with a few rules of its own.
 func TestFail2ban(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "fail2ban-client", "fail2ban-server", "nft", "iptables-nft", "iptables-legacy", "ipset", "conntrack")
 	for _, backend := range []string{"nft", "legacy"} {
 		t.Run(backend, func(t *testing.T) {

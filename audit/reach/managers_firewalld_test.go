@@ -58,6 +58,7 @@ var firewalldFiles = map[string]string{
 // rich rules, priorities, limits, forwarded ports, masquerading, policies, and
 // its check of the way back of IPv6.
 func TestFirewalld(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "firewalld", "firewall-cmd", "dbus-daemon", "nft", "iptables-nft", "ipset", "conntrack")
 	for _, backend := range []string{"nftables", "iptables"} {
 		t.Run(backend, func(t *testing.T) {

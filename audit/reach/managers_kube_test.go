@@ -28,6 +28,7 @@ var kubeNames = [2][]string{
 // half the endpoints is dead, and where the host itself is masqueraded on its way
 // to itself, with an address that no reading tells.
 func TestKubeProxy(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy", "conntrack")
 	for _, mode := range []struct {
 		name, file string

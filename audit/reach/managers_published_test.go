@@ -13,6 +13,7 @@ import (
 // where every packet is dropped on its way there, with the rule that decides;
 // one that leads nowhere is not.
 func TestPublishedBlocked(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "conntrack")
 	l := lab.New(t, lab.Topology{Containers: 2})
 	l.Server.Sysctl(t, "net.ipv4.ip_forward", "1")

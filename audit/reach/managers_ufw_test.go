@@ -34,6 +34,7 @@ func managed(t testing.TB, ports ...uint16) *lab.Lab {
 // profile of an application, ranges, routed traffic and an operator's own lines
 // in before.rules.
 func TestUFW(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "ufw", "iptables-nft", "iptables-legacy", "conntrack")
 	for _, backend := range []string{"nft", "legacy"} {
 		t.Run(backend, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 // random rulesets the rows cover every source exactly once, and samples of each
 // row, asked one by one, get the row's answer.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	seed := *seedFlag
 	if seed == 0 {
@@ -112,6 +113,7 @@ func samples(g *generator, r reach.Row) (out []netip.Addr) {
 // TestOpaqueNeverFlips inserts a statement that the model does not know into
 // random rulesets: a sure answer may become "depends", never the other sure one.
 func TestOpaqueNeverFlips(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	seed := *seedFlag
 	if seed == 0 {

@@ -28,6 +28,7 @@ const published = "../../../shared/rulesets"
 // the model against real probes from the addresses and interfaces, to the
 // ports, that the ruleset itself names: zero wrong, at least 97 % decided.
 func TestPublishedRulesets(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "nft", "iptables-nft", "iptables-legacy", "conntrack")
 	files, _ := filepath.Glob(filepath.Join(published, "*"))
 	if len(files) < 100 {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,13 +33,6 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) > 1 && os.Args[1] == "rollback" {
 		os.Exit(guardMain(os.Args[2:]))
-	}
-	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue && os.Getenv(apartMark) == "" {
-		// Most of these tests wait for something.
-		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
-			panic(err)
-		}
 	}
 	lab.Main(m)
 }
