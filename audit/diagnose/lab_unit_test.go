@@ -1,6 +1,7 @@
 package diagnose_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/diagnose"
@@ -252,14 +255,24 @@ func confine(t *testing.T, b *lab.Booted, unit string, bytes int) {
 	must(os.Mkdir(inner, 0o755))
 	t.Cleanup(func() { os.Remove(inner) })
 	must(os.WriteFile(filepath.Join(inner, limit), []byte(strconv.Itoa(bytes)), 0))
-	procs, err := os.ReadFile(filepath.Join(b.Root, "sys/fs/cgroup/system.slice", unit, "cgroup.procs"))
+	move := func() error {
+		procs, err := os.ReadFile(filepath.Join(b.Root, "sys/fs/cgroup/system.slice", unit, "cgroup.procs"))
+		must(err)
+		if len(strings.Fields(string(procs))) == 0 {
+			t.Fatalf("%s has no processes", unit)
+		}
+		for _, pid := range strings.Fields(string(procs)) {
+			if err := os.WriteFile(filepath.Join(inner, "cgroup.procs"), []byte(pid), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := move()
+	for try := 0; errors.Is(err, unix.ESRCH) && try < 20; try++ { // one has ended since, perhaps after a fork
+		err = move()
+	}
 	must(err)
-	if len(strings.Fields(string(procs))) == 0 {
-		t.Fatalf("%s has no processes", unit)
-	}
-	for _, pid := range strings.Fields(string(procs)) {
-		must(os.WriteFile(filepath.Join(inner, "cgroup.procs"), []byte(pid), 0))
-	}
 }
 
 // sh runs commands, one a line, in the booted system; may: they may fail.
