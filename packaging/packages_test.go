@@ -111,6 +111,7 @@ func packages(t *testing.T) (dir, deb, rpm string) {
 // TestReproducible builds a second time, elsewhere, with another umask, home and
 // time zone: the same bytes.
 func TestReproducible(t *testing.T) {
+	t.Parallel()
 	_, deb, rpm := packages(t)
 	other := t.TempDir()
 	src := filepath.Join(other, "elsewhere")
@@ -155,6 +156,7 @@ func sum(t *testing.T, file string) [sha256.Size]byte {
 }
 
 func TestLint(t *testing.T) {
+	t.Parallel()
 	dir, deb, rpm := packages(t)
 	t.Run("lintian", func(t *testing.T) {
 		need(t, "lintian")

@@ -54,6 +54,7 @@ func TestMetricsExist(t *testing.T) {
 // TestAlertRules has the rules and the questions of the dashboard judged by Prometheus
 // itself, and lets each rule fire on what a report writes, and not without.
 func TestAlertRules(t *testing.T) {
+	t.Parallel()
 	need(t, "promtool")
 	dir, _, _ := packages(t)
 	binary := dir + "/build/" + runtime.GOARCH + "/hostaudit"
