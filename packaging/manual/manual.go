@@ -264,7 +264,7 @@ func (b Book) catalogue() []byte {
 	for _, c := range b.Checks {
 		r.section(c.ID)
 		r.WriteString(bold(c.Title) + "\n.PP\n")
-		r.text(c.Doc)
+		r.text(c.Explanation())
 		r.item("Severity", string(c.Severity))
 		if len(c.Reports) > 0 {
 			r.item("Findings", strings.Join(c.Reports, ", "))
