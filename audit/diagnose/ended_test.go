@@ -119,3 +119,31 @@ func TestKernelVerdicts(t *testing.T) {
 		}
 	}
 }
+
+// What was killed for memory a moment before the last start does not explain how
+// that one ended, unless it ended just so.
+func TestKilledBeforeTheLastStart(t *testing.T) {
+	now := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	state := func(status int32) *UnitState {
+		return &UnitState{ID: "chat.service", Code: 2, Status: status, PID: 77, StartedAt: 100 * time.Second, EndedAt: 101 * time.Second}
+	}
+	for name, c := range map[string]struct {
+		at     time.Duration
+		pid    int
+		status int32
+		want   bool
+	}{
+		"a moment before, of the run before":    {99500 * time.Millisecond, 70, 11, false},
+		"a moment before, by unlike clocks":     {99500 * time.Millisecond, 77, 9, true},
+		"a moment before, a child of it":        {99500 * time.Millisecond, 78, 9, true},
+		"since, a child of what crashed itself": {100500 * time.Millisecond, 78, 11, true},
+		"since, itself":                         {100900 * time.Millisecond, 77, 9, true},
+		"long before":                           {90 * time.Second, 77, 9, false},
+	} {
+		u := &Unit{Name: "chat.service", State: state(c.status)}
+		e := &KernelEvent{Kind: KernelOOM, PID: c.pid, At: c.at, Group: "/system.slice/chat.service", Time: now}
+		if got := u.killed(e, now); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -395,6 +395,10 @@ func (u *Unit) killed(e *KernelEvent, now time.Time) bool {
 		return inGroup(e.Group, u.Name) && now.Sub(e.Time) < time.Hour
 	case s.StartedAt == 0 || e.At < s.StartedAt-time.Second:
 		return false
+	case e.At < s.StartedAt && e.PID != s.PID && !(s.Code == 2 && s.Status == int32(unix.SIGKILL)):
+		// The two clocks may differ a little; but a service that systemd starts again
+		// at once was killed a moment before, and then ended of something else.
+		return false
 	case s.EndedAt != 0 && e.PID == s.PID && (e.At-s.EndedAt).Abs() < 5*time.Second:
 		return true
 	}
