@@ -55,7 +55,8 @@ type writer struct {
 	link      bool // the link layer is Ethernet
 	family    fw.Family
 	transport int // protocol, -1 for none
-	needs     [3]need
+	icmpType  int // -1 for none
+	needs     [4]need
 	etherType uint16
 }
 
@@ -78,10 +79,11 @@ const (
 	needLink = iota
 	needNetwork
 	needTransport
+	needICMPType
 )
 
 func newWriter(t *tableState) *writer {
-	w := &writer{t: t, family: familyGuard(t.table.Family), transport: -1}
+	w := &writer{t: t, family: familyGuard(t.table.Family), transport: -1, icmpType: -1}
 	w.link = t.table.Family == fw.TableNetdev || t.table.Family == fw.TableBridge
 	w.forgetNeeds()
 	return w
@@ -154,7 +156,10 @@ func (w *writer) bound(left, op string, kind valueKind, b []byte) {
 
 // number writes a value without the name that it may have.
 func (w *writer) number(k valueKind, b []byte) string {
-	if names := valueNames[k]; names != nil && !k.bitmask() && k != valExists && k != valDay {
+	if k == valTime {
+		return strconv.FormatUint(number(b)/1000, 10) + "s"
+	}
+	if names := valueNames[k]; names != nil && !k.bitmask() && k != valExists {
 		if _, ok := names[number(b)]; ok {
 			switch k {
 			case valDSCP:

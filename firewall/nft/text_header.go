@@ -1,6 +1,10 @@
 package nft
 
-import fw "github.com/hostaudit/hostaudit/firewall"
+import (
+	"slices"
+
+	fw "github.com/hostaudit/hostaudit/firewall"
+)
 
 // bitField is a field of a protocol header as nft names it, in bits.
 type bitField struct {
@@ -59,11 +63,11 @@ var transportTexts = map[uint8]*protocolText{
 	uint8(fw.DCCP): {"dccp", []bitField{{"sport", 0, 16, valPort}, {"dport", 16, 16, valPort}, {"type", 67, 4, valDCCPType}}},
 	uint8(fw.ICMP): {"icmp", []bitField{
 		{"type", 0, 8, valICMPType}, {"code", 8, 8, valICMPCode}, {"checksum", 16, 16, valInteger}, {"id", 32, 16, valInteger},
-		{"sequence", 48, 16, valInteger}, {"gateway", 32, 32, valInteger}, {"mtu", 48, 16, valInteger},
+		{"sequence", 48, 16, valInteger},
 	}},
 	uint8(fw.ICMPv6): {"icmpv6", []bitField{
 		{"type", 0, 8, valICMPv6Type}, {"code", 8, 8, valICMPv6Code}, {"checksum", 16, 16, valInteger}, {"id", 32, 16, valInteger},
-		{"sequence", 48, 16, valInteger}, {"mtu", 32, 32, valInteger}, {"max-delay", 32, 16, valInteger},
+		{"sequence", 48, 16, valInteger},
 	}},
 	2: {"igmp", []bitField{
 		{"type", 0, 8, valIGMPType}, {"mrt", 8, 8, valInteger}, {"checksum", 16, 16, valInteger}, {"group", 32, 32, valIPv4},
@@ -73,6 +77,36 @@ var transportTexts = map[uint8]*protocolText{
 	}},
 	uint8(fw.ESP): {"esp", []bitField{{"spi", 0, 32, valInteger}, {"sequence", 32, 32, valInteger}}},
 	108:           {"comp", []bitField{{"nexthdr", 0, 8, valProto}, {"flags", 8, 8, valInteger}, {"cpi", 16, 16, valInteger}}},
+}
+
+// icmpTexts and icmpv6Texts are the fields of messages of one type (icmp_dep in
+// src/proto.c), whose names say that type.
+var (
+	icmpTexts = map[int]bitField{3: {"mtu", 48, 16, valInteger}, 5: {"gateway", 32, 32, valInteger}}
+
+	icmpv6Texts = map[int]bitField{2: {"mtu", 32, 32, valInteger}, 4: {"parameter-problem", 32, 32, valInteger}, 130: {"max-delay", 32, 16, valInteger}}
+)
+
+// ofType are the fields of an ICMP message whose type is known.
+func (p *protocolText) ofType(icmpType int) *protocolText {
+	own, ok := icmpTexts[icmpType]
+	if p.name == "icmpv6" {
+		own, ok = icmpv6Texts[icmpType]
+	}
+	if !ok {
+		return p
+	}
+	const common = 3 // type, code and checksum
+	return &protocolText{p.name, append(slices.Clone(p.fields[:common]), own)}
+}
+
+// saysType reports whether the field is one of those.
+func (f *bitField) saysType() bool {
+	switch f.name {
+	case "mtu", "gateway", "parameter-problem", "max-delay":
+		return true
+	}
+	return false
 }
 
 // extensionTexts are the IPv6 extension headers by number (src/exthdr.c).
@@ -88,6 +122,18 @@ var extensionTexts = map[uint8]*protocolText{
 		{"nexthdr", 0, 8, valProto}, {"hdrlength", 8, 8, valInteger}, {"type", 16, 8, valMHType}, {"reserved", 24, 8, valInteger}, {"checksum", 32, 16, valInteger},
 	}},
 }
+
+// srhText are the fields of a routing header behind those that all have: nft takes
+// them for a segment routing header, whatever its type.
+var srhText = &protocolText{"srh", []bitField{
+	{"last-entry", 32, 8, valInteger}, {"flags", 40, 8, valInteger}, {"tag", 48, 16, valInteger}, {"sid[1]", 64, 128, valIPv6}, {"sid[2]", 192, 128, valIPv6},
+}}
+
+// sackText are the further blocks of the option that bears the first one's name.
+var sackText = &protocolText{"", []bitField{
+	{"sack1 left", 80, 32, valInteger}, {"sack1 right", 112, 32, valInteger}, {"sack2 left", 144, 32, valInteger}, {"sack2 right", 176, 32, valInteger},
+	{"sack3 left", 208, 32, valInteger}, {"sack3 right", 240, 32, valInteger},
+}}
 
 // tcpOptionTexts are the TCP options by number (src/tcpopt.c).
 var tcpOptionTexts = map[uint8]*protocolText{

@@ -132,6 +132,10 @@ func (p *specReader) verdict(b []byte) bool {
 	return true
 }
 
+// noInterface is what iptables compares names with for `! -i +`, no interface at
+// all (add_iifname in iptables/nft-shared.c).
+const noInterface = "INVAL/D\x00"
+
 // cmp takes a comparison up as an option of the header, or of a match on ports
 // or marks.
 func (p *specReader) cmp(op uint32, data []byte) bool {
@@ -146,6 +150,13 @@ func (p *specReader) cmp(op uint32, data []byte) bool {
 			lower := p.lower
 			p.lower = nil
 			return p.portRange(lower, data, false)
+		case len(data) != 2:
+		case op == cmpLTE:
+			return p.portRange(make([]byte, 2), data, false)
+		case op == cmpGT && be16(data) < 0xffff:
+			return p.portRange(binary.BigEndian.AppendUint16(nil, be16(data)+1), []byte{0xff, 0xff}, false)
+		case op == cmpLT && be16(data) > 0:
+			return p.portRange(make([]byte, 2), binary.BigEndian.AppendUint16(nil, be16(data)-1), false)
 		}
 		return false
 	}
@@ -157,10 +168,22 @@ func (p *specReader) cmp(op uint32, data []byte) bool {
 	if !p.payload {
 		switch p.key {
 		case metaIIFName:
+			if op == cmpEQ && string(data) == noInterface {
+				copy(h.In, "+")
+				fill(h.InMask, len(h.InMask)) // else it is not printed, as -i + is not
+				h.Invert |= xtables.InvertIn
+				break
+			}
 			copy(h.In, data)
 			fill(h.InMask, len(data))
 			invert(xtables.InvertIn)
 		case metaOIFName:
+			if op == cmpEQ && string(data) == noInterface {
+				copy(h.Out, "+")
+				fill(h.OutMask, len(h.OutMask))
+				h.Invert |= xtables.InvertOut
+				break
+			}
 			copy(h.Out, data)
 			fill(h.OutMask, len(data))
 			invert(xtables.InvertOut)

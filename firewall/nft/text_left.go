@@ -15,6 +15,7 @@ type left struct {
 	base      uint8
 	bit, bits int
 	ext       *protocolText // an extension header or option instead
+	option    bool          // of TCP, which says nothing of the network header
 
 	name string // of other loads: "ct state"
 	kind valueKind
@@ -106,6 +107,9 @@ func (w *writer) protocol(base uint8) *protocolText {
 		}
 	case baseTransport:
 		if p := transportTexts[uint8(max(w.transport, 0))]; p != nil && w.transport >= 0 {
+			if p.name == "icmp" || p.name == "icmpv6" {
+				return p.ofType(w.icmpType)
+			}
 			return p
 		}
 		return thText
@@ -144,6 +148,9 @@ func (w *writer) header(l *left, part bool) (string, valueKind) {
 		}
 		if p.name == "icmp" || p.name == "icmpv6" {
 			w.implied(needNetwork)
+			if f.saysType() {
+				w.implied(needICMPType)
+			}
 		}
 	}
 	return p.name + " " + f.name, f.kind
@@ -165,7 +172,7 @@ func (w *writer) left(l *left, n int) (string, valueKind, bool) {
 	case l.isMap:
 		return w.mapText(l, false), l.dataKind(), l.dataKind().hostOrder()
 	default:
-		if l.ext != nil {
+		if l.ext != nil && !l.option {
 			w.implied(needNetwork)
 		}
 		return l.name + l.binop(l.kind, w), l.kind, l.host

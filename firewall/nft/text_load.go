@@ -104,6 +104,9 @@ func (w *writer) load(name string, t *table, reg func(int) int) {
 		} else if u8(t.val(2)) == 2 {
 			l.name = "osf ttl skip name"
 		}
+		if t.num(3)&1 != 0 { // NFT_OSF_F_VERSION
+			l.name = strings.TrimSuffix(l.name, "name") + "version"
+		}
 	case "xfrm":
 		dir := "in"
 		if u8(t.val(3)) == 1 {
@@ -219,6 +222,9 @@ func (w *writer) exthdr(t *table, reg func(int) int) {
 		if p == nil {
 			p = &protocolText{name: fmt.Sprint(typ)}
 		}
+		if typ == 43 && offset >= 32 {
+			p = srhText
+		}
 		if present {
 			name = "exthdr " + p.name
 		} else {
@@ -267,6 +273,8 @@ func (w *writer) exthdr(t *table, reg func(int) int) {
 		l.kind, l.n = valExists, 1
 	} else if f, ok := p.fieldOf(offset, 8*n); ok {
 		l.name, l.kind = name+" "+f.name, f.kind
+	} else if f, ok := sackText.fieldOf(offset, 8*n); ok && op == exthdrTCPOption && p.name == "sack" {
+		l.name, l.kind = "tcp option "+f.name, f.kind
 	} else {
 		// Part of a field, which bitwise cuts out.
 		l.payload, l.bit, l.bits = true, offset, 8*n
@@ -275,7 +283,9 @@ func (w *writer) exthdr(t *table, reg func(int) int) {
 			l.name = fmt.Sprintf("tcp option @%d,%d,%d", typ, offset, 8*n)
 		}
 	}
-	if op != exthdrIPv6 {
+	if f, ok := p.startingAt(offset); op == exthdrTCPOption && l.payload && ok && f.len < 8 {
+		l.payload, l.option, l.name = false, true, name // a part of a byte, which bitwise cuts out
+	} else if op != exthdrIPv6 {
 		l.ext = nil
 		if l.payload {
 			l.payload = false

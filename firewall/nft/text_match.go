@@ -21,7 +21,9 @@ func (w *writer) cmp(l *left, op uint32, data []byte) {
 	}
 	text, kind, host := l.name, l.kind, l.host
 	if l.ext != nil {
-		w.implied(needNetwork)
+		if !l.option {
+			w.implied(needNetwork)
+		}
 		if l.bits > 0 && l.mask != nil && allZero(l.xor) {
 			if first, n := maskRun(l.mask); n > 0 {
 				if f, ok := l.ext.fieldOf(l.bit+first, n); ok {
@@ -268,8 +270,15 @@ func (w *writer) learn(l *left, op uint32, data []byte) {
 		w.link = true
 		w.needs[needLink] = need{item: at}
 	case l.name == "meta l4proto":
+		if w.family == fw.IPv4 && v == uint64(fw.ICMP) || w.family == fw.IPv6 && v == uint64(fw.ICMPv6) {
+			w.needs[needNetwork].firm = false
+			w.implied(needNetwork) // meta_may_dependency_kill
+		}
 		w.transport = int(v)
 		w.needs[needTransport] = need{item: at}
+	case l.payload && l.base == baseTransport && l.bit == 0 && l.bits == 8 && (w.transport == int(fw.ICMP) || w.transport == int(fw.ICMPv6)):
+		w.icmpType = int(v)
+		w.needs[needICMPType] = need{item: at}
 	case l.payload && l.base == baseNetwork && (w.family == fw.IPv4 && l.bit == 72 || w.family == fw.IPv6 && l.bit == 48) && l.bits == 8:
 		w.transport = int(v)
 		w.needs[needTransport] = need{item: at, firm: fam != fw.TableIP && fam != fw.TableIP6}

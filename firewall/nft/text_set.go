@@ -33,8 +33,11 @@ func (w *writer) lookup(t *table, reg func(int) int) {
 		return
 	}
 	op := ""
-	if t.num(5)&1 != 0 {
+	switch {
+	case t.num(5)&1 != 0:
 		op = "!="
+	case len(kinds) == 1 && kinds[0].masked:
+		op = "=="
 	}
 	w.compare(text, op, w.setText(s, kinds, false))
 }
@@ -42,7 +45,9 @@ func (w *writer) lookup(t *table, reg func(int) int) {
 // keyKind is how one part of a key is written.
 type keyKind struct {
 	valueKind
-	host bool
+	host   bool
+	masked bool // the text says which bits count
+	shift  int  // of a field that does not end with its last byte
 }
 
 // keyText writes what is looked up, and tells the kinds of the key's parts.
@@ -57,6 +62,7 @@ func (w *writer) keyText(at int, s *setInfo) (string, []keyKind) {
 	for _, n := range fields {
 		l := w.at(at + off)
 		var text string
+		var key keyKind
 		kind, host := valHex, false
 		switch {
 		case l == nil:
@@ -64,19 +70,51 @@ func (w *writer) keyText(at int, s *setInfo) (string, []keyKind) {
 		case l.payload && l.ext == nil:
 			c := *l
 			c.bits = 8 * min(n, max(l.n, 1))
-			if l.mask != nil {
-				if first, run := maskRun(l.mask); run > 0 {
-					c.bit, c.bits = l.bit+first, run
+			if first, run := w.fieldUnder(l); run > 0 {
+				key.shift = 8*len(l.mask) - first - run
+				c.bit, c.bits = l.bit+first, run
+				text, kind = w.header(&c, false)
+			} else {
+				text, kind = w.header(&c, false)
+				text += l.binop(kind, w)
+				key.masked = l.mask != nil || l.shift != ""
+			}
+		case l.ext != nil && l.mask != nil && allZero(l.xor):
+			text, kind, host = w.left(l, n)
+			key.masked = true
+			if first, run := maskRun(l.mask); run > 0 {
+				if f, ok := l.ext.fieldOf(l.bit+first, run); ok {
+					text, kind, key.masked, key.shift = l.name+" "+f.name, f.kind, false, 8*len(l.mask)-first-run
 				}
 			}
-			text, kind = w.header(&c, false)
 		default:
 			text, kind, host = w.left(l, n)
+			key.masked = l.mask != nil || l.shift != ""
 		}
-		texts, kinds = append(texts, text), append(kinds, keyKind{kind, host})
+		key.valueKind, key.host = kind, host
+		texts, kinds = append(texts, text), append(kinds, key)
 		off += (n + 3) &^ 3
 	}
 	return strings.Join(texts, " . "), kinds
+}
+
+// fieldUnder finds the field that a mask cuts out of header bytes.
+func (w *writer) fieldUnder(l *left) (first, n int) {
+	if l.mask == nil || l.shift != "" || !allZero(l.xor) {
+		return 0, 0
+	}
+	first, n = maskRun(l.mask)
+	if n == 0 || n == 8*len(l.mask) {
+		return first, n
+	}
+	p, bit := w.protocol(l.base), l.bit+first
+	if l.base == baseLink && bit >= 112 && w.etherType == 0x8100 {
+		p, bit = vlanText, bit-112
+	}
+	if _, ok := p.fieldOf(bit, n); !ok {
+		return 0, 0
+	}
+	return first, n
 }
 
 // mapText is the text of a map whose data a statement takes; host says that the
@@ -122,7 +160,7 @@ func (w *writer) setText(i *setInfo, kinds []keyKind, host bool) string {
 	if types := typeParts(i.keyType); len(types) == len(kinds) {
 		for j, k := range types {
 			if kinds[j].valueKind == valHex && k != valInteger && k < 47 {
-				kinds[j] = keyKind{k, k.hostOrder()}
+				kinds[j].valueKind, kinds[j].host = k, k.hostOrder()
 			}
 		}
 	}
@@ -206,7 +244,8 @@ func (w *writer) elementText(i *setInfo, j int, kinds []keyKind) string {
 		if off+n > len(key) || f >= len(kinds) {
 			return "?"
 		}
-		parts = append(parts, w.rangeText(kinds[f].valueKind, key[off:off+n], end[off:off+n], kinds[f].host && !(s.Interval && len(fields) == 1)))
+		lo, hi := shiftRight(key[off:off+n], kinds[f].shift), shiftRight(end[off:off+n], kinds[f].shift)
+		parts = append(parts, w.rangeText(kinds[f].valueKind, lo, hi, kinds[f].host && !(s.Interval && len(fields) == 1)))
 		off += (n + 3) &^ 3
 	}
 	return strings.Join(parts, " . ")
@@ -214,10 +253,6 @@ func (w *writer) elementText(i *setInfo, j int, kinds []keyKind) string {
 
 // rangeText writes a value, a prefix or a range.
 func (w *writer) rangeText(k valueKind, lo, hi []byte, host bool) string {
-	if k == valDSCP || k == valECN {
-		// The key holds the byte of the header.
-		lo, hi = shiftDSCP(k, lo), shiftDSCP(k, hi)
-	}
 	lo, hi = bigEndian(lo, host), bigEndian(hi, host)
 	if bytes.Equal(lo, hi) {
 		return w.value(k, lo)
@@ -249,15 +284,12 @@ func (w *writer) rangeText(k valueKind, lo, hi []byte, host bool) string {
 	return w.number(k, lo) + "-" + w.number(k, hi)
 }
 
-// shiftDSCP turns the byte of DSCP and ECN in a key into the field's value.
-func shiftDSCP(k valueKind, b []byte) []byte {
-	switch {
-	case k == valDSCP && len(b) == 1:
-		return []byte{b[0] >> 2}
-	case k == valDSCP && len(b) == 2:
-		return []byte{byte(binary.BigEndian.Uint16(b) >> 6 & 0x3f)}
+// shiftRight turns header bytes that hold a field into the field's value.
+func shiftRight(b []byte, bits int) []byte {
+	if bits == 0 {
+		return b
 	}
-	return b
+	return bitsOf(b, 0, 8*len(b)-bits)
 }
 
 func (w *writer) datumText(i *setInfo, d *fw.Datum, host bool) string {

@@ -120,6 +120,7 @@ var valueNames = map[valueKind]map[uint64]string{
 	valExists:   {0: "missing", 1: "exists"},
 	valBoolean:  {0: "missing", 1: "exists"},
 	valDevGroup: {0: `"default"`},
+	valRealm:    {0: `"cosmos"`},
 	valDay:      {0: `"Sunday"`, 1: `"Monday"`, 2: `"Tuesday"`, 3: `"Wednesday"`, 4: `"Thursday"`, 5: `"Friday"`, 6: `"Saturday"`},
 	valDSCP: {0: "cs0", 1: "lephb", 8: "cs1", 10: "af11", 12: "af12", 14: "af13", 16: "cs2", 18: "af21", 20: "af22", 22: "af23", 24: "cs3",
 		26: "af31", 28: "af32", 30: "af33", 32: "cs4", 34: "af41", 36: "af42", 38: "af43", 40: "cs5", 44: "va", 46: "ef", 48: "cs6", 56: "cs7"},
