@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -30,10 +29,10 @@ func threadNamespace() (uint64, error) {
 }
 
 // do runs fn on a thread of the namespace. Where the goroutine's thread is
-// there already nothing is entered, which takes no privilege.
+// there already nothing is entered, which takes no privilege, and the goroutine is
+// not held to it: threads that go elsewhere are given up (listeners.WithNamespace),
+// so that all that goroutines share are in one namespace.
 func (p *place) do(fn func() error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	if here, err := threadNamespace(); err == nil && here == p.inode {
 		return fn()
 	}

@@ -33,6 +33,7 @@ or configuration is wrong, 3 the host could not be read completely (outranks
   hostaudit scan --snapshot customer.snapshot`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			asBatch()
 			s, err := a.settings(cmd, &c, report.Formats()...)
 			if err != nil {
 				return err
