@@ -13,14 +13,24 @@ import (
 // made later are as the one that makes them. It may be refused, and nothing is lost.
 func asBatch() { setPolicy(unix.SCHED_BATCH) }
 
+// setPolicy sets the policy of all threads, and of those that a thread which had
+// not been set yet made meanwhile.
 func setPolicy(policy uint32) {
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return
-	}
-	for _, t := range tasks {
-		if tid, err := strconv.Atoi(t.Name()); err == nil {
-			_ = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy}, 0)
+	for again := true; again; {
+		again = false
+		tasks, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return
+		}
+		for _, t := range tasks {
+			tid, err := strconv.Atoi(t.Name())
+			if err != nil {
+				continue
+			}
+			if now, err := unix.SchedGetAttr(tid, 0); err != nil || now.Policy == policy {
+				continue
+			}
+			again = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy}, 0) == nil || again
 		}
 	}
 }
