@@ -39,7 +39,7 @@ func TestAsBatch(t *testing.T) {
 		return seen
 	}
 	// Another test of this package may have made a batch of what started this one.
-	setPolicy(unix.SCHED_NORMAL)
+	changePolicy(unix.SCHED_BATCH, unix.SCHED_NORMAL)
 	if before := policies(); before[unix.SCHED_BATCH] != 0 {
 		t.Fatalf("threads by policy beforehand: %v", before)
 	}
@@ -61,4 +61,10 @@ func TestAsBatch(t *testing.T) {
 		t.Errorf("threads by policy: %v", after)
 	}
 	w.Close()
+	// Of a policy that somebody chose nothing is changed.
+	changePolicy(unix.SCHED_BATCH, unix.SCHED_IDLE)
+	asBatch()
+	if chosen := policies(); len(chosen) != 1 || chosen[unix.SCHED_IDLE] < 8 {
+		t.Errorf("threads by policy: %v", chosen)
+	}
 }
