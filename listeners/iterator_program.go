@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf/asm"
 )
@@ -99,24 +100,40 @@ func taskFileProgram(o *kernelTypes) asm.Instructions {
 // taskProgram writes {tgid, inode of the network namespace} for every process: the
 // inode is 0 for one that has ended and waits to be collected. Its context is
 // struct bpf_iter__task: meta and task, null on the last call.
+//
+// The way from the task to the namespace goes by bpf_probe_read_kernel, which puts
+// zero where it cannot read, as behind a null pointer. For each plain load of a
+// pointer the verifier searches the names of all the kernel's types, several times
+// where they are not marked (btf_nested_type_is_trusted, kernel/bpf/verifier.c): a
+// millisecond in all.
 func taskProgram(o *kernelTypes) asm.Instructions {
 	const ctxMeta, ctxTask = 0, 8
 	const metaSeq = 0 // struct bpf_iter_meta
-	return asm.Instructions{
+	const number, pointer = -4, -16
+	// follow reads, from so far behind the address in R3, to a place on the stack.
+	follow := func(behind int16, to, size int32) asm.Instructions {
+		return asm.Instructions{
+			asm.Add.Imm(asm.R3, int32(behind)),
+			asm.Mov.Reg(asm.R1, asm.RFP),
+			asm.Add.Imm(asm.R1, to),
+			asm.Mov.Imm(asm.R2, size),
+			asm.FnProbeReadKernel.Call(),
+		}
+	}
+	return slices.Concat(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, ctxTask, asm.DWord),
 		asm.JEq.Imm(asm.R7, 0, "out"),
 		asm.LoadMem(asm.R2, asm.R7, o.taskPID, asm.Word),
 		asm.LoadMem(asm.R3, asm.R7, o.taskTGID, asm.Word),
 		asm.JNE.Reg(asm.R2, asm.R3, "out"), // a thread
-		asm.StoreMem(asm.RFP, -8, asm.R3, asm.Word),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.LoadMem(asm.R2, asm.R7, o.taskNSProxy, asm.DWord),
-		asm.JEq.Imm(asm.R2, 0, "write"),
-		asm.LoadMem(asm.R2, asm.R2, o.proxyNet, asm.DWord),
-		asm.JEq.Imm(asm.R2, 0, "write"),
-		asm.LoadMem(asm.R4, asm.R2, o.netInode, asm.Word),
-		asm.StoreMem(asm.RFP, -4, asm.R4, asm.Word).WithSymbol("write"),
+		asm.StoreMem(asm.RFP, -seenTaskLen, asm.R3, asm.Word),
+		asm.Mov.Reg(asm.R3, asm.R7),
+	}, follow(o.taskNSProxy, pointer, 8), asm.Instructions{
+		asm.LoadMem(asm.R3, asm.RFP, pointer, asm.DWord),
+	}, follow(o.proxyNet, pointer, 8), asm.Instructions{
+		asm.LoadMem(asm.R3, asm.RFP, pointer, asm.DWord),
+	}, follow(o.netInode, number, 4), asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R6, ctxMeta, asm.DWord),
 		asm.LoadMem(asm.R1, asm.R1, metaSeq, asm.DWord),
 		asm.Mov.Reg(asm.R2, asm.RFP),
@@ -125,5 +142,5 @@ func taskProgram(o *kernelTypes) asm.Instructions {
 		asm.FnSeqWrite.Call(),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
 		asm.Return(),
-	}
+	})
 }
