@@ -13,10 +13,13 @@ import (
 // pure function; equal inputs give equal reports.
 func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 	ev := reach.New(&s.World)
-	host := s.provenance()
-	base := Pass{Snapshot: s, Config: cfg, Reach: ev, Host: host, Facts: s.facts(host, cfg.Profile)}
+	base := Pass{Snapshot: s, Config: cfg, Reach: ev}
 	settings := make(chan []SysctlRow, 1)
-	go func() { settings <- sysctlRows(s, host, base.Facts) }()
+	go func() {
+		base.Host = s.provenance()
+		base.Facts = s.facts(base.Host, cfg.Profile)
+		settings <- sysctlRows(s, base.Host, base.Facts)
+	}()
 	base.Ports = ports(s, cfg, ev)
 	if rs := s.World.Namespaces[0].Ruleset; rs != nil {
 		base.Openings = Openings(rs)
@@ -39,7 +42,7 @@ func Run(s *Snapshot, cfg *Config, checks []*Check) *Report {
 		row.Scope = where[p]
 		r.Listeners = append(r.Listeners, row)
 	}
-	r.Sysctls = <-settings
+	r.Sysctls = <-settings // base is whole now
 	r.Ephemeral = ephemeral(s)
 	r.Profile = profileRow(s, cfg.Profile)
 	type ran struct {

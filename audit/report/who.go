@@ -1,7 +1,6 @@
 package report
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -154,9 +153,9 @@ func (c sourceLists) any() bool { return slices.ContainsFunc(c, audit.HasClients
 func (c sourceLists) share() float64 {
 	s := 0.0
 	for _, from := range c {
-		for i, p := range from {
+		for _, p := range from {
 			if !audit.NoClient(p) {
-				s += share(from[i : i+1])
+				s += shareOf(p)
 			}
 		}
 	}
@@ -176,10 +175,12 @@ func (c sourceLists) list(holes []netip.Prefix) []netip.Prefix {
 func share(ps []netip.Prefix) float64 {
 	s := 0.0
 	for _, p := range ps {
-		s += math.Ldexp(1, -min(p.Bits(), 64))
+		s += shareOf(p)
 	}
 	return s
 }
+
+func shareOf(p netip.Prefix) float64 { return 1 / float64(uint64(1)<<min(p.Bits(), 63)) }
 
 func networks(ps []netip.Prefix) string {
 	ps = loopback(slices.Clone(ps))
