@@ -285,3 +285,41 @@ func TestParsePortSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestHeadRoomPortByPort holds the counting of whole words against looking at each
+// port, at ranges that begin and end within words and at their edges.
+func TestHeadRoomPortByPort(t *testing.T) {
+	for _, r := range [][2]uint16{{1, 1}, {1, 65535}, {63, 64}, {64, 127}, {65, 190}, {32768, 60999}, {65535, 65535}} {
+		for _, reservedText := range []string{"", "1-64", "63-65,128-191", "100-65535", "40000,50000-50010"} {
+			var bound PortSet
+			for _, port := range []uint16{1, 63, 64, 65, 127, 128, 40000, 40001, 60999, 65535} {
+				bound.Add(port)
+			}
+			reserved, err := ParsePortSet(reservedText)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := PortSettings{Low: r[0], High: r[1], Reserved: reservedText}
+			for _, b := range []*PortSet{nil, &bound} {
+				var want HeadRoom
+				for port := int(p.Low); port <= int(p.High); port++ {
+					want.Range++
+					switch {
+					case reserved.Has(uint16(port)):
+						want.Reserved++
+					case b != nil && b.Has(uint16(port)):
+						want.Taken++
+					default:
+						want.Usable++
+						if (port-int(p.Low))%2 == 0 {
+							want.FirstHalf++
+						}
+					}
+				}
+				if got, err := p.HeadRoom(b); err != nil || got != want {
+					t.Errorf("%v reserved %q: %+v, %v; want %+v", r, reservedText, got, err, want)
+				}
+			}
+		}
+	}
+}

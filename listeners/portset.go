@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -117,9 +118,7 @@ func ParsePortSet(text string) (*PortSet, error) {
 		if err := errors.Join(err1, err2); err != nil || low > high {
 			return nil, fmt.Errorf("parse port list: %q", part)
 		}
-		for port := low; port <= high; port++ {
-			s.Add(uint16(port))
-		}
+		s.addRange(uint16(low), uint16(high))
 	}
 	return &s, nil
 }
@@ -144,21 +143,30 @@ func (p PortSettings) HeadRoom(bound *PortSet) (HeadRoom, error) {
 	if err != nil {
 		return HeadRoom{}, err
 	}
-	h := HeadRoom{Range: int(p.High) - int(p.Low) + 1}
-	for port := int(p.Low); port <= int(p.High); port++ {
-		switch {
-		case reserved.Has(uint16(port)):
-			h.Reserved++
-		case bound != nil && bound.Has(uint16(port)):
-			h.Taken++
-		default:
-			h.Usable++
-			if (port-int(p.Low))%2 == 0 {
-				h.FirstHalf++
-			}
-		}
+	if bound == nil {
+		bound = &PortSet{}
 	}
+	var inRange, usable PortSet
+	inRange.addRange(p.Low, p.High)
+	for i := range inRange {
+		reserved[i] &= inRange[i]
+		usable[i] = inRange[i] &^ reserved[i] &^ bound[i]
+	}
+	h := HeadRoom{Range: inRange.Count(), Reserved: reserved.Count(), Usable: usable.Count(), FirstHalf: usable.countFrom(p.Low)}
+	h.Taken = h.Range - h.Reserved - h.Usable
 	return h, nil
+}
+
+// addRange puts the ports from low to high into the set.
+func (s *PortSet) addRange(low, high uint16) {
+	for port := int(low); port <= int(high); port++ {
+		if port%64 == 0 && port+63 <= int(high) {
+			s[port/64] = math.MaxUint64
+			port += 63
+			continue
+		}
+		s.Add(uint16(port))
+	}
 }
 
 // BoundPorts gives the ports with listeners of a protocol; for TCP those of

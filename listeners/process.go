@@ -40,8 +40,6 @@ type Process struct {
 	// SelectOn is the number of descriptors that the process waits for in
 	// select(2); 0 where it does not, or holds few, or that is not known.
 	SelectOn int    `json:"select_on,omitempty"`
-	NetNS    uint64 `json:"netns,omitempty"` // 0: may not be read
-	PIDNS    uint64 `json:"pidns,omitempty"`
 	// Untold says what could not be read of the process, and why.
 	Untold []Gap `json:"untold,omitempty"`
 }
@@ -99,11 +97,6 @@ func (r *procReader) describe(dir, pid int) (Process, error) {
 	p.untold("limits", p.readLimits(r, dir))
 	p.untold("open files", p.countFiles(dir, r))
 	p.readSelect(r, dir)
-	var err1, err2 error
-	p.NetNS, err1 = r.namespace(dir, "ns/net")
-	p.PIDNS, err2 = r.namespace(dir, "ns/pid")
-	p.untold("namespaces", errors.Join(err1, err2))
-
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, "stat", &st, 0); err != nil {
 		return p, vanished(err)
