@@ -25,8 +25,8 @@ type Snapshot struct {
 	Samples []Sample
 	// Census is how the local ports are used, nil when it was not read.
 	Census *listeners.Census
-	// Keys are all settings that exist, for the patterns in files; nil counts the
-	// keys of Sysctls only.
+	// Keys are the settings that exist, as far as the catalogue and the files name
+	// them, by patterns too; nil counts the keys of Sysctls only.
 	Keys *sysctl.KeySet
 	// SockStat, Conntrack and Memory (MemTotal, bytes) are nil or 0 where they
 	// were not read.

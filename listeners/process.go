@@ -39,7 +39,7 @@ type Process struct {
 	UnitFiles *UnitFiles `json:"unit_files,omitempty"`
 	// SelectOn is the number of descriptors that the process waits for in
 	// select(2); 0 where it does not, or holds few, or that is not known.
-	SelectOn int    `json:"select_on,omitempty"`
+	SelectOn int `json:"select_on,omitempty"`
 	// Untold says what could not be read of the process, and why.
 	Untold []Gap `json:"untold,omitempty"`
 }

@@ -11,6 +11,8 @@ type KeySet struct {
 	files  map[string]bool
 	dirs   map[string][]string // directory → sorted names
 	sorted []Key
+	// ask is asked for what files and dirs do not hold; nil: that does not exist.
+	ask *keyQuestions
 }
 
 // NewKeySet builds the set from keys.
@@ -45,26 +47,28 @@ func NewKeySet(keys []Key) *KeySet {
 }
 
 // Has says whether the key exists.
-func (s *KeySet) Has(k Key) bool { return s.files[k.Path()] }
+func (s *KeySet) Has(k Key) bool { return s.isFile(k.Path()) }
 
-// Keys returns all keys, sorted.
+// Keys returns all keys, sorted; of a set that asks, those that it was asked for.
 func (s *KeySet) Keys() []Key {
 	return slices.Clone(s.sorted)
 }
 
-// Interfaces returns the interfaces that have settings of their own, without
-// the pseudo interfaces "all" and "default".
-func (s *KeySet) Interfaces() []string {
-	var out []string
-	for _, dir := range []string{"net/ipv4/conf", "net/ipv6/conf"} {
-		for _, name := range s.dirs[dir] {
-			if name != "all" && name != "default" && !slices.Contains(out, name) {
-				out = append(out, name)
-			}
-		}
+func (s *KeySet) isFile(rel string) bool {
+	return s.files[rel] || s.ask != nil && s.ask.kind(s, rel) == keyFile
+}
+
+func (s *KeySet) hasDir(rel string) bool {
+	_, known := s.dirs[rel]
+	return known || s.ask != nil && s.ask.kind(s, rel) == keyDir
+}
+
+// list gives the names in a directory, sorted.
+func (s *KeySet) list(rel string) []string {
+	if s.ask != nil {
+		s.ask.list(s, rel)
 	}
-	slices.Sort(out)
-	return out
+	return s.dirs[rel]
 }
 
 // lookup walks an absolute path through /proc/sys as the kernel does: empty
@@ -94,9 +98,9 @@ func (s *KeySet) lookup(p string) (rel string, dir, ok bool) {
 		case here == "proc" || here == "proc/sys":
 		case strings.HasPrefix(here, "proc/sys/"):
 			here = here[len("proc/sys/"):]
-			if s.files[here] {
+			if s.isFile(here) {
 				isFile = true
-			} else if _, isDir := s.dirs[here]; !isDir {
+			} else if !s.hasDir(here) {
 				return "", false, false
 			}
 		default:
@@ -117,9 +121,9 @@ func (s *KeySet) lookup(p string) (rel string, dir, ok bool) {
 func (s *KeySet) names(dir string) []string {
 	switch rel, isDir, ok := s.lookup(dir); {
 	case ok && isDir:
-		return s.dirs[rel]
+		return s.list(rel)
 	case isDir && strings.Trim(dir, "/") == "proc/sys":
-		return s.dirs[""]
+		return s.list("")
 	}
 	return nil
 }

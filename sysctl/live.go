@@ -220,11 +220,7 @@ func (l *keyLister) walk(rel string) {
 		l.gaps = append(l.gaps, Gap{What: "list " + l.dir + "/" + rel, Why: err.Error()})
 		return
 	}
-	perInterface := false
-	switch rel {
-	case "net/ipv4/conf", "net/ipv6/conf", "net/ipv4/neigh", "net/ipv6/neigh":
-		perInterface = true
-	}
+	interfaces := perInterface(rel)
 	var template []string
 	for _, e := range entries {
 		p := strings.TrimPrefix(rel+"/"+e.name, "/")
@@ -233,7 +229,7 @@ func (l *keyLister) walk(rel string) {
 			continue
 		}
 		// "all" and "default" have keys of their own; the rest share one list.
-		if !perInterface || e.name == "all" || e.name == "default" {
+		if !interfaces || e.name == "all" || e.name == "default" {
 			l.walk(p)
 			continue
 		}
@@ -250,6 +246,15 @@ func (l *keyLister) walk(rel string) {
 			l.add(p + "/" + n)
 		}
 	}
+}
+
+// perInterface tells whether the directories in this one are those of interfaces.
+func perInterface(rel string) bool {
+	switch rel {
+	case "net/ipv4/conf", "net/ipv6/conf", "net/ipv4/neigh", "net/ipv6/neigh":
+		return true
+	}
+	return false
 }
 
 func (l *keyLister) add(p string) {
@@ -317,9 +322,13 @@ func appendEntries(out []dirent, fd int, b []byte) []dirent {
 }
 
 // WantedKeys says which of the existing keys a report needs: those of the
-// catalogue, with their interfaces, and those that any file sets.
+// catalogue, with their interfaces, and those that any file sets. Of a set that
+// still asks they are also those that an interface may lack.
 func WantedKeys(keys *KeySet, outcomes ...*Outcome) []Key {
 	var out []Key
+	if keys.ask != nil {
+		out = keys.interfaceKeys()
+	}
 	for _, k := range keys.sorted {
 		if _, ok := Find(k); ok {
 			out = append(out, k)

@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // TestLoadersDifferential runs the real systemd-sysctl, `sysctl --system` and
@@ -108,6 +113,9 @@ func runLoaderDifferential(s *sandbox) error {
 			{append([]string{procpsProgram, "-p"}, given...), SimulateFiles(tree, keys, given...)},
 			{[]string{procpsProgram, "-p"}, SimulateFiles(tree, keys)},
 		}
+		if err := askedAlike(tree, keys); err != nil {
+			return fmt.Errorf("layout %d (seed %d): %w\n%s", i, seed, err, strings.Join(l.nodes, "\n"))
+		}
 		for _, c := range cases {
 			if err := resetWatched(); err != nil {
 				return err
@@ -151,6 +159,47 @@ func runLoaderDifferential(s *sandbox) error {
 		return fmt.Errorf("%d differences in %d layouts, seed %d", different, n, seed)
 	}
 	fmt.Printf("%d layouts, 4 loader runs each, %d writes simulated, %d values changed by the loaders, %d problems seen, 0 differences\n", n, writes, changed, problems)
+	return nil
+}
+
+// askedAlike holds a set that is asked for one key after the other against the whole
+// list: what the loaders do, and what a report speaks of, while it asks and after.
+func askedAlike(tree *Tree, whole *KeySet) error {
+	asked := AskKeys(context.Background(), ProcSys)
+	simulate := func(keys *KeySet) (out []*Outcome) {
+		for _, l := range Loaders() {
+			out = append(out, Simulate(l, tree, keys))
+		}
+		return out
+	}
+	want := simulate(whole)
+	got := simulate(asked)
+	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Outcome{}, Problem{})); d != "" {
+		return fmt.Errorf("asked while simulating: %s", d)
+	}
+	wanted := WantedKeys(whole, want...)
+	values, err := ReadValues(context.Background(), ProcSys, WantedKeys(asked, got...))
+	if err != nil {
+		return err
+	}
+	if gaps := asked.Settle(values); len(gaps) > 0 {
+		return fmt.Errorf("gaps %v", gaps)
+	}
+	if d := cmp.Diff(wanted, slices.Sorted(maps.Keys(values))); d != "" {
+		return fmt.Errorf("keys that were read: %s", d)
+	}
+	got = simulate(asked)
+	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Outcome{}, Problem{})); d != "" {
+		return fmt.Errorf("when settled: %s", d)
+	}
+	if d := cmp.Diff(wanted, WantedKeys(asked, got...)); d != "" {
+		return fmt.Errorf("wanted when settled: %s", d)
+	}
+	for _, k := range wanted {
+		if whole.Has(k) != asked.Has(k) {
+			return fmt.Errorf("%s: in the whole list %v, asked %v", k, whole.Has(k), asked.Has(k))
+		}
+	}
 	return nil
 }
 

@@ -136,11 +136,15 @@ func (c *collection) settings(ctx context.Context) {
 		gaps   []sysctl.Gap
 	}
 	r, err := timed(ctx, &c.clock, "sysctls", c.o.Limit, c.home.place, func(ctx context.Context) (result, error) {
-		keys, gaps, err := sysctl.ListKeys(ctx, sysctl.ProcSys)
-		if err != nil {
-			return result{}, err
+		set := sysctl.AskKeys(ctx, sysctl.ProcSys)
+		var gaps []sysctl.Gap
+		if c.keep { // who reads the snapshot may ask for others
+			keys, missing, err := sysctl.ListKeys(ctx, sysctl.ProcSys)
+			if err != nil {
+				return result{}, err
+			}
+			set, gaps = sysctl.NewKeySet(keys), missing
 		}
-		set := sysctl.NewKeySet(keys)
 		var outcomes []*sysctl.Outcome
 		if files != nil {
 			for _, l := range sysctl.Loaders() {
@@ -155,6 +159,9 @@ func (c *collection) settings(ctx context.Context) {
 			}
 		}
 		values, err := sysctl.ReadValues(ctx, sysctl.ProcSys, ask)
+		if !c.keep {
+			gaps = set.Settle(values)
+		}
 		return result{set, values, gaps}, err
 	})
 	if err != nil {
