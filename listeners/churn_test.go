@@ -101,13 +101,12 @@ func TestChurn(t *testing.T) {
 	extra := map[int]bool{} // owners beyond those that must be there
 	rounds := 0
 	// As long as it takes to be a test, on a slow machine longer.
-	enough := func() bool { return rounds >= 8 && opened.Load() >= 3000 && forks.Load() >= 300 }
+	enough := func() bool { return rounds >= 9 && opened.Load() >= 3000 && forks.Load() >= 300 }
 	for begin := time.Now(); !enough() && time.Since(begin) < time.Minute; rounds++ {
-		table := readTable(t)
-		method := []string{"proc", "bpf"}[rounds%2]
-		o, err := ReadOwners(t.Context(), table.Inodes(), OwnerOptions{Method: method})
-		if err != nil && method == "bpf" {
-			o, err = ReadOwners(t.Context(), table.Inodes(), OwnerOptions{})
+		opt := []OwnerOptions{{Method: "proc"}, {Method: "bpf"}, {Method: "bpf", FirstOnly: true, Ahead: true}}[rounds%3]
+		o, table, err := prepareReadFind(t, opt)
+		if err != nil && opt.Method == "bpf" {
+			o, table, err = prepareReadFind(t, OwnerOptions{})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -241,4 +240,18 @@ func end(t *testing.T, pid int) {
 			return
 		}
 	}
+}
+
+// prepareReadFind prepares a search, then reads the listeners, then looks for their
+// owners.
+func prepareReadFind(t *testing.T, opt OwnerOptions) (*Owners, *Table, error) {
+	t.Helper()
+	s, err := PrepareOwners(opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer s.Close()
+	table := readTable(t)
+	o, err := s.Find(t.Context(), table.Inodes())
+	return o, table, err
 }

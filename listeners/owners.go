@@ -58,6 +58,10 @@ type OwnerOptions struct {
 	FirstOnly bool
 	// Method: "" chooses, "proc" and "bpf" insist.
 	Method string
+	// Ahead has the open files of all processes looked through from the start, where
+	// FirstOnly is set and the iterators are to be had: a long reading of sockets then
+	// goes on beside it.
+	Ahead bool
 	// Iterators are the caller's, nil makes some.
 	Iterators *Iterators
 	// Workers is the number of goroutines, 0 means two.
@@ -72,6 +76,7 @@ type OwnerSearch struct {
 	whole bool
 	pids  []int
 	own   *Iterators // to be closed with the search
+	ahead sighting
 }
 
 // ReadOwners finds the processes that hold the sockets with these inodes. A
@@ -112,6 +117,9 @@ func PrepareOwners(opt OwnerOptions) (*OwnerSearch, error) {
 	}
 	if s.pids, err = s.opt.Iterators.pids(proc); err != nil {
 		return nil, errors.Join(fmt.Errorf("list processes: %w", err), s.Close())
+	}
+	if opt.Ahead && opt.FirstOnly {
+		s.lookAhead()
 	}
 	return s, nil
 }

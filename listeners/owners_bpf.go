@@ -24,25 +24,72 @@ type heldSocket struct {
 
 const heldSocketLen = 16
 
+func parseHeldSocket(b []byte) heldSocket {
+	ne := binary.NativeEndian
+	return heldSocket{ne.Uint32(b[0:]), ne.Uint32(b[4:]), ne.Uint32(b[8:]), ne.Uint32(b[12:])}
+}
+
+// sighting is what the iterator saw of all processes, before it was known which
+// sockets are wanted.
+type sighting struct {
+	sockets []heldSocket
+	begun   uint64 // in nanoseconds after boot
+}
+
+// maxSighting bounds a sighting: 2 MB.
+const maxSighting = 1 << 17
+
+// lookAhead makes a sighting, if it can.
+func (s *OwnerSearch) lookAhead() {
+	it, begun, err := s.walkFiles()
+	if err != nil {
+		return // Find tries again, and says why
+	}
+	defer it.Close()
+	var seen []heldSocket
+	err = records(it, heldSocketLen, func(b []byte) error {
+		if len(seen) == maxSighting {
+			return errTooLong
+		}
+		seen = append(seen, parseHeldSocket(b))
+		return nil
+	})
+	if err == nil {
+		s.ahead = sighting{seen, begun}
+	}
+}
+
+// walkFiles begins a walk through the open files of all processes.
+func (s *OwnerSearch) walkFiles() (it io.ReadCloser, begun uint64, err error) {
+	if it, err = s.opt.Iterators.files.walk(); err != nil {
+		return nil, 0, err
+	}
+	var begin unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &begin); err != nil {
+		it.Close()
+		return nil, 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return it, uint64(begin.Nano()), nil
+}
+
 // runBPF finds the holders with the kernel's iterator over all open files (BPF
 // iterator "task_file", kernel/bpf/task_iter.c) and then looks at those
 // processes only. It sees the pid numbers of the first pid namespace, so it is
 // used there alone.
 func (s *search) runBPF(ctx context.Context) error {
-	it, err := s.opt.Iterators.files.walk()
+	if found, err := s.asSighted(ctx); found || err != nil {
+		return err
+	}
+	it, begun, err := s.walkFiles()
 	if err != nil {
 		return err
 	}
 	defer it.Close()
-	var begin unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &begin); err != nil {
-		return fmt.Errorf("read the clock: %w", err)
-	}
 	held, err := s.iterate(ctx, it)
 	if err != nil {
 		return err
 	}
-	if err := s.confirmAll(ctx, held, uint64(begin.Nano())); err != nil {
+	if err := s.confirmAll(ctx, held, begun); err != nil {
 		return err
 	}
 	s.looked += len(s.pids) - s.denied
@@ -59,6 +106,29 @@ func (s *search) runBPF(ctx context.Context) error {
 	return nil
 }
 
+// asSighted looks at the processes that were sighted with the wanted sockets. found
+// tells that each has an owner; otherwise nothing of it is kept.
+func (s *search) asSighted(ctx context.Context) (found bool, err error) {
+	if len(s.ahead.sockets) == 0 {
+		return false, nil
+	}
+	held := map[int][]heldSocket{}
+	for _, h := range s.ahead.sockets {
+		if _, wanted := s.want[h.inode]; wanted {
+			held[int(h.tgid)] = append(held[int(h.tgid)], h)
+		}
+	}
+	if err := s.confirmAll(ctx, held, s.ahead.begun); err != nil {
+		return false, err
+	}
+	if len(s.found) == len(s.want) {
+		s.looked = len(held)
+		return true, nil
+	}
+	s.found, s.procs, s.keyOf, s.denied = map[uint32][]int{}, map[processKey]Process{}, map[int]processKey{}, 0
+	return false, nil
+}
+
 // iterate gives the wanted sockets by process, as the iterator saw them.
 func (s *search) iterate(ctx context.Context, it io.Reader) (map[int][]heldSocket, error) {
 	held := map[int][]heldSocket{}
@@ -67,8 +137,7 @@ func (s *search) iterate(ctx context.Context, it io.Reader) (map[int][]heldSocke
 		if n++; n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		ne := binary.NativeEndian
-		h := heldSocket{ne.Uint32(b[0:]), ne.Uint32(b[4:]), ne.Uint32(b[8:]), ne.Uint32(b[12:])}
+		h := parseHeldSocket(b)
 		if _, wanted := s.want[h.inode]; wanted {
 			held[int(h.tgid)] = append(held[int(h.tgid)], h)
 		}

@@ -3,6 +3,7 @@ package listeners
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,6 +99,54 @@ func unreadable(t *testing.T) int {
 		}
 	}
 	return n
+}
+
+// TestOwnersSightedAhead: what was sighted before it was asked for is confirmed, and
+// what came after, or moved to another descriptor, is found all the same.
+func TestOwnersSightedAhead(t *testing.T) {
+	stays, shared := tcpListener(t, "127.0.0.1", 0), tcpListener(t, "127.0.0.1", 0)
+	sharer := child(t, 0, os.NewFile(dup(t, shared.fd), "listener")).Process.Pid
+	both := []int{os.Getpid(), sharer}
+	slices.Sort(both)
+	find := func(want map[uint32][]int, meanwhile func()) *OwnerSearch {
+		t.Helper()
+		s, err := PrepareOwners(OwnerOptions{Method: "bpf", FirstOnly: true, Ahead: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if meanwhile != nil {
+			meanwhile()
+		}
+		o, err := s.Find(t.Context(), slices.Collect(maps.Keys(want)))
+		if err != nil {
+			missing(t, "no bpf iterator: %v", err)
+		}
+		if diff := cmp.Diff(want, holders(o)); diff != "" || o.Method != "bpf" || o.Looked == 0 {
+			t.Errorf("by %s, looked into %d: %s", o.Method, o.Looked, diff)
+		}
+		return s
+	}
+	me := []int{os.Getpid()}
+	s := find(map[uint32][]int{stays.inode: me, shared.inode: both}, nil)
+	if !slices.ContainsFunc(s.ahead.sockets, func(h heldSocket) bool { return h.inode == stays.inode }) {
+		t.Error("control: nothing was sighted ahead")
+	}
+	moves, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(moves, &st); err != nil {
+		t.Fatal(err)
+	}
+	find(map[uint32][]int{uint32(st.Ino): me, shared.inode: both}, func() {
+		to := dup(t, moves)
+		unix.Close(moves)
+		t.Cleanup(func() { unix.Close(int(to)) })
+	})
+	late := map[uint32][]int{stays.inode: me}
+	find(late, func() { late[tcpListener(t, "127.0.0.1", 0).inode] = me })
 }
 
 // A thread may have descriptors of its own (unshare(CLONE_FILES)); what it holds

@@ -47,7 +47,7 @@ func Ports(ctx context.Context, o Options) (*audit.Snapshot, error) {
 	c.snapshot.Sysctls = values
 	if c.sockets(ctx, c.home) == nil {
 		// One owner of each socket is enough here.
-		find := prepareOwners(listeners.OwnerOptions{Root: o.Root, FirstOnly: true})
+		find := prepareOwners(listeners.OwnerOptions{Root: o.Root, FirstOnly: true, Ahead: true})
 		c.census(ctx)
 		c.destinationOwners(ctx, find)
 	}
