@@ -11,7 +11,8 @@ import (
 // (SCHED_BATCH, sched(7)): its threads, which wake each other a hundred times in a
 // scan, then take no processor away from one another, nor from anybody else. Threads
 // made later are as the one that makes them. It may be refused, and nothing is lost;
-// who was started with a policy of the operator's (chrt) keeps it.
+// who was started with a policy of the operator's (chrt) keeps it, and everybody stays
+// as nice as before.
 func asBatch() { changePolicy(unix.SCHED_NORMAL, unix.SCHED_BATCH) }
 
 // changePolicy changes the policy of all threads that have this one, and of those
@@ -28,10 +29,13 @@ func changePolicy(from, to uint32) {
 			if err != nil {
 				continue
 			}
-			if now, err := unix.SchedGetAttr(tid, 0); err != nil || now.Policy != from {
+			now, err := unix.SchedGetAttr(tid, 0)
+			if err != nil || now.Policy != from {
 				continue
 			}
-			again = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: to}, 0) == nil || again
+			// What is not said is set to zero: how nice the operator wants it as well.
+			like := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: to, Nice: now.Nice, Flags: now.Flags}
+			again = unix.SchedSetAttr(tid, &like, 0) == nil || again
 		}
 	}
 }

@@ -9,15 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// All threads of the program work as a batch, those that are made later too.
+// All threads of the program work as a batch, those that are made later too, and as
+// nicely as they were started.
 func TestAsBatch(t *testing.T) {
 	if os.Getenv("HOSTAUDIT_TEST_BATCH") == "" {
-		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestAsBatch$", "-test.v")
+		cmd := exec.Command("nice", "-n", "5", "/proc/"+strconv.Itoa(os.Getpid())+"/exe", "-test.run", "^TestAsBatch$", "-test.v")
 		cmd.Env = append(os.Environ(), "HOSTAUDIT_TEST_BATCH=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		return
+	}
+	nice, err := unix.SchedGetAttr(0, 0)
+	if err != nil || nice.Nice < 5 {
+		t.Fatalf("started with %+v, %v", nice, err)
 	}
 	policies := func() map[uint32]int {
 		tasks, err := os.ReadDir("/proc/self/task")
@@ -35,6 +40,9 @@ func TestAsBatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen[a.Policy]++
+			if a.Nice != nice.Nice {
+				t.Errorf("thread %d of policy %d is at nice %d, was started at %d", tid, a.Policy, a.Nice, nice.Nice)
+			}
 		}
 		return seen
 	}
