@@ -233,12 +233,13 @@ func loadProgram(name string, code []byte, function uint32) (int, error) {
 
 // bpf is bpf(2); the descriptors that it gives are close-on-exec. The verifier
 // gives up with EAGAIN where a signal is pending, and the scheduler of Go sends
-// signals. It is not told of the call, which takes a quarter of a millisecond: it
-// would give the processor away, and everybody waits for what comes out here.
+// signals. It is not told of the first call, which takes a quarter of a millisecond:
+// it would give the processor away, and everybody waits for what comes out here. Of
+// later ones it is: to stop the world it would send signals for as long as it takes.
 func bpf(command uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 	const patience = 20
+	fd, _, errno := unix.RawSyscall(unix.SYS_BPF, command, uintptr(attr), size)
 	for try := 0; ; try++ {
-		fd, _, errno := unix.RawSyscall(unix.SYS_BPF, command, uintptr(attr), size)
 		switch {
 		case errno == 0:
 			return int(fd), nil
@@ -246,5 +247,6 @@ func bpf(command uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 		default:
 			return -1, errno
 		}
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, command, uintptr(attr), size)
 	}
 }
