@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -211,6 +212,33 @@ func record(state sockdiag.State, sport, dport uint16, dst uint32) []byte {
 	copy(p[8:], []byte{10, 0, 0, 1})
 	binary.BigEndian.PutUint32(p[24:], dst)
 	return b
+}
+
+// A list of reserved ports may be longer than a read has room for.
+func TestPortSettingsWithManyReserved(t *testing.T) {
+	f, err := os.OpenFile("/proc/sys/net/ipv4/ip_local_reserved_ports", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	t.Cleanup(func() { os.WriteFile(f.Name(), []byte("\n"), 0) })
+	var list []byte
+	for port := 1; port < 1<<16; port += 2 {
+		from := len(list)
+		list = fmt.Appendf(list, "%d,", port)
+		// A single write takes less than a page; what comes from an offset is added.
+		if _, err := f.WriteAt(list[from:], int64(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := ReadPortSettings(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	room, err := p.HeadRoom(nil)
+	if want := (int(p.High) - int(p.Low) + 1) / 2; err != nil || room.Reserved != want {
+		t.Errorf("%+v, %v; want %d reserved of %d bytes, %d were read", room, err, want, len(list), len(p.Reserved))
+	}
 }
 
 func TestCensusAllocatesNothingPerSocket(t *testing.T) {

@@ -68,11 +68,18 @@ func ReadPortSettings(ctx context.Context, proc string) (PortSettings, error) {
 			return "", fmt.Errorf("read net.ipv4.%s: %w", key, err)
 		}
 		defer f.Close()
-		b, err := io.ReadAll(io.LimitReader(f, 1<<20))
-		if err != nil {
-			return "", fmt.Errorf("read net.ipv4.%s: %w", key, err)
+		for b := make([]byte, 4<<10); len(b) <= 1<<20; b = make([]byte, 4*len(b)) {
+			n, err := f.ReadAt(b, 0)
+			if err == io.EOF {
+				return strings.TrimSpace(string(b[:n])), nil
+			}
+			if err != nil {
+				return "", fmt.Errorf("read net.ipv4.%s: %w", key, err)
+			}
+			// What has no room the kernel cuts off, for good (proc_do_large_bitmap
+			// gives nothing from an offset): it is read anew, with more room.
 		}
-		return strings.TrimSpace(string(b)), nil
+		return "", fmt.Errorf("read net.ipv4.%s: longer than a megabyte", key)
 	}
 	text, err1 := read("ip_local_port_range")
 	reserved, err2 := read("ip_local_reserved_ports")

@@ -251,6 +251,41 @@ func runWriteJob(s *sandbox) error {
 			}
 		}
 	}
+	if err := readLongValue(); err != nil {
+		return err
+	}
 	fmt.Println("written and read back")
+	return nil
+}
+
+// readLongValue reads every other port as the kernel has them reserved, and then
+// that there are none.
+func readLongValue() error {
+	f, err := os.OpenFile(ProcSys+"/"+keyReservedPorts.Path(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var want []byte
+	for port := 1; port < 1<<16; port += 2 {
+		from := len(want)
+		want = fmt.Appendf(want, "%d,", port)
+		// A single write takes less than a page; what comes from an offset is added.
+		if _, err := f.WriteAt(want[from:], int64(from)); err != nil {
+			return err
+		}
+	}
+	want = want[:len(want)-1]
+	r := newValueReader(ProcSys)
+	defer r.close()
+	if got, err := r.read(keyReservedPorts); err != nil || got != string(want) {
+		return fmt.Errorf("%d bytes of reserved ports, want %d: %v", len(got), len(want), err)
+	}
+	if _, err := f.WriteAt([]byte("\n"), 0); err != nil {
+		return err
+	}
+	if got, err := r.read(keyReservedPorts); err != nil || got != "" {
+		return fmt.Errorf("reserved ports %q, want none: %v", got, err)
+	}
 	return nil
 }

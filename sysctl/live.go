@@ -78,8 +78,9 @@ func (v Values) Gaps() []Gap {
 // namespace stays on its thread.
 const ProcSys = "/proc/sys"
 
-// maxValueBytes bounds one value; the longest known one is a page.
-const maxValueBytes = 64 << 10
+// maxValueBytes bounds one value; the longest known one, every other port in
+// ip_local_reserved_ports, has 190,000.
+const maxValueBytes = 256 << 10
 
 // ReadValues reads keys below dir (ProcSys, or another root's) one by one:
 // open, read, close on the calling thread, never blocking. A missing key is
@@ -160,26 +161,29 @@ func (r *valueReader) read(k Key) (string, error) {
 		return "", err
 	}
 	defer unix.Close(fd)
-	var b []byte
+	n := 0
 	for {
-		n, err := unix.Read(fd, r.buf)
+		got, err := unix.Pread(fd, r.buf[n:], int64(n))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return "", err
 		}
-		if n <= 0 {
-			break
+		if n += max(got, 0); n == len(r.buf) {
+			// What has no room the kernel cuts off, for good (proc_do_large_bitmap
+			// gives nothing from an offset): it is read anew, with more room.
+			if n > maxValueBytes {
+				return "", errTooBig
+			}
+			r.buf, n = make([]byte, 4*n), 0
+			continue
 		}
-		if b = append(b, r.buf[:n]...); len(b) > maxValueBytes {
-			return "", errTooBig
-		}
-		if n < len(r.buf) && r.buf[n-1] == '\n' {
+		if got <= 0 || r.buf[n-1] == '\n' {
 			break // with room to spare and its last newline a value is whole
 		}
 	}
-	return strings.TrimSuffix(string(b), "\n"), nil
+	return strings.TrimSuffix(string(r.buf[:n]), "\n"), nil
 }
 
 // maxKeys bounds the listing of a kernel with very many interfaces.
