@@ -86,6 +86,8 @@ type unprivileged struct {
 	Listeners []Listener
 	Owners    *Owners
 	Gaps      []Gap
+	// Namespaces are the gaps in the list of network namespaces.
+	Namespaces []Gap
 }
 
 func readUnprivileged() error {
@@ -97,12 +99,17 @@ func readUnprivileged() error {
 	if err != nil {
 		return err
 	}
-	o, err := ReadOwners(context.Background(), table.Inodes(), OwnerOptions{})
+	proc := os.Getenv("LISTENERS_TEST_PROC")
+	o, err := ReadOwners(context.Background(), table.Inodes(), OwnerOptions{Proc: proc})
 	if err != nil {
 		return err
 	}
 	o.Assign(table.Listeners)
-	return json.NewEncoder(os.Stdout).Encode(unprivileged{table.Listeners, o, append(table.Gaps, o.Gaps...)})
+	n, err := ReadNamespaces(context.Background(), proc, nil)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(unprivileged{table.Listeners, o, append(table.Gaps, o.Gaps...), n.Gaps})
 }
 
 // Run by nobody, every listener is still shown, its own with its owner, the
@@ -113,12 +120,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	ours := tcpListener(t, "127.0.0.1", 0)
 	theirs := tcpListener(t, "127.0.0.1", 0)
-	bin := t.TempDir() + "/test"
-	for dir := bin[:strings.LastIndexByte(bin, '/')]; dir != "/tmp" && dir != "/"; dir = dir[:max(1, strings.LastIndexByte(dir, '/'))] {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	bin := reachable(t, t.TempDir()) + "/test"
 	exe, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -126,8 +128,37 @@ func TestUnprivileged(t *testing.T) {
 	if err := os.WriteFile(bin, exe, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// procfs shows processes of others by default, shows them and gives nothing of
+	// them, or hides them.
+	for _, hidepid := range []string{"", "noaccess", "invisible", "ptraceable"} {
+		t.Run("hidepid="+hidepid, func(t *testing.T) {
+			proc := ""
+			if hidepid != "" {
+				proc = reachable(t, t.TempDir())
+				if err := unix.Mount("proc", proc, "proc", 0, "hidepid="+hidepid); err != nil {
+					missing(t, "procfs with hidepid=%s: %v", hidepid, err)
+				}
+				t.Cleanup(func() { unix.Unmount(proc, unix.MNT_DETACH) })
+			}
+			asNobody(t, bin, proc, ours, theirs)
+		})
+	}
+}
+
+// reachable lets everybody come to a temporary directory.
+func reachable(t *testing.T, dir string) string {
+	t.Helper()
+	for at := dir; at != "/tmp" && at != "/"; at = at[:max(1, strings.LastIndexByte(at, '/'))] {
+		if err := os.Chmod(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func asNobody(t *testing.T, bin, proc string, ours, theirs *sock) {
 	cmd := exec.Command(bin)
-	cmd.Env = []string{"LISTENERS_TEST_ROLE=unprivileged"}
+	cmd.Env = []string{"LISTENERS_TEST_ROLE=unprivileged", "LISTENERS_TEST_PROC=" + proc}
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{os.NewFile(dup(t, theirs.fd), "listener")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -147,7 +178,7 @@ func TestUnprivileged(t *testing.T) {
 	if len(h.Owners) != 1 || h.Owners[0].PID != cmd.Process.Pid || h.Owners[0].UID != 65534 || h.Owners[0].User != "nobody" {
 		t.Errorf("its own listener: %+v", *h)
 	}
-	if got.Owners.Denied == 0 || len(got.Gaps) == 0 {
-		t.Errorf("denied %d, gaps %v", got.Owners.Denied, got.Gaps)
+	if len(got.Owners.Gaps) == 0 || len(got.Namespaces) == 0 {
+		t.Errorf("denied %d, gaps %v, of the namespaces %v", got.Owners.Denied, got.Gaps, got.Namespaces)
 	}
 }

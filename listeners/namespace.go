@@ -90,6 +90,10 @@ func ReadNamespaces(ctx context.Context, proc string, it *Iterators) (*Namespace
 		}
 	}
 
+	if machine && hidesProcesses(dir) {
+		out.Gaps = append(out.Gaps, Gap{What: "network namespaces: processes of other users", Why: hiddenWhy})
+	}
+
 	mounts, err := r.read(dir, "thread-self/mountinfo", 16<<20, whole)
 	if err != nil {
 		out.Gaps = append(out.Gaps, Gap{What: "network namespaces kept by mounts", Why: err.Error()})

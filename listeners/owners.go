@@ -17,7 +17,7 @@ type Unowned string
 // The reasons.
 const (
 	NotLookedUp Unowned = "not-looked-up" // owners were not asked for
-	// NoPrivilege: some processes may not be looked into by this user.
+	// NoPrivilege: some processes may not be looked into by this user, or not be seen.
 	NoPrivilege Unowned = "no-privilege"
 	// KernelSocket: every process of the machine was looked into and none holds
 	// it: the kernel itself listens (NFS, WireGuard, iSCSI, …), or a descriptor
@@ -40,6 +40,8 @@ type Owners struct {
 	Method  string           `json:"method"` // "proc" or "bpf"
 	Looked  int              `json:"looked"` // processes looked into
 	Denied  int              `json:"denied"` // processes that may not be looked into
+	// Hidden: procfs does not show the processes of other users (hidepid).
+	Hidden bool `json:"hidden,omitempty"`
 	// Whole: processes of every pid namespace are visible.
 	Whole bool `json:"whole"`
 	// Partial: the search stopped at the first owner of each socket (FirstOnly).
@@ -135,7 +137,7 @@ func (s *OwnerSearch) Close() error {
 
 // Find does the search; it can be done once.
 func (s *OwnerSearch) Find(ctx context.Context, inodes []uint32) (*Owners, error) {
-	o := &Owners{Holders: map[uint32][]int{}, Method: "proc", Whole: s.whole}
+	o := &Owners{Holders: map[uint32][]int{}, Method: "proc", Whole: s.whole, Hidden: s.whole && hidesProcesses(s.proc)}
 	run := &search{OwnerSearch: s, want: make(map[uint32]struct{}, len(inodes)), found: map[uint32][]int{}, procs: map[processKey]Process{}, keyOf: map[int]processKey{}}
 	for _, ino := range inodes {
 		if ino != 0 {
@@ -158,6 +160,9 @@ func (s *OwnerSearch) Find(ctx context.Context, inodes []uint32) (*Owners, error
 		o.Processes[i].UnitFiles = units.of(o.Processes[i].Unit)
 		o.Processes[i].User = HostText(names[o.Processes[i].UID])
 		containers.fill(o.Processes[i].Container)
+	}
+	if o.Hidden {
+		o.Gaps = append(o.Gaps, Gap{What: "owners: processes of other users", Why: hiddenWhy})
 	}
 	if o.Denied > 0 {
 		o.Gaps = append(o.Gaps, Gap{What: fmt.Sprintf("owners: %d of %d processes", o.Denied, o.Looked+o.Denied), Why: "may not be looked into without more privilege"})
@@ -194,9 +199,12 @@ func (o *Owners) Assign(ls []Listener) {
 	}
 }
 
+// Refused tells that more privilege would show more owners.
+func (o *Owners) Refused() bool { return o.Denied > 0 || o.Hidden }
+
 func (o *Owners) why() Unowned {
 	switch {
-	case o.Denied > 0:
+	case o.Refused():
 		return NoPrivilege
 	case !o.Whole:
 		return OtherPIDNamespace
@@ -232,6 +240,16 @@ func inInitialPIDNamespace(proc int) bool {
 	var r procReader
 	ino, err := r.namespace(proc, "thread-self/ns/pid")
 	return err == nil && ino == initialPIDNS
+}
+
+const hiddenWhy = "not shown without more privilege (procfs is mounted with hidepid)"
+
+// hidesProcesses tells whether a procfs of the first pid namespace hides processes
+// that we may not trace (hidepid=invisible or ptraceable, proc(5)): process 1, which
+// is always there, is one of them.
+func hidesProcesses(proc int) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(proc, "1", &st, 0) == unix.ENOENT
 }
 
 type processKey struct {

@@ -358,7 +358,7 @@ func (c *collection) ownerGaps(o *listeners.Owners, all []*visited) {
 		switch {
 		case g.What == "user names":
 			gap.Minor = true
-		case o.Denied > 0:
+		case o.Refused():
 			gap.Why, gap.Minor = c.uid.explain(deniedError{g.Why}, needOwners), !unowned
 		}
 		c.gap(gap)

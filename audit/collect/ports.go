@@ -79,7 +79,7 @@ func (c *collection) destinationOwners(ctx context.Context, find ownersOf) {
 	census.AssignOwners(o, censusOwners)
 	for _, g := range o.Gaps {
 		gap := audit.Gap{What: g.What, Why: g.Why, Minor: true}
-		if o.Denied > 0 && g.What != "user names" {
+		if o.Refused() && g.What != "user names" {
 			gap.Why, gap.Minor = c.uid.explain(deniedError{g.Why}, needOwners), !census.Unowned()
 		}
 		c.gap(gap)
