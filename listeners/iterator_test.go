@@ -1,6 +1,7 @@
 package listeners
 
 import (
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -29,5 +30,31 @@ func TestIteratorsWhileTheWorldIsStopped(t *testing.T) {
 			walk.Close()
 		}
 		it.Close()
+	}
+}
+
+// A process that has closed what the iterator saw in it is no owner, and no other
+// process is made up in its place.
+func TestClosedBehindTheIterator(t *testing.T) {
+	l, other := tcpListener(t, "127.0.0.1", 0), tcpListener(t, "127.0.0.1", 0)
+	pid := child(t, 0).Process.Pid
+	prepared, err := PrepareOwners(OwnerOptions{Method: "proc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prepared.Close()
+	s := &search{OwnerSearch: prepared, want: map[uint32]struct{}{l.inode: {}}, found: map[uint32][]int{}, procs: map[processKey]Process{}, keyOf: map[int]processKey{}}
+	held := map[int][]heldSocket{
+		pid:         {{uint32(pid), uint32(pid), uint32(l.fd), l.inode}},
+		os.Getpid(): {{uint32(os.Getpid()), uint32(os.Getpid()), uint32(other.fd), l.inode}}, // it has moved
+	}
+	if err := s.confirmAll(t.Context(), held, 1<<62); err != nil {
+		t.Fatal(err)
+	}
+	var o Owners
+	o.Holders = map[uint32][]int{}
+	s.result(&o)
+	if len(o.Processes) != 1 || o.Processes[0].PID != os.Getpid() || len(o.Holders[l.inode]) != 1 {
+		t.Errorf("holders %v of processes %+v", o.Holders, o.Processes)
 	}
 }

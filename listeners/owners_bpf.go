@@ -165,6 +165,7 @@ func (s *search) confirmAll(ctx context.Context, held map[int][]heldSocket, begu
 				h, err := w.confirm(pids[i], held[pids[i]], begun)
 				mu.Lock()
 				switch {
+				case err == nil && len(h.inodes) == 0: // closed since
 				case err == nil:
 					s.keep(h)
 				case gone(err):
