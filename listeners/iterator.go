@@ -119,7 +119,22 @@ func (i *iterator) walk() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open iterator: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "bpf iterator"), nil
+	return patient{os.NewFile(uintptr(fd), "bpf iterator")}, nil
+}
+
+// patient goes on reading where the kernel interrupts a walk: after a million
+// objects of which the program told nothing (MAX_ITER_OBJECTS, kernel/bpf/bpf_iter.c),
+// such as the files of a large database.
+type patient struct{ io.ReadCloser }
+
+func (p patient) Read(b []byte) (int, error) {
+	const most = 1000
+	for try := 0; ; try++ {
+		n, err := p.ReadCloser.Read(b)
+		if n > 0 || try >= most || !errors.Is(err, unix.EAGAIN) {
+			return n, err
+		}
+	}
 }
 
 // seenTask is a process as the iterator over tasks shows it.

@@ -1,11 +1,15 @@
 package listeners
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Whoever stops the world, as the collector of garbage does, sends signals to those
@@ -57,4 +61,32 @@ func TestClosedBehindTheIterator(t *testing.T) {
 	if len(o.Processes) != 1 || o.Processes[0].PID != os.Getpid() || len(o.Holders[l.inode]) != 1 {
 		t.Errorf("holders %v of processes %+v", o.Holders, o.Processes)
 	}
+}
+
+// A walk goes on where the kernel interrupts it.
+func TestInterruptedWalk(t *testing.T) {
+	file := interrupted{bytes.NewReader(make([]byte, 5*heldSocketLen)), 3}
+	n := 0
+	if err := records(patient{&file}, heldSocketLen, func([]byte) error { n++; return nil }); err != nil || n != 5 {
+		t.Errorf("%d records, %v", n, err)
+	}
+	file.times = 1 << 40
+	if err := records(patient{&file}, heldSocketLen, func([]byte) error { return nil }); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%v", err)
+	}
+}
+
+// interrupted is so a number of times before it gives anything.
+type interrupted struct {
+	*bytes.Reader
+	times int
+}
+
+func (f *interrupted) Close() error { return nil }
+
+func (f *interrupted) Read(b []byte) (int, error) {
+	if f.times--; f.times >= 0 {
+		return 0, &os.PathError{Op: "read", Path: "bpf iterator", Err: unix.EAGAIN}
+	}
+	return f.Reader.Read(b)
 }
