@@ -64,10 +64,18 @@ func (w *walker) end(c Class, f FateKind, ch *Chain, r *Rule, rej *Reject, why s
 // its policy accept.
 func (w *walker) base(ch *Chain, in []Class) []Class {
 	w.at = ch
+	if ch.Base.Type == ChainRoute && len(in) > 1 {
+		// What comes out is held against what went in, so each goes alone.
+		var pass []Class
+		for _, c := range in {
+			pass = append(pass, w.base(ch, []Class{c})...)
+		}
+		return merge(pass)
+	}
 	accepted, rest := w.chain(ch, in, 0)
 	if ch.Base.Type == ChainRoute {
-		accepted = reroute(accepted, in)
-		rest = reroute(rest, in)
+		reroute(accepted, in[0].State.Mark)
+		reroute(rest, in[0].State.Mark)
 	}
 	for _, c := range rest {
 		if ch.Base.Policy == Drop {
@@ -133,19 +141,13 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 	return accepted, merge(append(returned, cur...))
 }
 
-// reroute marks the classes whose packet mark is not that of any class that went
-// in.
-func reroute(out, in []Class) []Class {
+// reroute marks the classes whose packet mark is not the one they went in with.
+func reroute(out []Class, mark Known) {
 	for i := range out {
-		same := false
-		for j := range in {
-			same = same || in[j].State.Mark == out[i].State.Mark
-		}
-		if !same || len(in) > 1 {
+		if out[i].State.Mark != mark {
 			out[i].State.Reroute = true
 		}
 	}
-	return out
 }
 
 func chainName(ch *Chain) string {

@@ -218,6 +218,14 @@ func (b *bench) judge(t testing.TB, rs *ruleset, probes []lab.Probe) (wrong []di
 			t.Fatalf("%v: %v", probes[i], err)
 		}
 		asked++
+		// What is sure of every port of the client's is so of the one that was used.
+		any, err := e.Ask(b.query(probes[i], 0), reach.AnswerOnly)
+		if err != nil {
+			t.Fatalf("%v from any port: %v", probes[i], err)
+		}
+		if any.ClientSees != reach.Depends && differs(any, o) {
+			wrong = append(wrong, disagreement{probes[i], o.String() + " (asked about any port)", any})
+		}
 		if o.Delivered() {
 			b.delivered++
 		}
