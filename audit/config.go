@@ -17,6 +17,9 @@ type Config struct {
 	Accept   []Waiver
 	// Profile is what kind of server this is; the zero value is none in particular.
 	Profile sysctl.Profile
+	// NoLocalRows leaves the partitions of the host's own clients out where others
+	// decide who can connect: a report that does not show them need not wait for them.
+	NoLocalRows bool
 }
 
 // Service is something that is meant to be served.

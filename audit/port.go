@@ -114,13 +114,20 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 			out = append(out, &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns})
 		}
 	}
+	var enough func([]reach.Row) bool
+	if cfg.NoLocalRows {
+		enough = func(rows []reach.Row) bool {
+			who := whoOf(rows)
+			return who != reach.HostOnly && who != reach.Nobody
+		}
+	}
 	ForEach(len(out), func(i int) {
 		p := out[i]
 		if p.Namespace != home {
 			p.Exposure = within(ev, p, published)
 			return
 		}
-		p.Exposure = ev.Listener(p.Listener)
+		p.Exposure = ev.FromElsewhere(p.Listener, enough)
 		if p.Exposure.Who == reach.Some && p.Exposure.LeftOut == "" {
 			p.Exposure.Who = whoOf(p.Exposure.Rows)
 		}

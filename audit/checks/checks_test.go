@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/sysctl"
 )
 
@@ -91,6 +92,11 @@ func runFixture(t *testing.T, c *audit.Check, kind, text string) {
 	x := parseFixture(t, text)
 	before := digest(t, x.snap)
 	r := audit.Run(x.snap, &x.cfg, All())
+	cfg := x.cfg
+	cfg.NoLocalRows = true
+	if d := cmp.Diff(withoutLocal(r), withoutLocal(audit.Run(x.snap, &cfg, All()))); d != "" {
+		t.Errorf("without the rows of local clients the report is another (-whole +without):\n%s", d)
+	}
 	if after := digest(t, x.snap); !bytes.Equal(before, after) {
 		t.Error("the checks changed the snapshot")
 	}
@@ -115,6 +121,27 @@ func runFixture(t *testing.T, c *audit.Check, kind, text string) {
 			t.Errorf("check %s failed: %+v", res.ID, res.Unsure)
 		}
 	}
+}
+
+// withoutLocal is what a report says beside the rows of local clients, as JSON
+// without the times.
+func withoutLocal(r *audit.Report) []any {
+	out := []any{r.Verdict, r.Findings, r.Checks, r.Incomplete, r.Sysctls}
+	for i := range r.Listeners {
+		l := &r.Listeners[i]
+		var rows []reach.Row
+		for _, row := range l.Partition {
+			if row.Iif != "lo" {
+				rows = append(rows, row)
+			}
+		}
+		out = append(out, l.Address, l.Port, l.Exposure, l.Scope, rows)
+	}
+	text, err := json.Marshal(out)
+	if err != nil {
+		return []any{err.Error()}
+	}
+	return []any{string(text)}
 }
 
 // digest is what a snapshot holds, as far as JSON shows it.

@@ -37,7 +37,14 @@ const maxRanges = 1024
 
 // Listener tells who can reach a listener of the audited namespace: for a
 // wildcard one at each of the host's addresses, otherwise at its own.
-func (e *Evaluator) Listener(l *listeners.Listener) Exposure {
+func (e *Evaluator) Listener(l *listeners.Listener) Exposure { return e.FromElsewhere(l, nil) }
+
+// FromElsewhere is [Evaluator.Listener], but leaves out the rows of clients on the
+// host itself (interface lo) of a family that has rows of other interfaces, where
+// those say who can reach it and enough is true for them: to work out the way of the
+// host's own packets takes as long as all else. With nil for enough nothing is left
+// out.
+func (e *Evaluator) FromElsewhere(l *listeners.Listener, enough func(rows []Row) bool) Exposure {
 	q := Query{Proto: protoOf(l.Proto), Port: l.Port()}
 	if q.Proto == 0 {
 		return Exposure{Who: Uncertain}
@@ -56,7 +63,7 @@ func (e *Evaluator) Listener(l *listeners.Listener) Exposure {
 	if loopback {
 		q.Iif = "lo"
 	}
-	x := e.exposure(q)
+	x := e.exposure(q, enough)
 	if loopback && x.Who == Nobody && len(x.Rows) == 0 {
 		x.Who = HostOnly
 	}
@@ -65,13 +72,18 @@ func (e *Evaluator) Listener(l *listeners.Listener) Exposure {
 
 // exposure is the partition of a question summed up, and left out where it is
 // too large to show.
-func (e *Evaluator) exposure(q Query) Exposure {
+func (e *Evaluator) exposure(q Query, enough func(rows []Row) bool) Exposure {
 	var x Exposure
 	var sum tally
 	ranges := 0
-	for _, in := range entries(e.home(), q.Iif) {
+	for _, in := range entries(e.home(), q.Iif) { // lo is the last
+		others := x.Rows
+		settled := in.Name == "lo" && enough != nil && ranges == 0 && sum.settled() && enough(others)
 		for _, f := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
 			if q.To.IsValid() && firewall.FamilyOf(q.To) != f {
+				continue
+			}
+			if settled && slices.ContainsFunc(others, func(r Row) bool { return r.Family == f.String() }) {
 				continue
 			}
 			parts := e.partitionOn(e.home(), q, f, in, maxRanges)
@@ -138,6 +150,9 @@ func (t *tally) add(r *Row) {
 		t.out = true
 	}
 }
+
+// settled tells that the host's own clients do not count any more.
+func (t tally) settled() bool { return t.in || t.unsure || t.undiscovered }
 
 func (t tally) who() Who {
 	switch {

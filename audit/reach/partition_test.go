@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -23,13 +24,19 @@ func TestPartition(t *testing.T) {
 	}
 	t.Logf("seed %d (repeat with -seed %d)", seed, seed)
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 2)), vocabulary: b.vocabulary, undecidable: true, routing: true}
-	asked, rows := 0, 0
+	asked, rows, left := 0, 0, 0
 	for round := range 60 {
 		b.Server.Flush(t)
 		b.reset(t)
 		rs := g.draw()
 		b.load(t, rs)
-		e := reach.New(readWorld(t, b.Server))
+		world := readWorld(t, b.Server)
+		e := reach.New(world)
+		n, err := withoutLocal(e, world)
+		if err != nil {
+			t.Fatalf("round %d: %v\n%v", round, err, rs)
+		}
+		left += n
 		for _, port := range []uint16{uint16(b.ports[g.IntN(len(b.ports))]), 9999} {
 			proto := pick(g, firewall.TCP, firewall.UDP)
 			for _, to := range []netip.Addr{pick(g, b.server4...), pick(g, b.server6...)} {
@@ -57,10 +64,45 @@ func TestPartition(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d rows, %d samples", rows, asked)
-	if asked < 1000 {
-		t.Errorf("only %d samples were asked", asked)
+	t.Logf("%d rows, %d samples, %d rows of local clients left out", rows, asked, left)
+	if asked < 1000 || left < 100 {
+		t.Errorf("only %d samples were asked, %d rows left out", asked, left)
 	}
+}
+
+// withoutLocal holds exposures without the rows of the host's own clients against the
+// whole ones: who can connect is the same, and so is every row that is there. It
+// counts the rows that are not.
+func withoutLocal(e *reach.Evaluator, w *reach.World) (left int, err error) {
+	all := func([]reach.Row) bool { return true }
+	for i := range w.Namespaces[0].Listeners.Listeners {
+		l := &w.Namespaces[0].Listeners.Listeners[i]
+		whole, short := e.Listener(l), e.FromElsewhere(l, all)
+		if whole.Who != short.Who || whole.LeftOut != short.LeftOut {
+			return 0, fmt.Errorf("%s: %s (%s) with local rows, %s (%s) without", l.Subject(), whole.Who, whole.LeftOut, short.Who, short.LeftOut)
+		}
+		if none := e.FromElsewhere(l, func([]reach.Row) bool { return false }); !reflect.DeepEqual(none, whole) {
+			return 0, fmt.Errorf("%s: rows were left out although they were wanted", l.Subject())
+		}
+		families := map[string]bool{}
+		for _, r := range short.Rows {
+			families[r.Family] = true
+		}
+		for _, r := range whole.Rows {
+			if len(short.Rows) > 0 && reflect.DeepEqual(r, short.Rows[0]) {
+				short.Rows = short.Rows[1:]
+				continue
+			}
+			if r.Iif != "lo" || !families[r.Family] || whole.Who == reach.HostOnly || whole.Who == reach.Nobody {
+				return 0, fmt.Errorf("%s: %s, left out: %+v", l.Subject(), whole.Who, r)
+			}
+			left++
+		}
+		if len(short.Rows) > 0 {
+			return 0, fmt.Errorf("%s: a row more: %+v", l.Subject(), short.Rows[0])
+		}
+	}
+	return left, nil
 }
 
 // coversOnce reports a source that does not stand in exactly one row of an

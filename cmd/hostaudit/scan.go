@@ -50,6 +50,8 @@ or configuration is wrong, 3 the host could not be read completely (outranks
 				return err
 			}
 			catalogue := checks.All()
+			// The text does not show them, and they cost as much as one interface more.
+			s.Audit.NoLocalRows = s.Format == "text" && before == nil && k.keep <= 0
 			r := audit.Run(snap, &s.Audit, catalogue)
 			end := outcome(r, s.FailOn)
 			if err := k.store(r); err != nil {
