@@ -45,6 +45,7 @@ type Live struct {
 	netns   uint64
 	control int // a socket for SIOCGIFNAME
 	kernel  string
+	reader  *bufio.Reader // see buffered
 }
 
 // OpenLive opens the calling thread's network namespace. proc is where procfs is
@@ -106,12 +107,24 @@ func (l *Live) NetFile(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readNetFile(ctx, f, name)
+	return readNetFile(ctx, l.buffered(f), name)
 }
 
-func readNetFile(ctx context.Context, f io.Reader, name string) ([]byte, error) {
+// maxNetLine bounds a line of a table below /proc/net.
+const maxNetLine = 64 << 10
+
+// buffered reads a file by the one buffer that this source keeps, so that files are
+// read one after the other.
+func (l *Live) buffered(f io.Reader) *bufio.Reader {
+	if l.reader == nil {
+		l.reader = bufio.NewReaderSize(f, maxNetLine)
+	}
+	l.reader.Reset(f)
+	return l.reader
+}
+
+func readNetFile(ctx context.Context, r *bufio.Reader, name string) ([]byte, error) {
 	listenersOnly := name == "tcp" || name == "tcp6"
-	r := bufio.NewReaderSize(f, 64<<10)
 	var out []byte
 	for first := true; ; first = false {
 		if err := ctx.Err(); err != nil {
@@ -145,7 +158,7 @@ func (l *Live) NetLines(ctx context.Context, name string, each func(line []byte)
 		return err
 	}
 	defer f.Close()
-	r := bufio.NewReaderSize(f, 64<<10)
+	r := l.buffered(f)
 	for n := 0; ; n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return fmt.Errorf("read %s: %w", name, ctx.Err())

@@ -65,21 +65,21 @@ const maxDeciders = 2
 // and where only some get in also what lets them in.
 func decides(x reach.Exposure) []string {
 	var lines []string
-	add := func(prefix string, ds []reach.DecidedBy) {
+	add := func(prefix string, ds []*reach.DecidedBy) {
 		for i, d := range ds {
 			if i == maxDeciders {
 				lines = append(lines, "and "+number(len(ds)-i)+" more")
 				break
 			}
-			head, text := deciding(d)
+			head, text := deciding(*d)
 			lines = append(lines, prefix+head)
 			if text != "" {
 				lines = append(lines, "  "+text)
 			}
 		}
 	}
-	out := deciders(x.Rows, func(r reach.Row) bool { return !r.Through() && !r.Unsure() })
-	in := deciders(x.Rows, func(r reach.Row) bool { return r.Through() })
+	out := deciders(x.Rows, func(r *reach.Row) bool { return !r.Through() && !r.Unsure() })
+	in := deciders(x.Rows, func(r *reach.Row) bool { return r.Through() })
 	switch x.Who {
 	case reach.Uncertain:
 		return conditions(x.Rows)
@@ -91,7 +91,7 @@ func decides(x reach.Exposure) []string {
 	default:
 		add("", out)
 		if len(lines) == 0 { // bound to loopback: nobody else's packets come so far
-			add("", deciders(x.Rows, func(r reach.Row) bool { return r.DecidedBy.Kind == reach.ByBindAddress }))
+			add("", deciders(x.Rows, func(r *reach.Row) bool { return r.DecidedBy.Kind == reach.ByBindAddress }))
 		}
 	}
 	return lines
@@ -105,22 +105,23 @@ func translatedBy(d reach.DecidedBy) []string {
 
 // deciders lists the witnesses of the rows that keep, without the kernel's own
 // refusals; those that decide about more sources first.
-func deciders(rows []reach.Row, keep func(reach.Row) bool) []reach.DecidedBy {
+func deciders(rows []reach.Row, keep func(*reach.Row) bool) []*reach.DecidedBy {
 	type weighed struct {
-		d reach.DecidedBy
+		d *reach.DecidedBy
 		w float64
 	}
 	var all []weighed
-	for _, r := range rows {
+	for i := range rows {
+		r := &rows[i]
 		if r.Iif == "lo" || !keep(r) || !audit.HasClients(r.From) || r.DecidedBy.Kind == reach.ByOpen || r.DecidedBy.Kind == reach.ByRoute || r.DecidedBy.Kind == reach.ByRPFilter {
 			continue
 		}
-		i := slices.IndexFunc(all, func(x weighed) bool { return x.d == r.DecidedBy })
-		if i < 0 {
-			i = len(all)
-			all = append(all, weighed{d: r.DecidedBy})
+		at := slices.IndexFunc(all, func(x weighed) bool { return *x.d == r.DecidedBy })
+		if at < 0 {
+			at = len(all)
+			all = append(all, weighed{d: &r.DecidedBy})
 		}
-		all[i].w += share(r.From)
+		all[at].w += share(r.From)
 	}
 	slices.SortStableFunc(all, func(a, b weighed) int {
 		switch {
@@ -131,7 +132,7 @@ func deciders(rows []reach.Row, keep func(reach.Row) bool) []reach.DecidedBy {
 		}
 		return 0
 	})
-	out := make([]reach.DecidedBy, len(all))
+	out := make([]*reach.DecidedBy, len(all))
 	for i, x := range all {
 		out[i] = x.d
 	}
