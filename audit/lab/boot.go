@@ -20,6 +20,9 @@ import (
 //go:embed testdata/boot/make
 var bootMake string
 
+//go:embed testdata/boot/inside
+var bootAlone string
+
 // BootBase is a Debian that boots: systemd, D-Bus, and the owners of rulesets, of
 // which none is at work (testdata/boot/make). It is made once and kept below the
 // user's cache directory, in the network namespace from which the laboratory was
@@ -87,11 +90,9 @@ func BootCopy(t testing.TB, base string) string {
 	return root
 }
 
-// bootInside is what boots a root, in mounts and control groups of its own; script
-// gives it the terminal that it wants.
+// bootInside is what boots a root; script gives it the terminal that it wants.
 func bootInside(root, network string) []string {
-	const inside = `mount --make-rprivate / && mount -t tmpfs tmpfs /run && { umount -R /sys/fs/cgroup 2>/dev/null || true; } && mount -t cgroup2 cgroup2 /sys/fs/cgroup && SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 exec systemd-nspawn -q -D "$0" --register=no --keep-unit $1 --console=interactive -b`
-	return []string{"script", "-qec", "unshare -m -C sh -c '" + inside + "' " + root + " " + network, "/dev/null"}
+	return []string{"script", "-qec", "unshare -m sh -c '" + strings.ReplaceAll(bootAlone, "'", `'\''`) + "' inside " + root + " " + network, "/dev/null"}
 }
 
 // BootOnce boots a root once, in a network of its own, until it powers off or

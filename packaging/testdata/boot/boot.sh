@@ -5,7 +5,7 @@
 set -eu
 root=$1
 if [ -z "${INSIDE-}" ]; then
-	INSIDE=1 exec unshare -nmC "$0" "$root"
+	INSIDE=1 exec unshare -nm "$0" "$root"
 fi
 mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
@@ -14,6 +14,11 @@ mount -t overlay overlay -o "lowerdir=$root,upperdir=/mnt/upper,workdir=/mnt/wor
 mount -t tmpfs tmpfs /run
 umount -R /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# Two systemds in one control group take away those of each other's units (219/CGROUP).
+parent=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+own=$(mktemp -d "$parent/hostaudit-boot.XXXXXX")
+echo $$ >"$own/cgroup.procs"
+trap 'echo $$ >"$parent/cgroup.procs"; find "$own" -depth -type d -exec rmdir {} +' EXIT
 cp ./*.deb /mnt/root/package.deb
 install -m 755 steps.sh /mnt/root/steps.sh
 chroot /mnt/root env DEBIAN_FRONTEND=noninteractive dpkg -i /package.deb >/dev/null
