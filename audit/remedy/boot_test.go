@@ -28,8 +28,9 @@ COMMIT
 // TestBoots runs whole systems with the real systemd and each owner of a ruleset:
 // a port is opened through the owner and stays open through a reload and a reboot;
 // a reboot in the middle of a change is undone by the recovery unit before the
-// owner starts; a login that dies takes nothing along, the timer undoes the
-// change; and a run that is killed while it writes to disk leaves nothing.
+// owner starts, however long that takes; a login that dies takes nothing along, the
+// timer undoes the change; and a run that is killed while it writes to disk leaves
+// nothing.
 // testdata/boot/phase is what runs in there.
 func TestBoots(t *testing.T) {
 	t.Parallel()
@@ -86,6 +87,8 @@ func bootOwner(t *testing.T, base, exe, owner string) {
 	copied("testdata/boot/serve", "/serve", 0o644)
 	copied("../../packaging/systemd/hostaudit-recover.service", "/etc/systemd/system/hostaudit-recover.service", 0o644)
 	put("/etc/systemd/system/phase.service", "[Unit]\nAfter=multi-user.target\n[Service]\nType=exec\nExecStart=/phase\nKillMode=process\n", 0o644)
+	// An owner that does not wait for the recovery loads what it takes out.
+	put("/etc/systemd/system/hostaudit-recover.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 1\n", 0o644)
 	for link, to := range map[string]string{
 		"default.target":                                 "/lib/systemd/system/multi-user.target",
 		"multi-user.target.wants/phase.service":          "/etc/systemd/system/phase.service",

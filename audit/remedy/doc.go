@@ -35,6 +35,7 @@
 //	RequiresMountsFor=/var/lib/hostaudit
 //	After=systemd-remount-fs.service
 //	Before=systemd-sysctl.service network-pre.target sysinit.target
+//	Before=ufw.service firewalld.service nftables.service netfilter-persistent.service iptables.service ip6tables.service
 //	ConditionPathExists=/var/lib/hostaudit/journal
 //
 //	[Service]

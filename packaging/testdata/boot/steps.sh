@@ -5,7 +5,7 @@ say() { echo "$BOOT: $1 = ${*:2}"; }
 timer() { systemctl "$1" hostaudit-scan.timer 2>/dev/null; }
 say enabled "$(timer is-enabled)"
 say active "$(timer is-active)"
-say recover "$(systemctl show -p ConditionResult --value hostaudit-recover.service)" "$(systemctl show -p Before --value hostaudit-recover.service | tr ' ' '\n' | grep -c -e '^systemd-sysctl.service$' -e '^network-pre.target$' -e '^sysinit.target$')"
+say recover "$(systemctl show -p ConditionResult --value hostaudit-recover.service)" "$(systemctl show -p Before --value hostaudit-recover.service | tr ' ' '\n' | grep -cxE '(systemd-sysctl|ufw|firewalld|nftables|netfilter-persistent|iptables|ip6tables)\.service|(network-pre|sysinit)\.target')"
 say failed "$(systemctl --failed --no-legend | grep -c hostaudit)"
 # Something to find: a service that its configuration means for everyone.
 printf 'services:\n  - {name: web, port: 8080, audience: everyone}\n' >/etc/hostaudit/hostaudit.yaml
