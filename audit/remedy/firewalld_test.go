@@ -95,3 +95,34 @@ func TestRealFirewalld(t *testing.T) {
 		})
 	}
 }
+
+// TestFirewalldRecoveredLate: a change that a power cut left in firewalld's files, and
+// that it has loaded since, is taken out of both of its configurations.
+func TestFirewalldRecoveredLate(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "firewalld", "firewall-cmd", "dbus-daemon", "nft")
+	d := newDrill(t, false, everybody)
+	d.throwAway()
+	d.in("mkdir", "-p", "/run/dbus")
+	d.daemon("dbus-daemon", "--system", "--nofork", "--nopidfile")
+	d.firewalld()
+	zone := d.in("firewall-cmd", "--list-all") + d.in("firewall-cmd", "--permanent", "--list-all")
+	p, _, err := d.plan("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.cutOff(p)
+	if !d.connects(webPort) {
+		t.Fatal("firewalld has not loaded it: nothing is proven here")
+	}
+	d.lab.Server.Do(func() { err = d.sys.Recover(context.Background()) })
+	if err != nil {
+		t.Error(err)
+	}
+	if d.connects(webPort) || !d.connects(sshPort) {
+		t.Error("after the recovery it is not as it was")
+	}
+	if now := d.in("firewall-cmd", "--list-all") + d.in("firewall-cmd", "--permanent", "--list-all"); now != zone {
+		t.Errorf("after the recovery the zone is\n%s\nit was\n%s", now, zone)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/hostaudit/hostaudit/firewall/owner"
 )
 
 // undo takes back what a transaction has done so far and closes its journal. The
@@ -94,7 +96,12 @@ var errConflict = errors.New("left as it is, somebody else changed it since")
 
 func (s *System) restoreStep(ctx context.Context, step *Step, offline bool) error {
 	if step.Tool != nil && offline {
-		return s.undoOffline(step.Tool)
+		// Where the owner has loaded its files already (a recovery by hand, or by the
+		// next run), its rules hold the change as well.
+		rs, err := s.ruleset(ctx)
+		if err != nil || !owner.AtWork(step.Tool.Owner, rs) {
+			return errors.Join(s.undoOffline(step.Tool), err)
+		}
 	}
 	at, what, err := s.observe(ctx, step)
 	if errors.Is(err, errNotRunning) {

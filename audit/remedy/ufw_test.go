@@ -2,7 +2,6 @@ package remedy
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,53 +79,74 @@ func TestRealUFW(t *testing.T) {
 	}
 }
 
-// TestUFWInterruptedByReboot: what ufw has on disk already when the host goes down
-// is taken out of its files before ufw starts.
-func TestUFWInterruptedByReboot(t *testing.T) {
-	t.Parallel()
-	lab.Need(t, "ufw", "iptables-nft")
-	d := newDrill(t, false, everybody)
-	d.throwAway()
-	d.in("ufw", "allow", "22/tcp")
-	d.in("ufw", "--force", "enable")
-	rules := d.get("/etc/ufw/user.rules")
-	p, _, err := d.plan("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The journal of a run that was cut off by the power after ufw's own change.
+// cutOff carries a plan out and leaves it as a run of an earlier boot that the power
+// cut off after its last step.
+func (d *drill) cutOff(p *Plan) {
+	d.t.Helper()
 	d.lab.Server.Do(func() {
 		j, err := d.sys.begin(p, ApplyOptions{})
 		if err != nil {
-			t.Fatal(err)
+			d.t.Fatal(err)
 		}
 		st, err := d.sys.openStore(true)
 		if err != nil {
-			t.Fatal(err)
+			d.t.Fatal(err)
 		}
-		j.Step, j.BootID = 0, "another boot"
+		defer st.close()
+		j.Step, j.BootID = len(p.Steps)-1, "another boot"
 		if err := st.save(j); err != nil {
-			t.Fatal(err)
+			d.t.Fatal(err)
 		}
-		st.close()
-		if err := d.sys.set(context.Background(), &p.Steps[0], true); err != nil {
-			t.Fatal(err)
+		for i := range p.Steps {
+			if err := d.sys.set(context.Background(), &p.Steps[i], true); err != nil {
+				d.t.Fatal(err)
+			}
 		}
 	})
-	if got := d.get("/etc/ufw/user.rules"); !strings.Contains(got, "8080") {
-		t.Fatalf("ufw did not take it:\n%s", got)
-	}
-	d.lab.Server.Run(t, "nft", "flush", "ruleset")
-	d.lab.Server.Do(func() { err = d.sys.Recover(context.Background()) })
-	if err != nil && !errors.Is(err, ErrRolledBack) {
-		t.Error(err)
-	}
-	if got := d.get("/etc/ufw/user.rules"); got != rules {
-		t.Errorf("after the recovery ufw has the rules\n%s\nit had\n%s", got, rules)
-	}
-	d.in("/usr/lib/ufw/ufw-init", "start")
-	if d.connects(webPort) || !d.connects(sshPort) {
-		t.Error("after the start it is not as it was")
+}
+
+// TestUFWInterruptedByReboot: what ufw has on disk already when the host goes down
+// is taken out of its files before ufw starts; where ufw has loaded it (the recovery
+// comes late, or by hand), out of its rules as well.
+func TestUFWInterruptedByReboot(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "ufw", "iptables-nft", "ipv6")
+	for _, late := range []bool{false, true} {
+		d := newDrill(t, false, everybody)
+		d.throwAway()
+		d.in("ufw", "allow", "22/tcp")
+		d.in("ufw", "--force", "enable")
+		rules := d.get("/etc/ufw/user.rules") + d.get("/etc/ufw/user6.rules")
+		p, _, err := d.plan("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.cutOff(p)
+		if got := d.get("/etc/ufw/user.rules"); !strings.Contains(got, "8080") {
+			t.Fatalf("ufw did not take it:\n%s", got)
+		}
+		d.lab.Server.Run(t, "nft", "flush", "ruleset")
+		if late {
+			d.in("/usr/lib/ufw/ufw-init", "start")
+			if !d.connects(webPort) {
+				t.Fatal("ufw has not loaded it: nothing is proven here")
+			}
+		}
+		d.lab.Server.Do(func() { err = d.sys.Recover(context.Background()) })
+		if err != nil {
+			t.Error(err)
+		}
+		if got := d.get("/etc/ufw/user.rules") + d.get("/etc/ufw/user6.rules"); got != rules {
+			t.Errorf("after the recovery (late: %v) ufw has the rules\n%s\nit had\n%s", late, got, rules)
+		}
+		if !late {
+			d.in("/usr/lib/ufw/ufw-init", "start")
+		}
+		for _, d.v6 = range []bool{false, true} {
+			if d.connects(webPort) || !d.connects(sshPort) {
+				t.Errorf("after the recovery (late: %v) it is not as it was (IPv6: %v)\n%s", late, d.v6, d.in("iptables-save"))
+			}
+		}
 	}
 }
 

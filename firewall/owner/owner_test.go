@@ -76,6 +76,20 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// TestAtWork: an owner has loaded its rules where its own chains are there.
+func TestAtWork(t *testing.T) {
+	for chain, want := range map[string]Kind{
+		"iptables-nft ip filter ufw-user-input": UFW, "iptables-legacy ip6 filter ufw6-user-input": UFW, "nftables inet firewalld filter_INPUT_ZONES": Firewalld,
+		"iptables-nft ip filter INPUT_ZONES": Firewalld, "iptables-nft ip filter ufw-before-input": "", "nftables inet filter input": "",
+	} {
+		for _, who := range []Kind{UFW, Firewalld, NFTablesService} {
+			if got := AtWork(who, rules(chain)); got != (who == want) {
+				t.Errorf("%s at work by %s: %v", who, chain, got)
+			}
+		}
+	}
+}
+
 // TestCheckRefuses what an insertion read from a journal must not hold.
 func TestCheckRefuses(t *testing.T) {
 	good := Insertion{Backend: firewall.NFTables, Family: firewall.TableInet, Table: "filter", Chain: "input", Number: 1, Proto: "tcp", Port: 80, Comment: "hostaudit:abc123",

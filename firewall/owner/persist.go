@@ -285,6 +285,17 @@ func UFWChains(rs *firewall.Ruleset) []Insertion {
 	return find(rs, "ufw-user-input", "ufw6-user-input")
 }
 
+// AtWork says whether an owner with a program of its own has loaded its chains.
+func AtWork(who Kind, rs *firewall.Ruleset) bool {
+	switch who {
+	case UFW:
+		return len(UFWChains(rs)) > 0
+	case Firewalld:
+		return slices.ContainsFunc(zones, func(form zoneForm) bool { return len(find(rs, form.chains...)) > 0 })
+	}
+	return false
+}
+
 func find(rs *firewall.Ruleset, names ...string) []Insertion {
 	var out []Insertion
 	for _, t := range rs.Tables {
@@ -297,14 +308,16 @@ func find(rs *firewall.Ruleset, names ...string) []Insertion {
 	return out
 }
 
-// zones are the two forms that firewalld's dispatch of interfaces to zones has, by
-// its back end: the chain, a rule for an interface, the rule for the rest, and the
-// chain of a zone's accepts.
-var zones = []struct {
+// zoneForm is how firewalld dispatches interfaces to zones: the chain, a rule for an
+// interface, the rule for the rest, and the chain of a zone's accepts.
+type zoneForm struct {
 	chains     []string
 	iface, any func() *regexp.Regexp
 	allow      string
-}{
+}
+
+// zones are its two forms, by firewalld's back end.
+var zones = []zoneForm{
 	{[]string{"filter_INPUT_ZONES"}, sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`iifname "?([^" ]+)"? .*(?:goto|jump) filter_IN_([A-Za-z0-9_-]+)`)
 	}),
