@@ -226,6 +226,9 @@ func (b *bench) judge(t testing.TB, rs *ruleset, probes []lab.Probe) (wrong []di
 		if any.ClientSees != reach.Depends && differs(any, o) {
 			wrong = append(wrong, disagreement{probes[i], o.String() + " (asked about any port)", any})
 		}
+		for port, short := range map[uint16]reach.Answer{0: any, o.FromPort: a} {
+			sameInDetail(t, e, b.query(probes[i], port), short)
+		}
 		if o.Delivered() {
 			b.delivered++
 		}
@@ -250,6 +253,21 @@ func (b *bench) judge(t testing.TB, rs *ruleset, probes []lab.Probe) (wrong []di
 		}
 	}
 	return wrong, depends, asked
+}
+
+// sameInDetail asks again, with the way that the packet takes: that changes no answer.
+func sameInDetail(t testing.TB, e *reach.Evaluator, q reach.Query, short reach.Answer) {
+	t.Helper()
+	for _, d := range []reach.Detail{reach.WithPath, reach.WithRules} {
+		long, err := e.Ask(q, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if long.ClientSees != short.ClientSees || long.AfterConnect != short.AfterConnect || *long.DecidedBy != *short.DecidedBy || !slices.Equal(long.Conditions, short.Conditions) {
+			t.Errorf("%+v: %s, %s by %+v on %v; in detail %d %s, %s by %+v on %v", q, short.ClientSees, short.AfterConnect, *short.DecidedBy, short.Conditions,
+				d, long.ClientSees, long.AfterConnect, *long.DecidedBy, long.Conditions)
+		}
+	}
 }
 
 // differs holds an answer against what a probe saw. A TCP connection that is

@@ -261,13 +261,14 @@ func (w *walk) routeOut(ns *Namespace, c firewall.Class, oif *firewall.Link) []r
 
 // routeHarder is ip_route_me_harder and ip6_route_me_harder: the RST of an IPv4
 // reject rule (nf_send_reset), whose source may be a host that it was forwarded
-// to, and what output hooks route again. Neither tells the protocol or the ports.
+// to, and what output hooks route again. Since Linux 5.13 they tell the rules the
+// protocol and the ports.
 func (w *walk) routeHarder(ns *Namespace, c firewall.Class, oif *firewall.Link) []routed {
 	if c.State.LocalUnknown {
 		return w.routeOut(ns, c, oif)
 	}
 	k := key(&c)
-	k.AnySource, k.Proto, k.Sport, k.Dport = true, route.NoProto, nil, nil
+	k.AnySource = true
 	return overLo(w.overRemote(ns, c, func(dsts firewall.Ranges) []route.Part {
 		return ns.Route.Output(k, dsts, c.State.Local, oif)
 	}))
