@@ -35,6 +35,12 @@ func Bytes(b []byte) Value {
 	if len(b) > 16 {
 		b = b[len(b)-16:]
 	}
+	switch len(b) { // addresses, of which a large ruleset has a hundred thousand
+	case 4:
+		return Value{Lo: uint64(binary.BigEndian.Uint32(b))}
+	case 16:
+		return Value{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+	}
 	var v Value
 	for _, c := range b {
 		v.Hi = v.Hi<<8 | v.Lo>>56
