@@ -261,14 +261,16 @@ func (w *walk) routeOut(ns *Namespace, c firewall.Class, oif *firewall.Link) []r
 
 // routeHarder is ip_route_me_harder and ip6_route_me_harder: the RST of an IPv4
 // reject rule (nf_send_reset), whose source may be a host that it was forwarded
-// to, and what output hooks route again. Since Linux 5.13 they tell the rules the
-// protocol and the ports.
+// to, and what output hooks route again.
 func (w *walk) routeHarder(ns *Namespace, c firewall.Class, oif *firewall.Link) []routed {
 	if c.State.LocalUnknown {
 		return w.routeOut(ns, c, oif)
 	}
 	k := key(&c)
 	k.AnySource = true
+	if !ns.Route.RoutesAgainInFull() {
+		k.Proto, k.Sport, k.Dport = 0, nil, nil // cannot be told
+	}
 	return overLo(w.overRemote(ns, c, func(dsts firewall.Ranges) []route.Part {
 		return ns.Route.Output(k, dsts, c.State.Local, oif)
 	}))

@@ -13,6 +13,11 @@ import (
 // DNATTakesFirstPort is what firewall.FIB says of it.
 func (t *Table) DNATTakesFirstPort() bool { return t.firstPort }
 
+// RoutesAgainInFull: what netfilter routes again tells the rules its protocol and
+// ports ("netfilter: Dissect flow after packet mangling"). Older kernels may have
+// been given that, too.
+func (t *Table) RoutesAgainInFull() bool { return t.againInFull }
+
 // BigEndian is the byte order of the host.
 func (t *Table) BigEndian() bool { return t.bigEndian }
 

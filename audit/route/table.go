@@ -55,6 +55,7 @@ type Table struct {
 	// one's own.
 	stopsAtRefusal bool
 	firstPort      bool // see DNATTakesFirstPort
+	againInFull    bool // see RoutesAgainInFull
 	bigEndian      bool
 	ifaddrs4       map[firewall.Value]*Addr
 	several4       map[firewall.Value]bool // addresses that more than one link has
@@ -356,6 +357,7 @@ func (t *Table) decodeSettings(c *Capture) {
 	// "netfilter: nat: restore default DNAT behavior"; where a stable kernel has
 	// it, too, all ports of the range are followed.
 	t.firstPort = atLeast(release, 6, 8, 0)
+	t.againInFull = atLeast(release, 5, 13, 0)
 	t.bigEndian = c.BigEndian
 	t.oldZeronet = !atLeast(release, 5, 3, 0)
 	t.stopsAtRefusal = atLeast(release, 6, 18, 44) // seen there
