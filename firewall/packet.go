@@ -115,9 +115,12 @@ type State struct {
 	DstNATInit, SrcNATInit bool
 
 	// Reroute: a chain of type route (legacy: mangle OUTPUT) changed the mark
-	// of a locally made packet, so that it is routed again
+	// or the DSCP field of a locally made packet, so that it is routed again
 	// (nf_route_table_hook4, ipt_mangle_out).
 	Reroute bool
+
+	// DSCPSet: a rule set the DSCP field, and the routing asks for it (Env.DSCP).
+	DSCPSet bool
 
 	// TProxied: a TPROXY rule chose the socket at TProxyAddr:TProxyPort.
 	TProxied   bool
@@ -296,6 +299,8 @@ type Env struct {
 	// TProxyTo tells whether a listener takes a packet that TPROXY sends to
 	// addr:port; nil: cannot tell.
 	TProxyTo func(st *State, addr netip.Addr, port uint16) Outcome
+	// DSCP: the routing somewhere asks for the DSCP field of packets.
+	DSCP bool
 	// Record tells how much of a trace the evaluator keeps.
 	Record RecordLevel
 	// Accepted, when not nil, is told of every piece of a class that a rule

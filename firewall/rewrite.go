@@ -21,7 +21,8 @@ func (x *ruleWalk) rewrite(c Class, s Stmt) []alive {
 		}
 		st.normalise()
 	case *SetPayload:
-		c.State.rewrote(s)
+		// Elsewhere than in a route chain only the routing can tell.
+		c.State.rewrote(s, x.env.DSCP || x.at != nil && x.at.Base.Type == ChainRoute)
 	case *Notrack:
 		// nft_notrack_eval, notrack_tg: only packets that have no connection yet.
 		if c.State.CTState == 0 && !c.State.Template {
@@ -59,10 +60,12 @@ func (x *ruleWalk) rewrite(c Class, s Stmt) []alive {
 const longWay = 32
 
 // rewrote notes a change of the header. Of DSCP and TTL nothing else in the
-// packet depends that a rule could ask; a small TTL lets it die on its way.
-func (s *State) rewrote(p *SetPayload) {
+// packet depends that a rule could ask; a small TTL lets it die on its way, and
+// routing rules may ask for the DSCP field.
+func (s *State) rewrote(p *SetPayload, dscp bool) {
 	switch p.Field {
 	case FieldDSCP:
+		s.DSCPSet = s.DSCPSet || dscp
 	case FieldTTL:
 		v, known := p.From.(Const)
 		s.HopLimit, s.ShortWay = 0, !known || v.Value.Lo < longWay

@@ -27,7 +27,7 @@ func (s State) Enter(in *Link) State {
 		BaseAddrKind: s.RemoteAddrKind, BaseAddr: s.RemoteAddr, BasePortKind: s.RemotePortKind, BasePort: s.RemotePort,
 		Local: s.Local, LocalPort: s.LocalPort, LocalUnknown: s.LocalUnknown, LocalPortUnknown: s.LocalPortUnknown,
 		OrigLocal: s.Local, OrigLocalPort: s.LocalPort,
-		TCPFlags: s.TCPFlags, ICMPType: s.ICMPType, ICMPCode: s.ICMPCode, RewroteHeader: s.RewroteHeader}
+		TCPFlags: s.TCPFlags, ICMPType: s.ICMPType, ICMPCode: s.ICMPCode, RewroteHeader: s.RewroteHeader, DSCPSet: s.DSCPSet}
 	return n
 }
 
@@ -59,7 +59,7 @@ func (s State) Answer(kind AnswerKind, typ, code uint8) State {
 	a.In, a.Out = nil, nil
 	a.Mark, a.Priority = Known{}, Known{}
 	a.PktType = 0
-	a.TProxied, a.Reroute, a.Routed = false, false, false
+	a.TProxied, a.Reroute, a.Routed, a.DSCPSet = false, false, false, false
 	a.Owner, a.OwnerUnknown = nil, false
 	switch kind {
 	case AnswerData, AnswerReset:

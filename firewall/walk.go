@@ -74,8 +74,8 @@ func (w *walker) base(ch *Chain, in []Class) []Class {
 	}
 	accepted, rest := w.chain(ch, in, 0)
 	if ch.Base.Type == ChainRoute {
-		reroute(accepted, in[0].State.Mark)
-		reroute(rest, in[0].State.Mark)
+		w.reroute(accepted, &in[0].State)
+		w.reroute(rest, &in[0].State)
 	}
 	for _, c := range rest {
 		if ch.Base.Policy == Drop {
@@ -141,12 +141,13 @@ func (w *walker) chain(ch *Chain, in []Class, depth int) (accepted, returned []C
 	return accepted, merge(append(returned, cur...))
 }
 
-// reroute marks the classes whose packet mark is not the one they went in with.
-func reroute(out []Class, mark Known) {
+// reroute marks the classes whose packet mark is not the one they went in with, or
+// whose DSCP field was set.
+func (w *walker) reroute(out []Class, in *State) {
 	for i := range out {
-		if out[i].State.Mark != mark {
-			out[i].State.Reroute = true
-		}
+		st := &out[i].State
+		st.Reroute = st.Reroute || st.Mark != in.Mark || st.DSCPSet != in.DSCPSet
+		st.DSCPSet = st.DSCPSet && w.env.DSCP
 	}
 }
 

@@ -19,15 +19,19 @@ type Evaluator struct {
 	shown   sync.Map  // *firewall.Rule → DecidedBy
 	scratch sync.Pool // *overlayScratch
 	found   map[neighbourKey]discovery
+	dscp    map[*Namespace]bool // whose routing asks for the DSCP field
 	// neighboursKnown: see NeighboursKnown.
 	neighboursKnown bool
 }
 
 // New returns an evaluator. The world is not changed, and must not be.
 func New(w *World) *Evaluator {
-	e := &Evaluator{world: w, byID: map[uint64]*Namespace{}, owner: map[*firewall.Table]*Namespace{}, lookup: map[*Namespace]*sockets{}, own: map[ownKey]firewall.Ranges{}, found: map[neighbourKey]discovery{}}
+	e := &Evaluator{world: w, byID: map[uint64]*Namespace{}, owner: map[*firewall.Table]*Namespace{}, lookup: map[*Namespace]*sockets{}, own: map[ownKey]firewall.Ranges{}, found: map[neighbourKey]discovery{}, dscp: map[*Namespace]bool{}}
 	for _, ns := range w.Namespaces {
 		e.byID[ns.ID] = ns
+		if ns.Route != nil && ns.Route.AsksDSCP() {
+			e.dscp[ns] = true
+		}
 		if ns.Ruleset == nil {
 			continue
 		}
@@ -66,7 +70,7 @@ func (w *walk) env(ns *Namespace) *firewall.Env {
 	if env := w.envs[ns]; env != nil {
 		return env
 	}
-	env := &firewall.Env{NoIPSec: ns.NoIPSec, Queues: ns.Queues, Record: w.record}
+	env := &firewall.Env{NoIPSec: ns.NoIPSec, Queues: ns.Queues, Record: w.record, DSCP: len(w.e.dscp) > 0}
 	if ns.Route != nil {
 		env.FIB = fib{ns.Route}
 	}

@@ -73,12 +73,17 @@ func remoteNow(c *firewall.Class) (now firewall.Ranges, back func(firewall.Range
 	}
 }
 
+const dscpSet = "the DSCP field, which a rule sets and the routing asks for"
+
 // overRemote asks the routing about the peer's addresses and splits the class
 // by the answer.
 func (w *walk) overRemote(ns *Namespace, c firewall.Class, ask func(firewall.Ranges) []route.Part) []routed {
 	now, back, ok := remoteNow(&c)
 	if !ok {
 		return []routed{{class: c, verdict: routeUnknown, why: "the address that source NAT chose"}}
+	}
+	if c.State.DSCPSet && w.e.dscp[ns] {
+		return []routed{{class: c, verdict: routeUnknown, why: dscpSet}}
 	}
 	parts := ask(now)
 	out := make([]routed, 0, len(parts))
@@ -295,6 +300,9 @@ func (w *walk) routeStart(ns *Namespace, c firewall.Class) []routed {
 		return []routed{{class: c, verdict: routeUnknown, why: "the address that source NAT chose"}}
 	}
 	_ = back
+	if c.State.DSCPSet && w.e.dscp[ns] {
+		return []routed{{class: c, verdict: routeUnknown, why: dscpSet}}
+	}
 	var out []routed
 	for _, p := range ns.Route.Output(key(&c), firewall.Single(c.State.Local), src[0].Lo, nil) {
 		out = w.decide(out, ns, c, p.Verdict)

@@ -13,6 +13,12 @@ import (
 // DNATTakesFirstPort is what firewall.FIB says of it.
 func (t *Table) DNATTakesFirstPort() bool { return t.firstPort }
 
+// AsksDSCP tells whether a routing rule or a route is for some DSCP or TOS only.
+func (t *Table) AsksDSCP() bool {
+	rule := func(r *Rule) bool { return r.TOS != 0 || r.HasDSCP }
+	return slices.ContainsFunc(t.Rules4, rule) || slices.ContainsFunc(t.Rules6, rule) || slices.ContainsFunc(t.Routes, func(r *Route) bool { return r.TOS != 0 })
+}
+
 // RoutesAgainInFull: what netfilter routes again tells the rules its protocol and
 // ports ("netfilter: Dissect flow after packet mangling"). Older kernels may have
 // been given that, too.

@@ -64,10 +64,12 @@ func targetTCPMSS(_ *Context, b []byte) []firewall.Stmt {
 
 func targetTCPOptStrip(*Context, []byte) []firewall.Stmt { return inert("TCPOPTSTRIP", "") }
 
-func targetDSCP(_ *Context, b []byte) []firewall.Stmt { return inert("DSCP", "set to 0x%02x", b[0]) }
+func targetDSCP(_ *Context, b []byte) []firewall.Stmt {
+	return one(&firewall.SetPayload{Base: 1, Len: 2, Field: firewall.FieldDSCP, From: firewall.FromNowhere{Why: fmt.Sprintf("DSCP set to 0x%02x", b[0])}})
+}
 
 func targetTOS(_ *Context, b []byte) []firewall.Stmt {
-	return inert("TOS", "set to 0x%02x/0x%02x", b[0], b[1])
+	return one(&firewall.SetPayload{Base: 1, Len: 2, Field: firewall.FieldDSCP, From: firewall.FromNowhere{Why: fmt.Sprintf("TOS set to 0x%02x/0x%02x", b[0], b[1])}})
 }
 
 func targetECN(*Context, []byte) []firewall.Stmt { return inert("ECN", "") }
