@@ -82,14 +82,17 @@ type Ephemeral struct {
 
 // Destination is the use of local ports towards one address and port.
 type Destination struct {
-	Proto       string     `json:"proto"`
-	From        netip.Addr `json:"from"`
-	To          netip.Addr `json:"to"`
-	Port        uint16     `json:"port"`
-	InUse       uint32     `json:"in_use"`
-	TimeWait    uint32     `json:"time_wait"`
-	Established uint32     `json:"established"`
-	Connecting  uint32     `json:"connecting"`
+	Proto string     `json:"proto"`
+	From  netip.Addr `json:"from"`
+	To    netip.Addr `json:"to"`
+	Port  uint16     `json:"port"`
+	InUse uint32     `json:"in_use"`
+	// Held are those of InUse on usable ports, which Share counts: a port that was
+	// reserved or bound by number meanwhile is not one of them.
+	Held        uint32 `json:"held"`
+	TimeWait    uint32 `json:"time_wait"`
+	Established uint32 `json:"established"`
+	Connecting  uint32 `json:"connecting"`
 	// Bound are sockets whose port was bound by number, null where that was not
 	// looked for.
 	Bound   *uint32     `json:"bound"`
@@ -119,7 +122,7 @@ func ephemeral(s *Snapshot) *Ephemeral {
 	}
 	for i := range c.Destinations {
 		d := &c.Destinations[i]
-		row := Destination{Proto: string(d.Proto), From: d.From, To: d.To, Port: d.Port, InUse: d.InUse, TimeWait: d.TimeWait,
+		row := Destination{Proto: string(d.Proto), From: d.From, To: d.To, Port: d.Port, InUse: d.InUse, Held: d.Held(), TimeWait: d.TimeWait,
 			Established: d.Established, Connecting: d.Connecting, Share: d.Share, Level: LevelOf(d.Share), Unowned: string(d.Unowned)}
 		if c.BoundKnown && d.Proto == listeners.TCP {
 			row.Bound = &d.Bound
@@ -201,9 +204,12 @@ func (s *Snapshot) adviseDestination(d *Destination) PortAdvice {
 	switch {
 	case waiting:
 		// TIME_WAIT lasts a minute (TCP_TIMEWAIT_LEN), so a sixtieth of it is new each second.
-		a.Why = fmt.Sprintf("%d of %d ports are in TIME_WAIT: about %d new ones a second are opened and closed from here", d.TimeWait, usable, max(1, d.TimeWait/60))
+		a.Why = fmt.Sprintf("%d of %d ports are in TIME_WAIT: connections are opened and closed from here, about %d a second", min(d.TimeWait, d.Held), usable, max(1, d.TimeWait/60))
 	default:
-		a.Why = fmt.Sprintf("%d of %d ports are held by open connections", d.InUse-d.TimeWait, usable)
+		a.Why = fmt.Sprintf("%d of %d ports are held by open connections", d.Held-min(d.TimeWait, d.Held), usable)
+		if d.TimeWait > 0 {
+			a.Why += fmt.Sprintf(", %d more are in TIME_WAIT", min(d.TimeWait, d.Held))
+		}
 	}
 	if d.Level == PortsScarce {
 		a.Why += `; when none is left connect() fails with "Cannot assign requested address"`
@@ -243,11 +249,14 @@ func adviseSource(u SourceUse) PortAdvice {
 		a.Steps = []string{"close sockets after use, or send over one that stays", "more source addresses: each has all ports again"}
 		return a
 	}
-	a.Why = fmt.Sprintf("of %d ports many were bound before their sockets connected: each of those is gone for every destination, not for one; when none is left bind() fails with \"Address already in use\"", u.Ports)
+	// connect(2) passes over a port that any socket was bound to, whatever their
+	// addresses (__inet_hash_connect); bind(2) minds those of its own address alone.
+	a.Why = fmt.Sprintf("of %d ports many were bound before their sockets connected: each of those is gone for every destination, not for one, and for connect() from other addresses, too; "+
+		"when none is left bind() fails with \"Address already in use\" and connect() with \"Cannot assign requested address\"", u.Ports)
 	a.Steps = []string{
 		"set IP_BIND_ADDRESS_NO_PORT on sockets that bind a source address (Linux 4.2; nginx proxy_bind and HAProxy source do it): connect() then chooses a port for the destination",
 		"keep connections open and use them again",
-		"more source addresses: each has all ports again",
+		"more source addresses to bind: each has all ports again",
 	}
 	return a
 }

@@ -33,7 +33,7 @@ type Census struct {
 	// then a destination may have up to Destination.Missed more ports.
 	Evicted uint64 `json:"evicted,omitempty"`
 	// Sources, busiest first: distinct local ports by source address over all
-	// destinations. It is the measure for sockets bound before they connect, and
+	// destinations, reserved ones left out. It is the measure for sockets bound before they connect, and
 	// for UDP, where a port serves one socket whatever its destination.
 	Sources     []SourceUse `json:"sources"`
 	MoreSources int         `json:"more_sources,omitempty"`
@@ -69,6 +69,10 @@ type Destination struct {
 	// connect(2) but by bind(2) to port 0, which prefers them: a hint, no proof.
 	Share    float64 `json:"share"`
 	LastHalf uint32  `json:"last_half"`
+	// Apart counts sockets whose port no connect(2) could have any more: reserved
+	// since, or bound by number. HeadRoom has taken those off the usable ports, so
+	// they are no part of Share.
+	Apart uint32 `json:"apart,omitempty"`
 	// Bound counts sockets whose port was given to bind(2) by number, NoPort those
 	// with IP_BIND_ADDRESS_NO_PORT. The kernel tells neither of TIME_WAIT, and it
 	// does not tell bind(2) to port 0 from connect(2).
@@ -80,6 +84,9 @@ type Destination struct {
 	Owners  []OwnerShare `json:"owners,omitempty"`
 	Unowned Unowned      `json:"unowned,omitempty"`
 }
+
+// Held are the sockets on usable ports, which Share compares with them.
+func (d *Destination) Held() uint32 { return d.InUse - min(d.Apart, d.InUse) }
 
 // OwnerShare is a process and how many of the sampled sockets it holds.
 type OwnerShare struct {
@@ -147,7 +154,11 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		return nil, errors.New("census of local ports: no port range")
 	}
 	c := &Census{NetNS: src.NetNS(), Settings: opt.Settings, HeadRoom: map[Proto]HeadRoom{}, States: map[string]uint64{}}
-	tcp := newTally(TCP, opt)
+	reserved, err := ParsePortSet(opt.Settings.Reserved)
+	if err != nil {
+		return nil, fmt.Errorf("census of local ports: %w", err)
+	}
+	tcp := newTally(TCP, opt, reserved)
 	// Where a few ports in use are enough to look for bound ones, both walks of the
 	// kernel's table go on at once.
 	var early sync.WaitGroup
@@ -162,7 +173,6 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		}
 		c.Gaps = append(c.Gaps, Gap{What: "ports: tcp", Why: err.Error()})
 	}
-	var err error
 	if c.Stalled, err = tcp.readStalled(ctx, src); err != nil {
 		c.Gaps = append(c.Gaps, Gap{What: "ports: stalled connections", Why: err.Error()})
 	}
@@ -179,8 +189,14 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		} else {
 			c.BoundKnown = true
 		}
+		if err := tcp.recount(ctx, src, bound); err != nil {
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("census of local ports: %w", err)
+			}
+			c.Gaps = append(c.Gaps, Gap{What: "ports: those bound by number, by destination", Why: err.Error()})
+		}
 	}
-	udp := newTally(UDP, opt)
+	udp := newTally(UDP, opt, reserved)
 	if err := udp.readUDP(ctx, src); err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("census of local ports: %w", err)
@@ -196,17 +212,23 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		taken := *opt.Table.BoundPorts(t.proto)
 		if t.proto == UDP {
 			taken = PortSet{} // unconnected sockets are part of the use, not apart from it
-		} else if bound != nil {
-			for i := range taken {
-				taken[i] |= bound[i]
-			}
 		}
-		room, err := opt.Settings.HeadRoom(&taken)
+		// A socket that binds shares no port with those of its own address only.
+		toBind, err := opt.Settings.HeadRoom(&taken)
 		if err != nil {
 			return nil, err
 		}
+		room := toBind
+		if t.proto == TCP && bound != nil {
+			for i := range taken {
+				taken[i] |= bound[i]
+			}
+			if room, err = opt.Settings.HeadRoom(&taken); err != nil {
+				return nil, err
+			}
+		}
 		c.HeadRoom[t.proto] = room
-		t.result(c, room)
+		t.result(c, room, toBind)
 	}
 	c.sort(opt.Top)
 	return c, nil

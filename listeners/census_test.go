@@ -246,7 +246,7 @@ func TestCensusAllocatesNothingPerSocket(t *testing.T) {
 	for i := range 300 {
 		datagram = append(datagram, record(sockdiag.TimeWait, uint16(40000+i), 80, uint32(i%7))...)
 	}
-	tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 32768, High: 60999}, Table: &Table{}})
+	tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 32768, High: 60999}, Table: &Table{}}, &PortSet{})
 	run := func() {
 		if err := tl.datagram(datagram); err != nil {
 			t.Fatal(err)
@@ -264,7 +264,7 @@ func TestCensusAllocatesNothingPerSocket(t *testing.T) {
 // With more destinations than are kept the busy ones are still there, and what
 // their counts may lack is told.
 func TestCensusManyDestinations(t *testing.T) {
-	tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 1024, High: 65535}, Table: &Table{}, Keep: 100})
+	tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 1024, High: 65535}, Table: &Table{}, Keep: 100}, &PortSet{})
 	const busy, busyCount = 0xffffff, 2000
 	n := uint32(0)
 	for i := range busyCount {
@@ -279,7 +279,7 @@ func TestCensusManyDestinations(t *testing.T) {
 		}
 	}
 	c := &Census{}
-	tl.result(c, HeadRoom{Usable: 1000})
+	tl.result(c, HeadRoom{Usable: 1000}, HeadRoom{Usable: 1000})
 	c.sort(10)
 	top := c.Destinations[0]
 	if top.To != netip.MustParseAddr("0.255.255.255") || top.InUse > busyCount || top.InUse+top.Missed < busyCount || top.Missed > busyCount/10 {

@@ -262,7 +262,7 @@ func FuzzPortSettings(f *testing.F) {
 func FuzzTally(f *testing.F) {
 	f.Add(record(sockdiag.TimeWait, 40000, 80, 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 1, High: 65535}, Table: &Table{}, Keep: 4})
+		tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 1, High: 65535}, Table: &Table{}, Keep: 4}, &PortSet{})
 		tl.datagram(b)
 		if len(tl.counts) > 4 || tl.sockets > uint64(len(b)) {
 			t.Errorf("%d destinations, %d sockets", len(tl.counts), tl.sockets)

@@ -55,7 +55,7 @@ type destinationCount struct {
 	inUse, timeWait, connecting uint32
 	established, lastHalf       uint32
 	bound, noPort               uint32
-	missed                      uint32
+	missed, apart               uint32
 	inodes                      [keepInodes]uint32
 	nInodes                     uint8
 	source                      *PortSet // nil beyond keepSources
@@ -68,6 +68,7 @@ type tally struct {
 	proto     Proto
 	low, high uint16
 	listening *PortSet
+	reserved  *PortSet
 	keep      int
 
 	at      map[destinationKey]int32
@@ -87,13 +88,13 @@ type tally struct {
 	stalled []stallKey
 }
 
-func newTally(proto Proto, opt CensusOptions) *tally {
+func newTally(proto Proto, opt CensusOptions, reserved *PortSet) *tally {
 	keep := opt.Keep
 	if keep <= 0 {
 		keep = keepDestinations
 	}
 	return &tally{
-		proto: proto, low: opt.Settings.Low, high: opt.Settings.High, listening: opt.Table.BoundPorts(proto), keep: keep,
+		proto: proto, low: opt.Settings.Low, high: opt.Settings.High, listening: opt.Table.BoundPorts(proto), reserved: reserved, keep: keep,
 		at: map[destinationKey]int32{}, sources: map[address]*PortSet{}, moreSources: map[address]struct{}{},
 	}
 }
@@ -172,6 +173,9 @@ func (t *tally) count(key *destinationKey, state sockdiag.State, port uint16, in
 		return
 	}
 	d.inUse++
+	if t.reserved.Has(port) {
+		d.apart++
+	}
 	switch state {
 	case sockdiag.TimeWait:
 		d.timeWait++
@@ -407,6 +411,55 @@ func (t *tally) addBound(b *boundPorts) {
 	}
 }
 
+// recount finds out how many sockets of each destination are on ports that
+// somebody bound by number, by one walk more: which ports those are was not known
+// when the sockets went past. Where they are next to none it makes no difference.
+func (t *tally) recount(ctx context.Context, src Source, bound *PortSet) error {
+	apart, n := *bound, 0
+	for port := int(t.low); port <= int(t.high); port++ {
+		if p := uint16(port); bound.Has(p) && !t.reserved.Has(p) && !t.listening.Has(p) {
+			n++
+		} else {
+			apart.remove(p)
+		}
+	}
+	const few = 200 // parts of the range
+	if n*few < int(t.high)-int(t.low)+1 {
+		return nil
+	}
+	counted := make([]uint32, len(t.counts))
+	err := src.Dump(ctx, sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.SynRecv)}, func(b []byte) error {
+		for len(b) > 0 {
+			m, rest, err := sockdiag.NextNative(b)
+			if err != nil {
+				return err
+			}
+			b = rest
+			if !m.IsRecord() {
+				continue
+			}
+			var key destinationKey
+			if err := parseKey(m.Payload, &key); err != nil {
+				return err
+			}
+			if port := binary.BigEndian.Uint16(m.Payload[4:]); port < t.low || port > t.high || !apart.Has(port) {
+				continue
+			}
+			if i, ok := t.at[key]; ok {
+				counted[i]++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("count sockets on ports bound by number: %w", err)
+	}
+	for i, n := range counted {
+		t.counts[i].apart = min(t.counts[i].apart+n, t.counts[i].inUse)
+	}
+	return nil
+}
+
 // busiest is the largest share of the range that one source address uses.
 func (t *tally) busiest() float64 {
 	most := 0
@@ -418,17 +471,17 @@ func (t *tally) busiest() float64 {
 
 // result adds the counts to the census. Until the list is cut only what can
 // get into it is copied: the order is by share, so by count.
-func (t *tally) result(c *Census, room HeadRoom) {
+func (t *tally) result(c *Census, room, toBind HeadRoom) {
 	c.Sockets += t.sockets
 	c.Evicted += t.evicted
 	if t.proto == TCP {
 		c.Outside = t.outside
 	}
-	share := func(n int) float64 {
+	share := func(n int, room HeadRoom) float64 {
 		if room.Usable == 0 {
 			return 1
 		}
-		return float64(n) / float64(room.Usable)
+		return min(1, float64(n)/float64(room.Usable)) // sockets may come while they are counted
 	}
 	for i := range t.counts {
 		d := &t.counts[i]
@@ -438,13 +491,16 @@ func (t *tally) result(c *Census, room HeadRoom) {
 		c.Destinations = append(c.Destinations, Destination{
 			Proto: t.proto, From: d.key.from.netip(), To: d.key.to.netip(), Port: d.key.port,
 			InUse: d.inUse, TimeWait: d.timeWait, Established: d.established, Connecting: d.connecting, Missed: d.missed,
-			Share: share(int(d.inUse)), LastHalf: d.lastHalf, Bound: d.bound, NoPort: d.noPort,
+			Share: share(int(d.inUse-d.apart), room), Apart: d.apart, LastHalf: d.lastHalf, Bound: d.bound, NoPort: d.noPort,
 			Inodes: slices.Clone(d.inodes[:d.nInodes]),
 		})
 	}
 	for from, ports := range t.sources {
+		for i := range ports {
+			ports[i] &^= t.reserved[i]
+		}
 		if n := ports.Count(); n > 0 {
-			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: from.netip(), Ports: n, Share: share(n), LastHalf: ports.countFrom(t.low + 1)})
+			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: from.netip(), Ports: n, Share: share(n, toBind), LastHalf: ports.countFrom(t.low + 1)})
 		}
 	}
 	c.MoreSources += len(t.moreSources)

@@ -12,7 +12,7 @@ func BenchmarkTally(b *testing.B) {
 	for i := range 300 {
 		datagram = append(datagram, record(sockdiag.TimeWait, uint16(40000+i), 80, uint32(i*7919%34))...)
 	}
-	tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 32768, High: 60999}, Table: &Table{}})
+	tl := newTally(TCP, CensusOptions{Settings: PortSettings{Low: 32768, High: 60999}, Table: &Table{}}, &PortSet{})
 	b.SetBytes(300)
 	for b.Loop() {
 		if err := tl.datagram(datagram); err != nil {

@@ -305,7 +305,7 @@ func ratio(a, b int64) float64 {
 	return float64(a) / float64(b)
 }
 
-func percent(r float64) string { return fmt.Sprintf("%.0f %%", math.Floor(r*100)) }
+func percent(r float64) string { return fmt.Sprintf("%.0f %%", math.Floor(r*100+1e-9)) }
 
 // Keys that several rules name.
 const (

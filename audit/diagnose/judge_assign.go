@@ -42,7 +42,7 @@ func (j *judge) assign() {
 		if d.Proto != listeners.TCP || d.Port != e.Target.Port || len(j.addrs) > 0 && !slices.Contains(j.addrs, d.To) {
 			continue
 		}
-		if s := float64(d.InUse) / float64(max(usable, 1)); s > share || best.InUse == 0 {
+		if s := float64(d.Held()) / float64(max(usable, 1)); s > share || best.InUse == 0 {
 			best, share = d, s
 		}
 	}
@@ -60,7 +60,7 @@ func (j *judge) assign() {
 	} else if e.Symptom != nil && e.Symptom.Sees == CannotAssign {
 		ev = append(ev, evidence("the client's message", "%s", e.Symptom.Text))
 	}
-	used := evidence("census", "%d of %d local ports in use towards %s port %d, %d of them in TIME_WAIT", best.InUse, usable, orWord(addrText(best), "this destination"), e.Target.Port, best.TimeWait)
+	used := evidence("census", "%d of %d local ports in use towards %s port %d, %d of them in TIME_WAIT", best.Held(), usable, orWord(addrText(best), "this destination"), e.Target.Port, min(best.TimeWait, best.Held()))
 	switch {
 	case bound && source.Share >= 0.9:
 		ev = append(ev, evidence("census", "%d local ports in use from %s over all destinations (%.0f %%): bound before connecting, each serves one connection", source.Ports, source.From, source.Share*100))

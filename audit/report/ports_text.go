@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
@@ -31,8 +32,8 @@ func PortsText(w io.Writer, u *audit.PortUse, o Options) error {
 	if e.Taken > 0 {
 		room += fmt.Sprintf(" less %s that something is bound to", number(e.Taken))
 	}
-	p.text(normal, "", "  ", fmt.Sprintf("%s local ports for connections to each destination (%s); connect() tries one half of them first, %s. In use towards all: %s",
-		number(e.Usable), room, number(e.FirstHalf), number(e.Total)))
+	p.text(normal, "", "  ", fmt.Sprintf("%s for connections to each destination (%s); connect() tries one half of them first, %s. In use towards all: %s",
+		count(e.Usable, "local port", "local ports"), room, number(e.FirstHalf), number(e.Total)))
 	p.blank()
 	if len(e.Destinations) == 0 {
 		p.text(normal, "", "", "No outgoing connection uses one.")
@@ -40,16 +41,44 @@ func PortsText(w io.Writer, u *audit.PortUse, o Options) error {
 		p.destinations(e)
 	}
 	p.sources(u)
-	for _, a := range u.Advice {
+	p.advice(u.Advice)
+	p.gaps(u.Incomplete)
+	return p.flush(w)
+}
+
+// alike is how many shortages with the same remedies are told one by one.
+const alike = 5
+
+// advice says once what fits several shortages in the same way.
+func (p *printer) advice(all []audit.PortAdvice) {
+	for len(all) > 0 {
+		var same, rest []audit.PortAdvice
+		for _, a := range all {
+			if a.Level == all[0].Level && slices.Equal(a.Steps, all[0].Steps) {
+				same = append(same, a)
+			} else {
+				rest = append(rest, a)
+			}
+		}
+		all = rest
 		p.blank()
-		p.text(levelStyle(a.Level), "", "  ", "What to do about "+a.Subject+", in this order")
-		p.text(normal, "  ", "  ", a.Why)
-		for i, step := range a.Steps {
+		s := levelStyle(same[0].Level)
+		if len(same) == 1 {
+			p.text(s, "", "  ", "What to do about "+same[0].Subject+", in this order")
+			p.text(normal, "  ", "  ", same[0].Why)
+		} else {
+			p.text(s, "", "  ", fmt.Sprintf("What to do about these %s, in this order", number(len(same))))
+			for _, a := range same[:min(len(same), alike)] {
+				p.text(normal, "  ", "    ", a.Subject+": "+a.Why)
+			}
+			if n := len(same) - alike; n > 0 {
+				p.text(dim, "  ", "    ", fmt.Sprintf("and %s more", number(n)))
+			}
+		}
+		for i, step := range same[0].Steps {
 			p.text(normal, fmt.Sprintf("  %d ", i+1), "    ", step)
 		}
 	}
-	p.gaps(u.Incomplete)
-	return p.flush(w)
 }
 
 // portsVerdict is the answer in one line.
@@ -103,7 +132,7 @@ func (p *printer) destinations(e *audit.Ephemeral) {
 		rows = append(rows, []cell{{levelStyle(d.Level), []string{percent(d.Share)}}, plainCell(number(int(d.InUse))), plainCell(number(int(d.TimeWait))),
 			plainCell(fmt.Sprintf("%s %s → %s", d.Proto, d.From, hostPort(d.To.String(), d.Port))), plainCell(holder(d))})
 	}
-	p.table("  ", []int{6, 8, 9, 36 + max(0, p.Width-80)/2, 0}, rows)
+	p.table("  ", []int{6, 8, 9, 34 + max(0, p.Width-80)/2, 0}, rows)
 	if n := len(e.Destinations) - maxDestinations + e.More; n > 0 && len(e.Destinations) >= maxDestinations {
 		p.text(dim, "  ", "  ", fmt.Sprintf("and %s quieter destinations (--format json lists %s)", number(n), number(len(e.Destinations))))
 	}

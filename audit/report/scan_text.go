@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -423,4 +424,5 @@ func number(n int) string {
 	return s
 }
 
-func percent(share float64) string { return fmt.Sprintf("%.0f %%", share*100) }
+// percent rounds down, so that nothing reads as a bound that it has not reached.
+func percent(share float64) string { return fmt.Sprintf("%.0f %%", math.Floor(share*100+1e-9)) }

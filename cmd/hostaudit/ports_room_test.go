@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/audit/lab"
+)
+
+func portsOf(t *testing.T, n *lab.Namespace) audit.PortUse {
+	t.Helper()
+	var p audit.PortUse
+	if err := json.Unmarshal([]byte(inHost(t, n, "ports", "--format", "json")), &p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// bindNumber connects from a port that bind(2) was given by number.
+func bindNumber(t *testing.T, last byte, from, port int) {
+	t.Helper()
+	fd := streamSocket(t, unix.SOCK_STREAM)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, last}, Port: from}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// room connects from an address until the kernel has no port left for it.
+func room(t *testing.T, last byte, port int) int {
+	t.Helper()
+	for n := 0; ; n++ {
+		fd := streamSocket(t, unix.SOCK_STREAM)
+		const ipBindAddressNoPort = 24
+		err := errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, ipBindAddressNoPort, 1), unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, last}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port})
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A port that is in use towards a destination and was bound by number or reserved
+// since counts once: what the share leaves is what connect(2) still gets, and
+// nothing uses more than all ports.
+func TestPortsShareIsWhatConnectHas(t *testing.T) {
+	n := portsHost(t)
+	n.Do(func() {
+		serverOn(t, 3306)
+		serverOn(t, 6379)
+		for range 49 {
+			connectFrom(t, 5, 3306, false)
+		}
+		for range 70 {
+			connectFrom(t, 6, 3306, false)
+		}
+		for i := range 30 { // from the even ports that .5 and .6 use, too
+			bindNumber(t, 9, 20000+i, []int{3306, 6379}[i%2])
+		}
+	})
+	n.Sysctl(t, "net.ipv4.ip_local_reserved_ports", "20040-20049")
+	p := portsOf(t, n)
+	if e := p.Ephemeral; e.Usable != 60 || e.Reserved != 10 || e.Taken != 30 {
+		t.Errorf("usable %d, reserved %d, taken %d", e.Usable, e.Reserved, e.Taken)
+	}
+	left := map[string]int{}
+	for _, d := range p.Ephemeral.Destinations {
+		left[fmt.Sprintf("%s %d", d.From, d.Port)] = p.Ephemeral.Usable - int(math.Round(d.Share*float64(p.Ephemeral.Usable)))
+		if d.Share > 1 || d.Held > d.InUse {
+			t.Errorf("%+v", d)
+		}
+	}
+	for _, s := range p.Sources {
+		if s.Share > 1 {
+			t.Errorf("%+v", s)
+		}
+	}
+	for _, a := range p.Advice {
+		if strings.Contains(a.Subject, "127.0.0.9 →") {
+			t.Errorf("connect() has room from there: %+v", a)
+		}
+	}
+	n.Do(func() {
+		for _, c := range []struct {
+			from byte
+			port int
+		}{{5, 3306}, {6, 3306}, {9, 3306}} {
+			if got, said := room(t, c.from, c.port), left[fmt.Sprintf("127.0.0.%d %d", c.from, c.port)]; got != said {
+				t.Errorf("from .%d to %d: %d ports left, said to be %d", c.from, c.port, got, said)
+			}
+		}
+	})
+}
+
+// Ports that were bound before they connect are missing for whoever lets
+// connect(2) choose, from other addresses as well: that is said.
+func TestPortsBoundAreGoneForOthers(t *testing.T) {
+	n := portsHost(t)
+	n.Do(func() {
+		serverOn(t, 3306)
+		for range 60 {
+			connectFrom(t, 7, 3306, true)
+		}
+		if got := room(t, 8, 3306); got != 40 {
+			t.Errorf("%d ports left for another address", got)
+		}
+	})
+	advice := portsOf(t, n).Advice
+	i := slices.IndexFunc(advice, func(a audit.PortAdvice) bool { return a.Subject == "tcp from 127.0.0.7" })
+	if i < 0 || !strings.Contains(advice[i].Why, "for connect() from other addresses, too") {
+		t.Errorf("%+v", advice)
+	}
+}
+
+// Shortages with the same remedies are told together, and fit the screen.
+func TestPortsAdviceIsSaidOnce(t *testing.T) {
+	n := portsHost(t)
+	n.Do(func() {
+		serverOn(t, 3306)
+		for from := range byte(8) {
+			for range 60 {
+				connectFrom(t, 10+from, 3306, false)
+			}
+		}
+	})
+	text := inHost(t, n, "ports")
+	if strings.Count(text, "unix socket") != 1 || !strings.Contains(text, "What to do about these 8, in this order") || !strings.Contains(text, "and 3 more") {
+		t.Errorf("%s", text)
+	}
+	for l := range strings.SplitSeq(text, "\n") {
+		if len([]rune(l)) > 80 {
+			t.Errorf("wider than 80: %s", l)
+		}
+	}
+	if n := len(portsOf(t, n).Advice); n != 8 {
+		t.Errorf("%d of 8 in JSON", n)
+	}
+}
