@@ -26,7 +26,7 @@ func Locals(ns *reach.Namespace) []listeners.Local {
 	if ns.Route == nil {
 		return nil
 	}
-	const rtnLocal = 2 // RTN_LOCAL
+	const rtnLocal, rtnBroadcast = 2, 3 // RTN_LOCAL, RTN_BROADCAST
 	out := []listeners.Local{}
 	for _, a := range ns.Route.Addrs {
 		l := listeners.Local{Prefix: netip.PrefixFrom(a.Local, a.Local.BitLen()), Broadcast: a.Broadcast}
@@ -36,8 +36,13 @@ func Locals(ns *reach.Namespace) []listeners.Local {
 		out = append(out, l)
 	}
 	for _, r := range ns.Route.Routes {
-		if r.Type == rtnLocal {
+		switch r.Type {
+		case rtnLocal:
 			out = append(out, listeners.Local{Prefix: r.Dst})
+		case rtnBroadcast:
+			// The kernel makes one for every subnet, whether its address names it or not
+			// (fib_add_ifaddr).
+			out = append(out, listeners.Local{Broadcast: r.Dst.Addr()})
 		}
 	}
 	return out
@@ -133,7 +138,10 @@ func scopeNote(p *Port, s listeners.Scope, addrs []netip.Addr, v4, v6 bool) stri
 	case listeners.ScopeAbsent:
 		return fmt.Sprintf("the host does not have %s (any more)", l.Local.Addr().Unmap().WithZone(""))
 	case listeners.ScopeGroup:
-		return "a multicast or broadcast address"
+		if l.Local.Addr().IsMulticast() {
+			return "a multicast address: what is sent to the group, where the host has joined it"
+		}
+		return "a broadcast address: what is sent to all of its network"
 	case listeners.ScopeAddress:
 		own := l.Local.Addr().Unmap().WithZone("")
 		var others []netip.Addr

@@ -18,7 +18,8 @@ const (
 )
 
 // Local is an address of the host, or a prefix routed to it as local (`ip route
-// add local 192.0.2.0/24 dev lo`). Full-length prefixes are plain addresses.
+// add local 192.0.2.0/24 dev lo`). Full-length prefixes are plain addresses; one
+// that has Broadcast alone is a route to it.
 type Local struct {
 	Prefix    netip.Prefix
 	Device    int

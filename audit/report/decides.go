@@ -178,7 +178,7 @@ func condition(c reach.Condition) string {
 	switch {
 	case what == "":
 		return c.TurnsOn
-	case c.TurnsOn == "":
+	case c.TurnsOn == "", c.TurnsOn == what:
 		return what
 	}
 	return what + ": " + c.TurnsOn

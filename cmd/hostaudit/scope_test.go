@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -147,6 +148,66 @@ func TestScopesAreShown(t *testing.T) {
 	n.Run(t, "ip", "address", "del", "192.0.2.10/32", "dev", "lo")
 	if rows, _ := scopesOf(t, n); rows[8004].Scope.Kind != listeners.ScopeAbsent {
 		t.Errorf("after its address is gone: %+v", rows[8004].Scope)
+	}
+}
+
+// A datagram for the broadcast address of a subnet is delivered, whether the
+// interface's address names it or not, and answered from an address of the host.
+func TestScopeOfBroadcast(t *testing.T) {
+	l := lab.New(t, lab.Topology{})
+	l.Server.Run(t, "ip", "address", "add", "10.44.0.2/24", "dev", "eth0")                   // names none
+	l.Server.Run(t, "ip", "address", "add", "10.45.0.2/24", "broadcast", "+", "dev", "eth0") // names it
+	l.Client.Run(t, "ip", "address", "add", "10.44.0.1/24", "dev", "c0")
+	l.Client.Run(t, "ip", "address", "add", "10.45.0.1/24", "broadcast", "+", "dev", "c0")
+	datagram := func(n *lab.Namespace, from *unix.SockaddrInet4) (fd int) {
+		n.Do(func() {
+			fd = streamSocket(t, unix.SOCK_DGRAM)
+			if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1), unix.Bind(fd, from),
+				unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5})); err != nil {
+				t.Error(err)
+			}
+		})
+		return fd
+	}
+	for _, c := range []struct {
+		bound [4]byte
+		net   byte
+		port  int
+	}{{[4]byte{10, 44, 0, 255}, 44, 8137}, {[4]byte{10, 45, 0, 255}, 45, 8138}, {[4]byte{}, 44, 8139}} {
+		server := datagram(l.Server, &unix.SockaddrInet4{Addr: c.bound, Port: c.port})
+		client := datagram(l.Client, &unix.SockaddrInet4{Addr: [4]byte{10, c.net, 0, 1}})
+		b := make([]byte, 16)
+		if err := unix.Sendto(client, []byte("who?"), 0, &unix.SockaddrInet4{Addr: [4]byte{10, c.net, 0, 255}, Port: c.port}); err != nil {
+			t.Fatal(err)
+		}
+		_, from, err := unix.Recvfrom(server, b, 0)
+		if err != nil {
+			t.Fatalf("port %d: the broadcast does not arrive: %v", c.port, err)
+		}
+		if err := unix.Sendto(server, []byte("me"), 0, from); err != nil {
+			t.Fatal(err)
+		}
+		if _, from, err = unix.Recvfrom(client, b, 0); err != nil || from.(*unix.SockaddrInet4).Addr[3] != 2 {
+			t.Fatalf("port %d: answered by %v: %v", c.port, from, err)
+		}
+		out, err := l.Server.Exec(t.Context(), "", "hostaudit", "reach", fmt.Sprintf("10.%d.0.255:%d", c.net, c.port), "--proto", "udp", "--from", fmt.Sprintf("10.%d.0.1", c.net))
+		if err != nil || !strings.Contains(out, "connected") {
+			t.Errorf("port %d: %v: %s", c.port, err, out)
+		}
+	}
+	rows, screen := scopesOf(t, l.Server)
+	for _, port := range []uint16{8137, 8138} {
+		if l := rows[port]; l.Scope.Kind != listeners.ScopeGroup || l.Exposure != "everyone" {
+			t.Errorf("port %d: %+v, %s", port, l.Scope, l.Exposure)
+		}
+	}
+	if strings.Contains(screen, "which this host does not have") {
+		t.Errorf("%s", screen)
+	}
+	// An address of the subnet that nobody has is as absent as ever.
+	l.Server.Do(func() { scopeSocket{addr: "10.44.0.254", port: 8140, freebind: true, udp: true}.open(t) })
+	if rows, _ := scopesOf(t, l.Server); rows[8140].Scope.Kind != listeners.ScopeAbsent {
+		t.Errorf("%+v", rows[8140].Scope)
 	}
 }
 
