@@ -5,13 +5,14 @@ type LimitSource string
 
 // The sources of a limit.
 const (
-	// LimitApplication: the application asked for less than somaxconn allows.
+	// LimitApplication: less than somaxconn allows now. The application asked for
+	// that, or somaxconn was lower when it called listen(2): the kernel keeps neither.
 	LimitApplication LimitSource = "application"
 	// LimitSomaxconn: the limit is somaxconn as it is now; the application asked
 	// for that or more.
 	LimitSomaxconn LimitSource = "somaxconn"
 	// LimitEarlier: the limit is above today's somaxconn, which was lowered after
-	// listen(2). (One raised since cannot be told from the application's wish.)
+	// listen(2).
 	LimitEarlier LimitSource = "earlier-somaxconn"
 )
 

@@ -178,7 +178,7 @@ func judgeAcceptQueue(k Key, f *Facts) []Judgement {
 	}
 	var out []Judgement
 	for _, l := range f.Listeners {
-		now := l.Limit > 0 && float64(l.Queued) >= f.Profile.QueueShare()*float64(l.Limit)
+		now := l.Queued > l.Limit || l.Limit > 0 && float64(l.Queued) >= f.Profile.QueueShare()*float64(l.Limit)
 		if l.Proto != "tcp" || !now && !(overflow.moving && l.dropping()) {
 			continue
 		}
@@ -207,16 +207,26 @@ func judgeAcceptQueue(k Key, f *Facts) []Judgement {
 		}
 		out = append(out, Judgement{
 			Verdict: Advice, Finding: "sysctl.application-bounds-queue", Severity: severity, Subject: subject, Evidence: ev,
-			Why:    fmt.Sprintf("the accept queue is full, and %s itself asked for a backlog of %d; net.core.somaxconn would allow %d", nameOr(l.Program), l.Limit, limit),
-			Remedy: "raise the backlog in the program's own configuration (nginx `listen … backlog=`, php-fpm `listen.backlog`, redis `tcp-backlog`: 511 by default) and restart it; raising the sysctl changes nothing",
+			Why:    fmt.Sprintf("the accept queue is full; net.core.somaxconn would allow %d now, but %s asked for a backlog of %d, or the setting was that when it called listen()", limit, nameOr(l.Program), l.Limit),
+			Remedy: "restart it, which is enough where the setting was raised since it started; otherwise raise the backlog in the program's own configuration (nginx `listen … backlog=`, php-fpm `listen.backlog`, redis `tcp-backlog`: 511 by default); raising the sysctl further changes nothing",
 		})
 	}
 	if len(out) > 0 {
 		return out
 	}
+	why := "connections were dropped at a full accept queue; no queue is full at this moment"
+	if overflow.moving {
+		why += ", and no listener that is still there counted them"
+	} else {
+		for _, l := range f.Listeners {
+			if l.Drops != nil && l.Drops.Total > 0 {
+				overflow.evidence = append(overflow.evidence, Evidence{"dropped at " + l.name(), l.Drops.String()})
+			}
+		}
+	}
 	return overflow.judge(Judgement{
 		Verdict: Advice, Finding: "sysctl.accept-queue-overflow", Severity: Warning,
-		Why:    "connections were dropped at a full accept queue; no queue is full at this moment, and no listener that is still there counted them",
+		Why:    why,
 		Remedy: "watch the queues (`ss -lnt`, Recv-Q against Send-Q) to find the listener before raising anything",
 	})
 }
@@ -233,7 +243,7 @@ func (f *Facts) overflowed(k Key, l Listener, limit int64, ev []Evidence) Judgem
 		j.Remedy = "for bursts raise net.core.somaxconn, which bounds this queue, then restart the listener; and find out why " + nameOr(l.Program) + " accepts so slowly"
 		return j
 	}
-	j.Remedy = fmt.Sprintf("for bursts raise the backlog of %d in the program's own configuration and restart it (net.core.somaxconn would allow %d); find out why it accepts so slowly", l.Limit, limit)
+	j.Remedy = fmt.Sprintf("for bursts raise the backlog of %d in the program's own configuration and restart it (net.core.somaxconn would allow %d; was it raised since the program started, the restart is enough); find out why it accepts so slowly", l.Limit, limit)
 	return j
 }
 

@@ -138,6 +138,10 @@ func TestFilesNearLimit(t *testing.T) {
 		t.Fatalf("54 of 64 descriptors: %v", got)
 	}
 	evidence(t, got[0], fmt.Sprintf("/proc/%d", p.cmd.Process.Pid), "soft limit 64")
+	// No unit started it: nobody is sent to a unit, nor promised a change.
+	if got[0].Fix != audit.FixManual || strings.Contains(got[0].Remedy, "LimitNOFILE") || !strings.Contains(got[0].Remedy, fmt.Sprintf("prlimit --pid %d", p.cmd.Process.Pid)) {
+		t.Errorf("remedy of a process without a unit: %s, %q", got[0].Fix, got[0].Remedy)
+	}
 	p.tell("64")
 	p.tell("64") // and the one that the last client gave back
 	if h.answered(addrPort(to)) {

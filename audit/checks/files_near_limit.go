@@ -2,8 +2,10 @@ package checks
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hostaudit/hostaudit/audit"
+	"github.com/hostaudit/hostaudit/listeners"
 )
 
 // FilesNearLimit finds listening processes that run out of descriptors.
@@ -58,7 +60,12 @@ websocket from six tenths.`,
 						audit.Evidencef(fmt.Sprintf("/proc/%d", proc.PID), "%d descriptors open, soft limit %d, hard limit %s", proc.Files.Open, proc.Files.Soft, hard(proc.Files.Hard)),
 						listening(port),
 					},
-					Remedy: "find out whether it leaks descriptors; otherwise set LimitNOFILE= in its unit and restart it; hostaudit fix listener.nofile-near-limit shows the change",
+					Remedy: "find out whether it leaks descriptors; otherwise " + moreFiles(proc),
+				}
+				if !service(proc) {
+					f.Fix = audit.FixManual
+				} else {
+					f.Remedy += "; hostaudit fix listener.nofile-near-limit shows the change"
 				}
 				if share >= 0.95 {
 					f.Severity = audit.Critical
@@ -71,6 +78,22 @@ websocket from six tenths.`,
 		}
 		return nil
 	},
+}
+
+// service tells whether systemd starts the process with a limit of its own.
+func service(proc *listeners.Process) bool {
+	return proc.Container == nil && strings.HasSuffix(string(proc.Unit), ".service") && !strings.Contains(string(proc.Unit), "/")
+}
+
+// moreFiles says where the limit of descriptors of a process is raised.
+func moreFiles(proc *listeners.Process) string {
+	switch {
+	case proc.Container != nil:
+		return "raise it for the container (docker run --ulimit nofile=…, default-ulimits of its runtime) and start it anew"
+	case service(proc):
+		return "set LimitNOFILE= in its unit and restart it"
+	}
+	return fmt.Sprintf("raise it where it is started (it is no service of systemd): ulimit -n, its supervisor or its own settings; for the process as it runs: prlimit --pid %d --nofile=N", proc.PID)
 }
 
 func hard(n int64) string {

@@ -73,7 +73,7 @@ func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
 		f := audit.Finding{
 			Subject:  port.Subject(),
 			Title:    fmt.Sprintf(title, name(port)),
-			Why:      fmt.Sprintf("%d connections wait to be accepted by %s, and the queue takes %d", l.Accept.Len, who(port), l.Accept.Limit+1),
+			Why:      fmt.Sprintf("%s to be accepted by %s, and the queue takes %d", waiting(l.Accept.Len), who(port), l.Accept.Limit+1),
 			Evidence: []audit.Evidence{audit.Evidencef("accept queue", "%d of %d", l.Accept.Len, l.Accept.Limit), listening(port)},
 			Remedy:   fmt.Sprintf("find out why %s does not accept: busy, stopped, waiting for something, or out of descriptors", port.Program()),
 		}
@@ -81,7 +81,7 @@ func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
 		if proc := port.Process(); proc != nil {
 			if share, known := proc.Files.Fill(); known && share >= 1 {
 				f.Why += fmt.Sprintf("; the program is out of descriptors (%d of %d)", proc.Files.Open, proc.Files.Soft)
-				f.Remedy = "raise the descriptor limit: LimitNOFILE= in the unit, then restart it"
+				f.Remedy = "raise the descriptor limit: " + moreFiles(proc)
 			}
 		}
 		evidence, remedy := limitedBy(p, port)
@@ -96,9 +96,17 @@ func queues(p *audit.Pass, is func(listeners.Queue) bool, title string) error {
 	return nil
 }
 
+func waiting(n uint32) string {
+	if n == 1 {
+		return "1 connection waits"
+	}
+	return fmt.Sprintf("%d connections wait", n)
+}
+
 // limitedBy says what set the limit of a queue, and what makes it longer.
 func limitedBy(p *audit.Pass, port *audit.Port) (evidence []audit.Evidence, remedy string) {
 	const own = "; if it is only bursts, raise the program's own backlog (if net.core.somaxconn was raised since it started, a restart suffices)"
+	const restarted = "; if it is only bursts, restart the program: it gets the backlog that it asks for, up to net.core.somaxconn as it is now; is the queue as short after that, raise the program's own backlog"
 	somaxconn, ok := p.Snapshot.Sysctls.Int("net.core.somaxconn")
 	if !ok {
 		return nil, own
@@ -112,7 +120,7 @@ func limitedBy(p *audit.Pass, port *audit.Port) (evidence []audit.Evidence, reme
 	case listeners.LimitEarlier:
 		return say("%d now; it was higher when the program called listen(), the next start gets less", somaxconn), own
 	default:
-		return say("%d: not what limits this queue, the program's own backlog of %d does", somaxconn, q.Limit), own
+		return say("%d now, which would allow more than %d: the program asked for %d, or this setting was %d when it called listen()", somaxconn, q.Limit, q.Limit, q.Limit), restarted
 	}
 }
 

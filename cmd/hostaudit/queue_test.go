@@ -80,7 +80,7 @@ func TestQueueReasons(t *testing.T) {
 	// move while they are watched.
 	found := scan("--sample", "4s")
 	for subject, want := range map[string]string{
-		"tcp 0.0.0.0:8001": "20: not what limits this queue, the program's own backlog of 2 does",
+		"tcp 0.0.0.0:8001": "20 now, which would allow more than 2: the program asked for 2, or this setting was 2 when it called listen()",
 		"tcp 0.0.0.0:8002": "20: it limits this queue",
 		"tcp 0.0.0.0:8003": "20 now; it was higher when the program called listen(), the next start gets less",
 	} {
@@ -139,6 +139,112 @@ func TestSynQueueCookies(t *testing.T) {
 		}
 		if i >= 0 && r.Findings[i].Severity != audit.Warning {
 			t.Errorf("%+v", r.Findings[i])
+		}
+	}
+}
+
+// queueFindings scans, and gives what it finds about the queue of each port.
+func queueFindings(t *testing.T, n *lab.Namespace, args ...string) map[string][]audit.Finding {
+	t.Helper()
+	out, err := n.Exec(t.Context(), "", append([]string{"hostaudit", "scan", "--fail-on", "never", "--format", "json"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r audit.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string][]audit.Finding{}
+	for _, f := range r.Findings {
+		found[f.Subject] = append(found[f.Subject], f)
+	}
+	return found
+}
+
+// somaxconn raised after listen(2) leaves a queue as short as it was. Nobody can
+// say then that the program asked for so little, and a restart comes first.
+func TestQueueLimitOfThePast(t *testing.T) {
+	n := lab.New(t, lab.Topology{}).Server
+	n.Sysctl(t, "net.core.somaxconn", "20")
+	n.Do(func() {
+		listenOn(t, 8001, 500)
+		knock(t, 8001, 40)
+	})
+	n.Sysctl(t, "net.core.somaxconn", "4096")
+	time.Sleep(100 * time.Millisecond)
+	fs := queueFindings(t, n, "--quick")["tcp 0.0.0.0:8001"]
+	if len(fs) != 1 || fs[0].ID != "listener.queue-full" {
+		t.Fatalf("%+v", fs)
+	}
+	const want = "4096 now, which would allow more than 20: the program asked for 20, or this setting was 20 when it called listen()"
+	if !slices.ContainsFunc(fs[0].Evidence, func(e audit.Evidence) bool { return e.Source == "net.core.somaxconn" && e.Value == want }) {
+		t.Errorf("%+v", fs[0].Evidence)
+	}
+	if !strings.Contains(fs[0].Remedy, "restart the program") {
+		t.Errorf("%s", fs[0].Remedy)
+	}
+}
+
+// A queue with a backlog of 0 takes one connection, and is full with it: one
+// finding says so, and none that it is not full.
+func TestQueueOfBacklogZero(t *testing.T) {
+	n := lab.New(t, lab.Topology{}).Server
+	n.Do(func() {
+		listenOn(t, 8001, 0)
+		knock(t, 8001, 3)
+		listenOn(t, 8002, 0) // its healthy twin
+	})
+	time.Sleep(100 * time.Millisecond)
+	found := queueFindings(t, n, "--sample", "3s") // SYNs are repeated meanwhile
+	fs := found["tcp 0.0.0.0:8001"]
+	if len(fs) != 1 || fs[0].ID != "listener.queue-full" || !strings.HasPrefix(fs[0].Why, "1 connection waits to be accepted") {
+		t.Errorf("%+v", fs)
+	}
+	if !slices.ContainsFunc(fs[0].Evidence, func(e audit.Evidence) bool { return e.Source == "dropped at this listener" }) {
+		t.Errorf("nothing was dropped: %+v", fs[0].Evidence)
+	}
+	if fs := found["tcp 0.0.0.0:8002"]; len(fs) != 0 {
+		t.Errorf("an empty queue: %+v", fs)
+	}
+}
+
+// A queue that overflowed once and is quiet now: high counters accuse nobody, and
+// who counted them is told.
+func TestQueueQuietAgain(t *testing.T) {
+	n := lab.New(t, lab.Topology{}).Server
+	n.Do(func() {
+		fd := streamSocket(t, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Port: 8001}), unix.Listen(fd, 2)); err != nil {
+			t.Fatal(err)
+		}
+		var clients []int
+		for range 50 {
+			c := streamSocket(t, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+			_ = unix.Connect(c, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 8001})
+			clients = append(clients, c)
+		}
+		time.Sleep(200 * time.Millisecond)
+		for _, c := range clients { // closes them, and leaves the cleanup something to close
+			unix.Shutdown(c, unix.SHUT_RDWR)
+			unix.Dup3(fd, c, unix.O_CLOEXEC)
+		}
+		for {
+			a, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+			if err != nil {
+				break
+			}
+			unix.Close(a)
+		}
+	})
+	for subject, fs := range queueFindings(t, n) {
+		for _, f := range fs {
+			if strings.HasPrefix(f.ID, "listener.queue-") || f.ID == "sysctl.accept-queue-overflow" && f.Severity != audit.Info {
+				t.Errorf("%s: %+v", subject, f)
+			}
+			if f.ID == "sysctl.accept-queue-overflow" && (strings.Contains(f.Why, "no listener that is still there") ||
+				!slices.ContainsFunc(f.Evidence, func(e audit.Evidence) bool { return e.Source == "dropped at tcp 0.0.0.0:8001" })) {
+				t.Errorf("the listener that counted them is still there: %+v", f)
+			}
 		}
 	}
 }
