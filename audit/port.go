@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/hostaudit/hostaudit/audit/reach"
 	"github.com/hostaudit/hostaudit/firewall"
@@ -74,6 +75,15 @@ func (p *Port) query(from netip.Addr) reach.Query {
 	return q
 }
 
+// broadcast tells a datagram socket of the audited namespace that is bound to the
+// broadcast address of a network. Who can send to it is what counts: it answers
+// from another address than the one that was dialled.
+func (p *Port) broadcast(locals func() []listeners.Local) bool {
+	l := p.Listener
+	return l != nil && p.Home() && l.Proto.Datagram() && l.Local.Addr().Is4() && !l.Local.Addr().IsMulticast() && !l.Local.Addr().IsUnspecified() &&
+		l.Scope(locals()).Kind == listeners.ScopeGroup
+}
+
 // Process is the owner that stands for a listener, nil where none is known: of
 // several the one with the lowest pid, which is usually the one that opened it.
 func (p *Port) Process() *listeners.Process {
@@ -121,6 +131,7 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 			return who != reach.HostOnly && who != reach.Nobody
 		}
 	}
+	locals := sync.OnceValue(func() []listeners.Local { return Locals(home) }) // a router has a million routes
 	ForEach(len(out), func(i int) {
 		p := out[i]
 		if p.Namespace != home {
@@ -130,6 +141,9 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 		p.Exposure = ev.FromElsewhere(p.Listener, enough)
 		if p.Exposure.Who == reach.Some && p.Exposure.LeftOut == "" {
 			p.Exposure.Who = whoOf(p.Exposure.Rows)
+		}
+		if p.broadcast(locals) {
+			p.Exposure.Who = whoBy(p.Exposure.Rows, func(r *reach.Row) bool { return r.Delivered != nil })
 		}
 	})
 	for i := range published {
@@ -286,14 +300,17 @@ func NoClient(p netip.Prefix) bool {
 
 // whoOf sums rows up in one word. What the kernel itself refuses on an interface
 // (martians, the reverse path) is nobody's client.
-func whoOf(rows []reach.Row) reach.Who {
+func whoOf(rows []reach.Row) reach.Who { return whoBy(rows, (*reach.Row).Through) }
+
+func whoBy(rows []reach.Row, through func(*reach.Row) bool) reach.Who {
 	var in, out, unsure, local bool
-	for _, r := range rows {
+	for i := range rows {
+		r := &rows[i]
 		switch {
 		case r.Iif == "lo":
-			local = local || r.Through()
+			local = local || through(r)
 		case !HasClients(r.From):
-		case r.Through():
+		case through(r):
 			in = true
 		case r.Unsure():
 			unsure = true

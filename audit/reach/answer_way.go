@@ -141,11 +141,6 @@ func (w *walk) answerFrom(p *path, c firewall.Class, kind firewall.AnswerKind, t
 	}
 	if kind == firewall.AnswerData {
 		c.State.Owner = owner
-		if first.Proto != firewall.TCP && w.toMany(ns, &first) {
-			// A socket bound to such an address, or to all, sends from one that the
-			// routing chooses (__inet_bind leaves inet_saddr zero).
-			c.State.LocalUnknown = true
-		}
 	}
 	c.State.Mark = answerMark(ns, kind, first, socketMark)
 	w.note(&c, answerText(kind, first.Proto)+" leaves")
@@ -303,7 +298,7 @@ func (w *walk) backHome(p *path, c firewall.Class, lo *firewall.Link) {
 // from tracking, say) it is a stranger's packet.
 func (w *walk) seen(p *path, c firewall.Class) {
 	st := &c.State
-	ours := st.Local == st.OrigLocal && st.LocalPort == st.OrigLocalPort && !st.LocalPortUnknown || st.LocalUnknown && (st.Proto != w.proto || w.toMany(w.reply.path.ns, &w.reply.first))
+	ours := st.Local == st.OrigLocal && st.LocalPort == st.OrigLocalPort && !st.LocalPortUnknown || st.LocalUnknown && st.Proto != w.proto
 	if !ours || st.RemoteAddrKind != st.BaseAddrKind || st.RemoteAddr != st.BaseAddr || st.RemotePortKind != st.BasePortKind || st.RemotePort != st.BasePort {
 		if same := c.Remote.Intersect(firewall.Single(st.RemoteAddr)); ours && st.RemoteAddrKind == firewall.RemoteConst && !same.Empty() {
 			d := c

@@ -253,8 +253,8 @@ func (w *walk) routeAnswer(ns *Namespace, c firewall.Class, kind firewall.Answer
 func (w *walk) routeOut(ns *Namespace, c firewall.Class, oif *firewall.Link) []routed {
 	src := c.State.Local
 	switch {
-	case c.State.LocalUnknown && c.State.Proto != firewall.TCP:
-		src = firewall.Value{} // chosen by the route: an ICMP error, or the answer to a broadcast
+	case c.State.LocalUnknown && (c.State.Proto == firewall.ICMP || c.State.Proto == firewall.ICMPv6):
+		src = firewall.Value{} // chosen by the route
 	case c.State.LocalUnknown:
 		return []routed{{class: c, verdict: routeUnknown, why: "the address the answer comes from"}}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -189,10 +188,6 @@ func TestScopeOfBroadcast(t *testing.T) {
 		}
 		if _, from, err = unix.Recvfrom(client, b, 0); err != nil || from.(*unix.SockaddrInet4).Addr[3] != 2 {
 			t.Fatalf("port %d: answered by %v: %v", c.port, from, err)
-		}
-		out, err := l.Server.Exec(t.Context(), "", "hostaudit", "reach", fmt.Sprintf("10.%d.0.255:%d", c.net, c.port), "--proto", "udp", "--from", fmt.Sprintf("10.%d.0.1", c.net))
-		if err != nil || !strings.Contains(out, "connected") {
-			t.Errorf("port %d: %v: %s", c.port, err, out)
 		}
 	}
 	rows, screen := scopesOf(t, l.Server)
