@@ -44,7 +44,8 @@ type Owners struct {
 	Hidden bool `json:"hidden,omitempty"`
 	// Whole: processes of every pid namespace are visible.
 	Whole bool `json:"whole"`
-	// Partial: the search stopped at the first owner of each socket (FirstOnly).
+	// Partial: the search ended when each socket had an owner (FirstOnly); who came by
+	// one later is not named.
 	Partial bool  `json:"partial,omitempty"`
 	Gaps    []Gap `json:"gaps,omitempty"`
 }
@@ -149,7 +150,7 @@ func (s *OwnerSearch) Find(ctx context.Context, inodes []uint32) (*Owners, error
 			return nil, err
 		}
 	}
-	o.Partial = s.opt.FirstOnly && o.Method == "proc"
+	o.Partial = s.opt.FirstOnly && (o.Method == "proc" || run.sighted)
 	run.result(o)
 	names, err := readPasswd(s.opt.Root)
 	if err != nil {
@@ -266,6 +267,7 @@ type search struct {
 	keyOf map[int]processKey // the last process seen under a pid
 
 	looked, denied int
+	sighted        bool // what was seen ahead was enough
 }
 
 // maxRounds bounds the looking for processes that started meanwhile.

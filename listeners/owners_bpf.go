@@ -31,17 +31,14 @@ func parseHeldSocket(b []byte) heldSocket {
 
 // sighting is what the iterator saw of all processes, before it was known which
 // sockets are wanted.
-type sighting struct {
-	sockets []heldSocket
-	begun   uint64 // in nanoseconds after boot
-}
+type sighting struct{ sockets []heldSocket }
 
 // maxSighting bounds a sighting: 2 MB.
 const maxSighting = 1 << 17
 
 // lookAhead makes a sighting, if it can.
 func (s *OwnerSearch) lookAhead() {
-	it, begun, err := s.walkFiles()
+	it, _, err := s.walkFiles()
 	if err != nil {
 		return // Find tries again, and says why
 	}
@@ -55,7 +52,7 @@ func (s *OwnerSearch) lookAhead() {
 		return nil
 	})
 	if err == nil {
-		s.ahead = sighting{seen, begun}
+		s.ahead = sighting{seen}
 	}
 }
 
@@ -118,11 +115,12 @@ func (s *search) asSighted(ctx context.Context) (found bool, err error) {
 			held[int(h.tgid)] = append(held[int(h.tgid)], h)
 		}
 	}
-	if err := s.confirmAll(ctx, held, s.ahead.begun); err != nil {
+	// 0: whose descriptors may not be listed may have passed the socket on since.
+	if err := s.confirmAll(ctx, held, 0); err != nil {
 		return false, err
 	}
 	if len(s.found) == len(s.want) {
-		s.looked = len(held)
+		s.looked, s.sighted = len(held), true
 		return true, nil
 	}
 	s.found, s.procs, s.keyOf, s.denied = map[uint32][]int{}, map[processKey]Process{}, map[int]processKey{}, 0

@@ -49,10 +49,32 @@ func Use() {
 		// The first one has small pages in use, and stays with them unless asked.
 		advise(bottom, Size, madvCollapse)
 		if runtime.NumCPU() > 1 {
-			go touch(bottom+Size, Early)
+			go func() {
+				if enabled() {
+					touch(bottom+Size, Early)
+				}
+			}()
 		}
 	}()
 	<-done
+}
+
+// enabled tells whether the kernel gives huge pages to those who ask: without them
+// the pages are better touched when they are needed, if ever.
+func enabled() bool {
+	fd, err := syscall.Open("/sys/kernel/mm/transparent_hugepage/enabled", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	var b [64]byte // "always [madvise] never"
+	n, _ := syscall.Read(fd, b[:])
+	for i := 0; i+6 < n; i++ {
+		if string(b[i:i+7]) == "[never]" {
+			return false
+		}
+	}
+	return n > 0
 }
 
 // touch has the kernel make the pages, one at a time so that nobody waits long for
