@@ -97,7 +97,7 @@ type Pass struct {
 	Check    *Check
 	Snapshot *Snapshot
 	Config   *Config
-	// Ports are the listeners of all namespaces and the ports published by
+	// Ports are the listeners of all namespaces that links lead to and the ports published by
 	// address translation, with who can reach them.
 	Ports []*Port
 	// Openings are the rules of the audited namespace that open ports by number.
@@ -151,7 +151,7 @@ func (p *Pass) Clear(port *Port, from netip.Addr) (reach.Answer, error) {
 // run runs the check on a pass of its own.
 func (c *Check) run(base Pass) (Result, []Finding) {
 	p := base
-	p.Check = c
+	p.Check, p.Ports = c, linked(base.Ports)
 	r := Result{ID: c.ID}
 	for _, n := range c.Needs {
 		if why := p.Snapshot.lacks(n); why != "" {

@@ -23,6 +23,9 @@ type Port struct {
 	Exposure  reach.Exposure
 	// Service is what the operator configured for it, nil for nothing.
 	Service *Service
+	// Apart is set for a listener of a network namespace that no link leads to from
+	// the audited one: it is listed, and nothing else is said of it.
+	Apart bool
 }
 
 // Subject names the port the same way in every run.
@@ -117,11 +120,12 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 	published := ev.Published()
 	near := neighbours(s, published)
 	for _, ns := range s.World.Namespaces {
-		if ns.Listeners == nil || !near[ns] {
+		apart := !near[ns]
+		if ns.Listeners == nil || apart && !s.ours(ns) {
 			continue
 		}
 		for i := range ns.Listeners.Listeners {
-			out = append(out, &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns})
+			out = append(out, &Port{Listener: &ns.Listeners.Listeners[i], Namespace: ns, Apart: apart})
 		}
 	}
 	var enough func([]reach.Row) bool
@@ -134,6 +138,14 @@ func ports(s *Snapshot, cfg *Config, ev *reach.Evaluator) []*Port {
 	locals := sync.OnceValue(func() []listeners.Local { return Locals(home) }) // a router has a million routes
 	ForEach(len(out), func(i int) {
 		p := out[i]
+		if p.Apart {
+			// Its addresses and rules were not read.
+			p.Exposure.Who = reach.Uncertain
+			if p.Listener.Local.Addr().Unmap().IsLoopback() {
+				p.Exposure.Who = reach.HostOnly
+			}
+			return
+		}
 		if p.Namespace != home {
 			p.Exposure = within(ev, p, published)
 			return
@@ -173,9 +185,24 @@ func translatedOnly(p *reach.Published) reach.Exposure {
 	return reach.Exposure{Who: whoOf(rows), Rows: rows}
 }
 
-// neighbours are the namespaces whose listeners belong into the report: the
-// audited one, those that links lead to from there, and those that ports are
-// published into. Others on the machine are somebody else's hosts.
+// ours tells a namespace that belongs to whoever audits, though no link leads to
+// it: every one, seen from the machine's first; else those that have a name here (a
+// container's, or one in /run/netns). What else is on the machine is somebody
+// else's host.
+func (s *Snapshot) ours(ns *reach.Namespace) bool {
+	return s.Meta.FirstNS && !s.Meta.NSUnknown || ns.Named()
+}
+
+// linked leaves out the ports that lie apart.
+func linked(ports []*Port) []*Port {
+	if !slices.ContainsFunc(ports, func(p *Port) bool { return p.Apart }) {
+		return ports
+	}
+	return slices.DeleteFunc(slices.Clone(ports), func(p *Port) bool { return p.Apart })
+}
+
+// neighbours are the namespaces whose listeners are judged: the audited one, those
+// that links lead to from there, and those that ports are published into.
 func neighbours(s *Snapshot, published []reach.Published) map[*reach.Namespace]bool {
 	near := map[*reach.Namespace]bool{}
 	var visit func(ns *reach.Namespace)

@@ -97,6 +97,9 @@ func scopes(ports []*Port) map[*Port]ScopeRow {
 		if p.Home() { // who dials a container's own address is another question
 			row.Note = scopeNote(p, s, at.addrs, takes4[key] > 0, takes6[key] > 0)
 		}
+		if p.Apart {
+			row.Note = "no link leads from here into its network namespace, whose addresses and rules were not read"
+		}
 		out[p] = row
 	}
 	return out

@@ -64,13 +64,18 @@ func verdict(r *Report, cfg *Config) string {
 // openness counts the listeners by who can reach them.
 func (r *Report) openness() string {
 	count := map[reach.Who]int{}
+	apart := 0
 	for i := range r.Listeners {
+		if r.Listeners[i].Of.Apart {
+			apart++
+			continue
+		}
 		count[r.Listeners[i].Exposure]++
 	}
 	for i := range r.Published {
 		count[r.Published[i].Exposure]++
 	}
-	n := len(r.Listeners) + len(r.Published)
+	n := len(r.Listeners) + len(r.Published) - apart
 	if n == 0 {
 		return "nothing listens"
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path"
 	"strconv"
 	"strings"
 
@@ -91,6 +92,9 @@ func (r *procReader) describe(dir, pid int) (Process, error) {
 	p.Comm, p.Start = comm, start
 
 	p.untold("executable", p.readExe(r, dir))
+	if strings.TrimSpace(string(p.Comm)) == "" { // it may clear its name, not that of its executable
+		p.Comm = HostText(path.Base("/" + string(p.Exe)))
+	}
 	p.untold("command line", p.readCommand(r, dir))
 	p.untold("user", p.readUser(dir))
 	p.untold("cgroup", p.readCgroup(r, dir))

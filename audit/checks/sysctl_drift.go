@@ -57,7 +57,7 @@ says why.`,
 				continue
 			}
 			f := audit.Finding{
-				Severity: audit.Info, Subject: string(k), Title: fmt.Sprintf("%s is %s now and will be %s after a reboot", d.Key, d.Live, d.Reboot.Value),
+				Severity: audit.Info, Subject: string(k), Title: fmt.Sprintf("%s is %s now and will be %s after a reboot", d.Key, orEmpty(d.Live), orEmpty(d.Reboot.Value)),
 				Why: "the boot applies " + by(d) + ", which brings another value: somebody or some program set this one since, or the line was changed and not applied", Evidence: []audit.Evidence{drifted(d)}, Causes: []audit.Cause{},
 			}
 			if judged && e.Class != sysctl.ClassInfo {
@@ -66,7 +66,7 @@ says why.`,
 			switch {
 			case d.Unsaved:
 				f.Why = "nothing that the boot applies sets it: it was set by hand or by a program, and the reboot brings the kernel's default"
-				f.Remedy = fmt.Sprintf("if %s is meant to last, write %s = %s into a file below /etc/sysctl.d", d.Live, d.Key, d.Live)
+				f.Remedy = fmt.Sprintf("if %s is meant to last, write %s = %s into a file below /etc/sysctl.d", orEmpty(d.Live), d.Key, d.Live)
 			default:
 				f.Remedy = fmt.Sprintf("decide which is meant: apply the file (sysctl -w %s=%q), or correct %s", d.Key, d.Reboot.Value, d.Reboot.By)
 			}
@@ -92,6 +92,14 @@ func by(d sysctl.Drift) string {
 	return d.Reboot.By.String()
 }
 
+// orEmpty puts a word where a list has nothing in it.
+func orEmpty(value string) string {
+	if value == "" {
+		return "empty"
+	}
+	return value
+}
+
 func drifted(d sysctl.Drift) audit.Evidence {
-	return audit.Evidencef(string(d.Key), "%s in force; %s after a reboot: %s", d.Live, d.Reboot.Value, d.Reboot.Why)
+	return audit.Evidencef(string(d.Key), "%s in force; %s after a reboot: %s", orEmpty(d.Live), orEmpty(d.Reboot.Value), d.Reboot.Why)
 }

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/hostaudit/hostaudit/audit/route"
 	"github.com/hostaudit/hostaudit/firewall"
@@ -37,6 +38,12 @@ type Namespace struct {
 	Queues map[uint16]bool
 	// NoIPSec: neither IPsec policies nor states exist.
 	NoIPSec bool
+}
+
+// Named tells a namespace that has a name of its own: not only a process in it, and
+// not the machine's first.
+func (n *Namespace) Named() bool {
+	return n.Name != "" && n.Name != "host" && !strings.HasPrefix(n.Name, "pid ")
 }
 
 // Peer is the other end of a virtual link.

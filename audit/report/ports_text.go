@@ -145,7 +145,7 @@ func holder(d *audit.Destination) string {
 	case d.Process != nil:
 		name = strings.TrimSpace(string(d.Process.Name) + " " + string(d.Process.Unit))
 		if d.Process.Container != "" {
-			name = string(d.Process.Name) + " in container " + string(d.Process.Container)
+			name = string(d.Process.Name) + " in container " + shortID(string(d.Process.Container))
 		}
 	case d.Unowned == string(listeners.NoPrivilege):
 		name = "not visible without more privilege"

@@ -23,6 +23,7 @@ func Text(w io.Writer, r *audit.Report, o Options) error {
 	p.blank()
 	p.verdict(r, false)
 	p.whoCanConnect(r)
+	p.elsewhere(r)
 	p.whatToDo(r)
 	p.settings(r)
 	p.profile(r)
@@ -41,7 +42,7 @@ func headline(r *audit.Report) []string {
 		parts = append(parts, string(h.OS))
 	}
 	kernel, _, _ := strings.Cut(h.Kernel, "-")
-	parts = append(parts, "kernel "+kernel, count(len(r.Listeners), "listener", "listeners"))
+	parts = append(parts, "kernel "+kernel, count(len(r.Listeners)-len(apart(r)), "listener", "listeners"))
 	rules := count(h.Rules, "firewall rule", "firewall rules")
 	if !h.RulesRead {
 		rules = "firewall not read"
@@ -102,6 +103,37 @@ func (p *printer) whoCanConnect(r *audit.Report) {
 	p.table(" ", []int{2, 18 + extra/5, 14 + extra/4, 17 + extra/5, 0}, rows)
 }
 
+// apart are the listeners of namespaces that no link leads to.
+func apart(r *audit.Report) []*audit.ListenerRow {
+	var out []*audit.ListenerRow
+	for i := range r.Listeners {
+		if l := &r.Listeners[i]; l.Of.Apart {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// maxElsewhere is how many of those a screen shows; JSON has them all.
+const maxElsewhere = 20
+
+func (p *printer) elsewhere(r *audit.Report) {
+	ls := apart(r)
+	if len(ls) == 0 {
+		return
+	}
+	p.heading("IN OTHER NETWORK NAMESPACES")
+	p.text(dim, "    ", "    ", "no link leads there from here; started in one of them, hostaudit says who can connect")
+	rows := [][]cell{}
+	for _, l := range ls[:min(len(ls), maxElsewhere)] {
+		rows = append(rows, []cell{plainCell(portWords(l, []string{l.Of.Listener.Local.Addr().String()})), plainCell(process(l))})
+	}
+	p.table("    ", []int{36 + max(p.Width-80, 0)/2, 0}, rows)
+	if n := len(ls) - maxElsewhere; n > 0 {
+		p.text(dim, "    ", "    ", fmt.Sprintf("and %s more (--format json lists them)", number(n)))
+	}
+}
+
 // longWords is how long words are that are not said twice, one below the other.
 const longWords = 40
 
@@ -151,6 +183,9 @@ func tableLines(r *audit.Report) []line {
 	})
 	for i := range r.Listeners {
 		l := &r.Listeners[i]
+		if l.Of.Apart {
+			continue
+		}
 		x, n := l.Of.Exposure, all[i]
 		if l.Proto != string(listeners.TCP) && l.Proto != string(listeners.MPTCP) {
 			n.order[0] = 1
@@ -236,9 +271,9 @@ func process(l *audit.ListenerRow) string {
 	if proc == nil {
 		switch listeners.Unowned(l.Unowned) {
 		case listeners.KernelSocket:
-			return "the kernel"
+			return "no process seen with it: the kernel's, or in flight"
 		case listeners.NoPrivilege:
-			return "not visible without more privilege"
+			return fmt.Sprintf("not visible without more privilege (uid %d)", l.Of.Listener.UID)
 		case listeners.OtherPIDNamespace:
 			return "in another pid namespace"
 		case listeners.Gone:
@@ -249,7 +284,7 @@ func process(l *audit.ListenerRow) string {
 	}
 	parts := []string{string(proc.Name)}
 	if proc.Container != "" {
-		parts[0] += " in container " + string(proc.Container)
+		parts[0] += " in container " + shortID(string(proc.Container))
 	} else if proc.Unit != "" {
 		parts[0] += " " + string(proc.Unit)
 	}
@@ -262,6 +297,14 @@ func process(l *audit.ListenerRow) string {
 		pid += fmt.Sprintf(" +%d", n)
 	}
 	return strings.Join(append(parts, user, pid), ", ")
+}
+
+// shortID cuts the id of a container, where its name is not known, as the runtimes do.
+func shortID(s string) string {
+	if len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" {
+		return s[:12]
+	}
+	return s
 }
 
 // markOf judges a row by the findings about it.

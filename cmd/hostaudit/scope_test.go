@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -203,6 +205,53 @@ func TestScopeOfBroadcast(t *testing.T) {
 	l.Server.Do(func() { scopeSocket{addr: "10.44.0.254", port: 8140, freebind: true, udp: true}.open(t) })
 	if rows, _ := scopesOf(t, l.Server); rows[8140].Scope.Kind != listeners.ScopeAbsent {
 		t.Errorf("%+v", rows[8140].Scope)
+	}
+}
+
+// A namespace with a name that no link leads to: its listeners are listed under it,
+// are not counted as this host's, and accuse nobody.
+func TestScopeApart(t *testing.T) {
+	n, other := lab.New(t, lab.Topology{}).Server, lab.New(t, lab.Topology{}).Server
+	name := filepath.Base(other.Path)
+	n.Do(func() { scopeSocket{port: 8001}.open(t) })
+	other.Do(func() {
+		listenOn(t, 8002, 0) // with a full queue
+		knock(t, 8002, 2)
+		scopeSocket{addr: "127.0.0.1", port: 8003}.open(t)
+	})
+	out, err := n.Exec(t.Context(), "", "hostaudit", "scan", "--quick", "--format", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r audit.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint16]audit.ListenerRow{}
+	for _, l := range r.Listeners {
+		if string(l.NetNS) == name {
+			seen[l.Port] = l
+		}
+	}
+	if l := seen[8002]; l.Exposure != "depends" || l.Process == nil || l.Process.PID != os.Getpid() || !strings.Contains(l.Scope.Note, "no link leads") {
+		t.Errorf("%+v", l)
+	}
+	if l := seen[8003]; l.Exposure != "host-only" {
+		t.Errorf("%+v", l)
+	}
+	for _, f := range r.Findings {
+		if strings.Contains(f.Subject, ":8002") {
+			t.Errorf("%+v", f)
+		}
+	}
+	if !strings.Contains(r.Verdict, "1 listener: 1 open to everyone") {
+		t.Errorf("%s", r.Verdict)
+	}
+	screen := n.Run(t, "hostaudit", "scan", "--quick", "--width", "120")
+	for _, want := range []string{"· 1 listener ·", "IN OTHER NETWORK NAMESPACES", "tcp 0.0.0.0:8002 in " + name} {
+		if !strings.Contains(screen, want) {
+			t.Errorf("the screen lacks %q:\n%s", want, screen)
+		}
 	}
 }
 
