@@ -49,6 +49,9 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 			if drops, ok := s.Dropped(l); ok {
 				out.Drops = &drops
 			}
+			if out.Proto == string(listeners.TCP) {
+				out.HalfOpen = s.halfOpen(l.Port())
+			}
 			f.Listeners = append(f.Listeners, out)
 			for j := range l.Owners {
 				if p := &l.Owners[j]; !seen[p.PID] {
@@ -153,6 +156,18 @@ func (s *Snapshot) counters() sysctl.Counters {
 	return out
 }
 
+// halfOpen counts the handshakes of a port that wait for the client's last segment.
+func (s *Snapshot) halfOpen(port uint16) int {
+	if s.Census != nil {
+		for i := range s.Census.Inbound {
+			if in := &s.Census.Inbound[i]; in.Port == port {
+				return int(in.HalfOpen)
+			}
+		}
+	}
+	return 0
+}
+
 func sysctlListener(l *listeners.Listener) sysctl.Listener {
 	out := sysctl.Listener{
 		Proto: string(l.Proto), Address: l.Local.Addr().String(), Port: l.Port(), Subject: l.Subject(), V6: l.Local.Addr().Is6() && !l.Local.Addr().Is4In6(),
@@ -163,9 +178,8 @@ func sysctlListener(l *listeners.Listener) sysctl.Listener {
 	if l.Proto == listeners.MPTCP {
 		out.Proto = string(listeners.TCP)
 	}
-	out.Queued = int(l.Accept.Len)
-	if l.Tells(listeners.FactLimit) {
-		out.Limit = int(l.Accept.Limit)
+	if l.Tells(listeners.FactLimit) { // a length says nothing without it
+		out.Queued, out.Limit = int(l.Accept.Len), int(l.Accept.Limit)
 	}
 	if len(l.Owners) > 0 {
 		out.Program = string(l.Owners[0].Comm)

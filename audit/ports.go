@@ -146,9 +146,7 @@ func Ports(s *Snapshot) *PortUse {
 	for state, n := range s.Census.States {
 		p.States[state] = int(n)
 	}
-	for _, g := range s.Census.Gaps {
-		p.Incomplete = append(p.Incomplete, Gap{What: g.What, Why: g.Why})
-	}
+	p.Incomplete = append(p.Incomplete, s.portGaps()...)
 	for i := range s.Census.Sources {
 		u := &s.Census.Sources[i]
 		p.Sources = append(p.Sources, SourceUse{string(u.Proto), u.From.String(), u.Ports, u.Share, boundBefore(s.Census, u)})
@@ -164,6 +162,29 @@ func Ports(s *Snapshot) *PortUse {
 		}
 	}
 	return p
+}
+
+// Complete says that nothing an answer turns on is missing.
+func (p *PortUse) Complete() bool {
+	return p.Ephemeral != nil && !slices.ContainsFunc(p.Incomplete, func(g Gap) bool { return !g.Minor })
+}
+
+// portGaps are those that concern the ports; a snapshot of the whole host has others.
+// Owners that could not be seen count where a destination lacks its own.
+func (s *Snapshot) portGaps() []Gap {
+	out := []Gap{}
+	for _, g := range s.Gaps {
+		owners := strings.HasPrefix(g.What, "owners")
+		if !owners && g.What != "sysctls" && g.What != "listeners" && g.What != "user names" && !strings.HasPrefix(g.What, "listeners: ") {
+			continue
+		}
+		g.Minor = g.Minor || owners && !s.Census.Unowned()
+		out = append(out, g)
+	}
+	for _, g := range s.Census.Gaps {
+		out = append(out, Gap{What: g.What, Why: g.Why})
+	}
+	return out
 }
 
 // boundBefore tells sources whose ports were bound before they connected from
@@ -296,7 +317,11 @@ func (s *Snapshot) widen() string {
 			if n := len(inside) - len(words); n > 0 {
 				words = append(words, fmt.Sprintf("… (%d more)", n))
 			}
-			step += ", with the listeners inside it in net.ipv4.ip_local_reserved_ports: " + strings.Join(words, ",")
+			step += ", with the listeners inside it in net.ipv4.ip_local_reserved_ports"
+			if c.Settings.Reserved != "" {
+				step += ", added to what that holds now, which a write replaces"
+			}
+			step += ": " + strings.Join(words, ",")
 		}
 	}
 	return step

@@ -2,6 +2,7 @@ package sysctl
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -273,6 +274,9 @@ func judgeSynBacklog(k Key, f *Facts) []Judgement {
 		}
 		s.add("TcpExt ListenDrops without ListenOverflows", other)
 	}
+	if s.moving {
+		s.evidence = append(s.evidence, f.halfOpen()...)
+	}
 	return s.judge(Judgement{
 		Verdict: Advice, Finding: "sysctl.syn-queue-overflow", Severity: Warning,
 		Why:    "SYNs are dropped at a full queue of half-open connections, because SYN cookies are off",
@@ -280,8 +284,31 @@ func judgeSynBacklog(k Key, f *Facts) []Judgement {
 	})
 }
 
-func judgeSyncookies(_ Key, f *Facts) []Judgement {
-	return f.seen("TcpExt.TCPReqQFullDoCookies").judge(Judgement{
+// halfOpen names the listeners with the longest queues of half-open connections.
+func (f *Facts) halfOpen() []Evidence {
+	var full []Listener
+	for _, l := range f.Listeners {
+		if l.HalfOpen > 0 && l.HalfOpen >= l.Limit {
+			full = append(full, l)
+		}
+	}
+	slices.SortStableFunc(full, func(a, b Listener) int { return b.HalfOpen - a.HalfOpen })
+	var out []Evidence
+	for _, l := range full[:min(len(full), 3)] {
+		out = append(out, Evidence{"half-open connections of " + l.name(), fmt.Sprintf("%d; from %d on the queue is full", l.HalfOpen, max(l.Limit, 1))})
+	}
+	return out
+}
+
+func judgeSyncookies(k Key, f *Facts) []Judgement {
+	if v, ok := f.Live.Int(k); ok && v == 2 {
+		return nil // every SYN is answered with a cookie and counted so (tcp_conn_request)
+	}
+	cookies := f.seen("TcpExt.TCPReqQFullDoCookies")
+	if cookies.moving {
+		cookies.evidence = append(cookies.evidence, f.halfOpen()...)
+	}
+	return cookies.judge(Judgement{
 		Verdict: Advice, Finding: "sysctl.syn-queue-cookies", Severity: Warning,
 		Why:    "the queue of half-open connections overflows and cookies are sent: somebody floods, or a program accepts too slowly",
 		Remedy: "look at the accept queues first; no sysctl repairs a program that does not accept",

@@ -109,9 +109,12 @@ type Listener struct {
 	Address string // as shown to people
 	Port    uint16
 	Subject string // names it in findings: "tcp [::]:80 on eth1"
-	// Queued is the accept queue now (Recv-Q) and Limit its bound (Send-Q), 0 when
-	// not known; of a datagram socket bytes in its receive buffer, and its size.
+	// Queued is the accept queue now (Recv-Q) and Limit its bound (Send-Q), both 0
+	// when not known; of a datagram socket bytes in its receive buffer, and its size.
 	Queued, Limit int
+	// HalfOpen is the length of the SYN queue of a TCP listener, 0 when not known:
+	// from Limit on it is full (inet_csk_reqsk_queue_is_full).
+	HalfOpen int
 	// Drops is what the socket threw away while counters were watched (connection
 	// attempts, datagrams); nil when that was not measured.
 	Drops   *Counter

@@ -65,7 +65,7 @@ report after the other (with --format json one line each), until Ctrl-C.`,
 				}
 				return report.PortsText(w, p, a.layout(s, c.output != "", -1))
 			})
-			if err == nil && p.Ephemeral == nil {
+			if err == nil && !p.Complete() {
 				err = errIncomplete
 			}
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +126,52 @@ func TestPortsBoundAreGoneForOthers(t *testing.T) {
 	i := slices.IndexFunc(advice, func(a audit.PortAdvice) bool { return a.Subject == "tcp from 127.0.0.7" })
 	if i < 0 || !strings.Contains(advice[i].Why, "for connect() from other addresses, too") {
 		t.Errorf("%+v", advice)
+	}
+}
+
+// Whoever may not see the owners is told so, and what to do about it: it is no
+// answer that is whole.
+func TestPortsWithoutPrivilege(t *testing.T) {
+	lab.Need(t, "setpriv")
+	n := portsHost(t)
+	ask := func() (audit.PortUse, int) {
+		t.Helper()
+		path, err := exec.LookPath("hostaudit")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := n.Exec(t.Context(), "", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", path, "ports", "--format", "json")
+		var p audit.PortUse
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(out), &p); err != nil {
+			t.Fatalf("%v: %q", err, out)
+		}
+		if exit == nil {
+			return p, 0
+		}
+		return p, exit.ExitCode()
+	}
+	if p, code := ask(); code != 0 { // nothing is used, so nobody is missing
+		t.Errorf("no sockets: exit %d, %+v", code, p.Incomplete)
+	}
+	n.Do(func() {
+		serverOn(t, 3306)
+		for range 60 {
+			connectFrom(t, 5, 3306, false)
+		}
+	})
+	p, code := ask()
+	if code != 3 || len(p.Ephemeral.Destinations) != 1 || p.Ephemeral.Destinations[0].InUse != 60 || p.Ephemeral.Destinations[0].Process != nil ||
+		p.Ephemeral.Destinations[0].Unowned != "no-privilege" {
+		t.Errorf("exit %d, %+v", code, p.Ephemeral.Destinations)
+	}
+	if !slices.ContainsFunc(p.Incomplete, func(g audit.Gap) bool {
+		return strings.HasPrefix(g.What, "owners") && strings.Contains(g.Why, "run hostaudit as root")
+	}) {
+		t.Errorf("%+v", p.Incomplete)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/hostaudit/hostaudit/audit"
 	"github.com/hostaudit/hostaudit/audit/lab"
+	"github.com/hostaudit/hostaudit/listeners"
 )
 
 // listenOn opens a listener that nobody accepts from.
@@ -137,9 +139,66 @@ func TestSynQueueCookies(t *testing.T) {
 		if (i >= 0) != flooded {
 			t.Errorf("flooded %v: finding %v", flooded, i >= 0)
 		}
-		if i >= 0 && r.Findings[i].Severity != audit.Warning {
+		if i < 0 {
+			continue
+		}
+		if r.Findings[i].Severity != audit.Warning {
 			t.Errorf("%+v", r.Findings[i])
 		}
+		if !slices.ContainsFunc(r.Findings[i].Evidence, func(e audit.Evidence) bool {
+			return e.Source == "half-open connections of tcp 0.0.0.0:8001" && strings.HasSuffix(e.Value, "; from 8 on the queue is full")
+		}) {
+			t.Errorf("whose queue it is is not said: %+v", r.Findings[i].Evidence)
+		}
+	}
+}
+
+// With tcp_syncookies = 2 every SYN gets a cookie: that they are sent says nothing
+// about a queue. The control is the same load on a host that sends them when it must.
+func TestSynCookiesForced(t *testing.T) {
+	n := lab.New(t, lab.Topology{}).Server
+	n.Sysctl(t, "net.ipv4.tcp_syncookies", "2")
+	n.Do(func() { listenOn(t, 8001, 100) })
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		n.Do(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+					if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+						_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 1})
+						_ = unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 8001})
+						unix.Close(fd)
+					}
+				}
+			}
+		})
+	})
+	found := queueFindings(t, n)
+	close(stop)
+	wg.Wait()
+	sent := false
+	for _, fs := range found {
+		for _, f := range fs {
+			if f.ID == "sysctl.syn-queue-cookies" {
+				t.Errorf("%+v", f)
+			}
+			sent = sent || f.ID == "sysctl.syncookies-forced"
+		}
+	}
+	if !sent {
+		t.Errorf("that cookies are forced is not said: %+v", found)
+	}
+	stat, err := n.ReadFile("/proc/thread-self/net/netstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters := listeners.Counters{}
+	if err := listeners.ParseCounters(stat, counters); err != nil || counters[listeners.ReqQFullDoCookies] == 0 {
+		t.Errorf("control: no cookie was sent: %v", err)
 	}
 }
 
