@@ -10,6 +10,9 @@ import (
 // one that they share, the systemd of one takes away the groups of the other's units.
 func TestBootedApart(t *testing.T) {
 	t.Parallel()
+	if os.Getenv("LAB_AS_NOBODY") != "" {
+		t.Skip("inside the run of TestAsNobody, who can boot nothing")
+	}
 	base := BootBase(t)
 	l := New(t, Topology{})
 	group := func(b *Booted) string {

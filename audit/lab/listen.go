@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,7 +122,7 @@ func (ls *Listeners) Addrs() []netip.AddrPort { return ls.addrs }
 // listener that cannot be opened ends the test.
 func (n *Namespace) Listen(t testing.TB, specs ...Listen) *Listeners {
 	t.Helper()
-	ls, err := n.listen(specs)
+	ls, err := n.listen(specs, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,9 +132,11 @@ func (n *Namespace) Listen(t testing.TB, specs ...Listen) *Listeners {
 
 // TryListen is Listen where the kernel may refuse: what is opened is the caller's to
 // close.
-func (n *Namespace) TryListen(specs ...Listen) (*Listeners, error) { return n.listen(specs) }
+func (n *Namespace) TryListen(specs ...Listen) (*Listeners, error) { return n.listen(specs, 0) }
 
-func (n *Namespace) listen(specs []Listen) (*Listeners, error) {
+// listen opens sockets. For so long it waits for a port that is in use: where one was
+// just closed, a process that another test is starting may have it until its exec.
+func (n *Namespace) listen(specs []Listen, patience time.Duration) (*Listeners, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make an epoll: %w", err)
@@ -155,7 +158,11 @@ func (n *Namespace) listen(specs []Listen) (*Listeners, error) {
 		for _, spec := range specs {
 			var fd int
 			var addr netip.AddrPort
-			if fd, addr, err = spec.open(); err != nil {
+			fd, addr, err = spec.open()
+			for begin := time.Now(); errors.Is(err, unix.EADDRINUSE) && time.Since(begin) < patience; fd, addr, err = spec.open() {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if err != nil {
 				err = fmt.Errorf("listen on %v %v in %s: %w", spec.Proto, spec.Addr, n.Name, err)
 				return
 			}

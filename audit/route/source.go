@@ -19,9 +19,9 @@ func (t *Table) AsksDSCP() bool {
 	return slices.ContainsFunc(t.Rules4, rule) || slices.ContainsFunc(t.Rules6, rule) || slices.ContainsFunc(t.Routes, func(r *Route) bool { return r.TOS != 0 })
 }
 
-// RoutesAgainInFull: what netfilter routes again tells the rules its protocol and
-// ports ("netfilter: Dissect flow after packet mangling"). Older kernels may have
-// been given that, too.
+// RoutesAgainInFull tells whether what netfilter routes again meets routing rules with
+// its protocol and ports ("netfilter: Dissect flow after packet mangling"). Older
+// kernels may have been given that, too.
 func (t *Table) RoutesAgainInFull() bool { return t.againInFull }
 
 // BigEndian is the byte order of the host.
