@@ -74,6 +74,16 @@ func (f *Fork) holds(c Condition) bool {
 	return false
 }
 
+// Asks reports whether one of the conditions turns on what why says.
+func (f *Fork) Asks(why string) bool {
+	for ; f != nil; f = f.next {
+		if f.Condition.Why == why {
+			return true
+		}
+	}
+	return false
+}
+
 // Conditions lists the conditions, oldest first, each once.
 func (f *Fork) Conditions() []Condition {
 	var out []Condition

@@ -305,7 +305,8 @@ type Env struct {
 	Record RecordLevel
 	// Accepted, when not nil, is told of every piece of a class that a rule
 	// accepted (or the rules of a painting, each for its sources), and whether
-	// that is certain.
+	// that is certain. Without either it is the policy that let a piece pass, which
+	// a rule may have accepted as well.
 	Accepted func(h Hook, base *Chain, r *Rule, by *Painting, p Piece, sure bool)
 	// Queue lists the NFQUEUE numbers that a program listens on; nil: not read.
 	Queues map[uint16]bool

@@ -83,6 +83,9 @@ func (w *walker) base(ch *Chain, in []Class) []Class {
 			continue
 		}
 		w.note(&c, ch, nil, Yes, Accept, "policy")
+		if w.env.Accepted != nil && c.Forks != nil {
+			w.env.Accepted(w.hook, ch, nil, nil, Piece{c.Remote, c.Ports}, false)
+		}
 		accepted = append(accepted, c)
 	}
 	return merge(accepted)

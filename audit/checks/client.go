@@ -92,7 +92,7 @@ func find(p *audit.Pass, port *audit.Port, want func(reach.Row) bool, keep func(
 			}
 			ans, err := p.Clear(port, a)
 			if err == nil && ans.Query.Iif == row.Iif && ans.ClientSees == row.ClientSees && ans.AfterConnect == row.AfterConnect {
-				return client{a, row.Iif, row.Words(), row.DecidedBy}, true
+				return client{a, row.Iif, row.Words(), *ans.DecidedBy}, true
 			}
 		}
 	}

@@ -143,6 +143,9 @@ func short(d reach.DecidedBy) string {
 	d.Text = ""
 	switch d.Kind {
 	case reach.ByRule:
+		if d.Number == 0 {
+			return "the rules that decide"
+		}
 		return "#" + fmt.Sprint(d.Number) + " of " + d.Chain
 	case reach.ByPolicy:
 		return "the policy of " + d.Chain + " applies"

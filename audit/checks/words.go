@@ -36,7 +36,13 @@ func decider(d reach.DecidedBy) string {
 	place := strings.Join(strings.Fields(d.Backend+" "+family(d)+" "+d.Table+" "+d.Chain), " ")
 	switch d.Kind {
 	case reach.ByRule:
-		return fmt.Sprintf("%s #%d (%s)", place, d.Number, d.Text)
+		if d.Number > 0 {
+			place += fmt.Sprintf(" #%d", d.Number)
+		}
+		if place == "" { // rules of several chains
+			return d.Text
+		}
+		return fmt.Sprintf("%s (%s)", place, d.Text)
 	case reach.ByPolicy:
 		return fmt.Sprintf("the policy of %s", place)
 	default:
@@ -46,7 +52,7 @@ func decider(d reach.DecidedBy) string {
 
 // deciderName is decider without the rule's text.
 func deciderName(d reach.DecidedBy) string {
-	if d.Kind == reach.ByRule {
+	if d.Kind == reach.ByRule && d.Chain != "" {
 		return strings.TrimSuffix(decider(reach.DecidedBy{Kind: d.Kind, Backend: d.Backend, Family: d.Family, Table: d.Table, Chain: d.Chain, Number: d.Number}), " ()")
 	}
 	return decider(d)

@@ -17,7 +17,7 @@ var counterNumbers = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCo
 
 // ruleText names a witness with its place and text.
 func ruleText(d reach.DecidedBy) string {
-	if d.Kind == reach.ByRule && d.Text != "" {
+	if d.Kind == reach.ByRule && d.Text != "" && d.Number > 0 {
 		return rulePlace(d) + ": " + counterNumbers().ReplaceAllString(d.Text, "")
 	}
 	return rulePlace(d)

@@ -92,7 +92,7 @@ func (o rulesOwner) remedy(j *judge, f *face) string {
 
 // opening says where rules that nobody is known to own let clients in.
 func opening(proto string, port uint16, from string, by *reach.DecidedBy) string {
-	if by.Kind == reach.ByPolicy {
+	if by.Kind == reach.ByPolicy && by.Chain != "" {
 		return fmt.Sprintf("accept %s %d from %s in %s, whose policy drops what no rule accepts; never switch the firewall off", proto, port, from, placeName(by))
 	}
 	return fmt.Sprintf("let %s %d from %s in before %s; never switch the firewall off", proto, port, from, rulePlace(*by))

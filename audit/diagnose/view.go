@@ -328,7 +328,7 @@ func (v *view) askAll(e *Evidence, ev *reach.Evaluator, to netip.Addr) {
 		share := weigh(r.From) / total[r.Family]
 		i := slices.IndexFunc(v.faces[first:], func(f face) bool {
 			return f.sees == seesOf(r.ClientSees, r.AfterConnect) && f.after == (r.AfterConnect == reach.Timeout) && f.by.Kind == r.DecidedBy.Kind && f.by.Chain == r.DecidedBy.Chain && f.by.Number == r.DecidedBy.Number &&
-				f.by.Table == r.DecidedBy.Table && f.by.Backend == r.DecidedBy.Backend && sameFamily(f, r)
+				f.by.Table == r.DecidedBy.Table && f.by.Backend == r.DecidedBy.Backend && sameFamily(f, r) && (len(r.Deciders) == 0 || f.by.Text == r.DecidedBy.Text)
 		})
 		if i >= 0 {
 			v.faces[first+i].share += share

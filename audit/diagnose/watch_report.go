@@ -155,8 +155,14 @@ func witnessName(d *reach.DecidedBy) string {
 	}
 	switch d.Kind {
 	case reach.ByRule:
+		if d.Number == 0 {
+			break
+		}
 		return placeName(d) + fmt.Sprintf(" #%d", d.Number) + of
 	case reach.ByPolicy:
+		if d.Chain == "" {
+			break
+		}
 		return "the policy of " + placeName(d) + of
 	}
 	return d.Text + of

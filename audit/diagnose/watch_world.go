@@ -132,7 +132,7 @@ func (x *expectation) same(y *expectation) bool {
 
 func samePlace(a, b reach.DecidedBy) bool {
 	return a.Kind == b.Kind && a.Backend == b.Backend && a.Family == b.Family && a.Table == b.Table && a.Chain == b.Chain && a.Handle == b.Handle &&
-		(a.Handle != 0 || a.Number == b.Number) && a.Namespace == b.Namespace
+		(a.Handle != 0 || a.Number == b.Number) && a.Namespace == b.Namespace && (a.Kind != reach.ByRule || a.Number > 0 || a.Text == b.Text)
 }
 
 // forwarded tells that the packet goes on to another namespace or host.

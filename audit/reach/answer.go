@@ -105,8 +105,12 @@ type Answer struct {
 	AfterConnect Sees        `json:"after_connect,omitempty"`
 	Conditions   []Condition `json:"conditions"`
 	DecidedBy    *DecidedBy  `json:"decided_by,omitempty"`
-	Path         []Hop       `json:"path,omitempty"`
-	DeliveredTo  *Delivered  `json:"delivered_to,omitempty"`
+	// Deciders are all that may decide, where that turns on the address dialled, the
+	// client's port, or something that a reading cannot tell. DecidedBy stands for
+	// them then, without a number or a handle of its own.
+	Deciders    []DecidedBy `json:"decided_by_one_of,omitempty"`
+	Path        []Hop       `json:"path,omitempty"`
+	DeliveredTo *Delivered  `json:"delivered_to,omitempty"`
 	// OneOf are the sockets a packet may end at, in place of DeliveredTo, where
 	// something that a reading cannot tell chooses between them: a rule that
 	// spreads connections by chance, the client's port.
@@ -123,10 +127,13 @@ type Row struct {
 	Family     string         `json:"family"`
 	ClientSees Sees           `json:"client_sees"`
 	// AfterConnect is that of Answer.
-	AfterConnect Sees        `json:"after_connect,omitempty"`
-	DecidedBy    DecidedBy   `json:"decided_by"`
-	Conditions   []Condition `json:"conditions"`
-	Delivered    *Delivered  `json:"delivered_to,omitempty"`
+	AfterConnect Sees      `json:"after_connect,omitempty"`
+	DecidedBy    DecidedBy `json:"decided_by"`
+	// Deciders are those of Answer; a mask that picks sources out bit by bit makes
+	// several, too, each for some of them.
+	Deciders   []DecidedBy `json:"decided_by_one_of,omitempty"`
+	Conditions []Condition `json:"conditions"`
+	Delivered  *Delivered  `json:"delivered_to,omitempty"`
 	// OneOf is that of Answer.
 	OneOf []Delivered `json:"delivered_to_one_of,omitempty"`
 

@@ -73,8 +73,8 @@ func (e *Evaluator) Ask(q Query, d Detail) (Answer, error) {
 	}
 	v := joinDestinations(vs)
 	a.ClientSees, a.AfterConnect, a.DeliveredTo, a.OneOf = v.sees, v.after, v.deliver, v.oneOf
-	by := v.by.show()
-	a.DecidedBy = &by
+	by, all := e.decidedBy(&v)
+	a.DecidedBy, a.Deciders = &by, all
 	if v.sees == Depends || v.after == Depends {
 		a.Conditions = v.conditions
 	}
@@ -250,6 +250,7 @@ func joinDestinations(vs []destined) verdict {
 	v := vs[0].verdict
 	differ, connect := false, v.sees == Connected
 	for _, d := range vs[1:] {
+		v.orBy(&d.verdict)
 		if d.sees != v.sees || d.after != v.after {
 			differ = true
 		}

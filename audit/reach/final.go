@@ -2,6 +2,7 @@ package reach
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/hostaudit/hostaudit/firewall"
 )
@@ -125,6 +126,14 @@ func (w *walk) waversWhenResent(p *path, c *firewall.Class) bool {
 		}
 	}
 	return false
+}
+
+// otherPortsFare reports whether one of the finals ends otherwise for other ports
+// of the client.
+func (f *final) otherPortsFare(fs []*final) bool {
+	return slices.ContainsFunc(fs, func(g *final) bool {
+		return (g.sees != f.sees || g.after != f.after) && !g.Ports.Equal(f.Ports)
+	})
 }
 
 // condition is what an end that cannot be told (sees is Depends) turns on.

@@ -5,12 +5,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/hostaudit/hostaudit/audit/lab"
+	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
 // A fixed case is a txtar archive. Its comment says what was wrong once, then
@@ -18,7 +20,8 @@ import (
 // `! COMMAND` lines; a probe with "depends" behind it cannot be told. Each file is a ruleset, named by its loader.
 
 // TestFixedCases asks the kernel and the model again about everything that the
-// differential test ever found them to disagree about.
+// differential test ever found them to disagree about, and rows and single answers
+// about what decides.
 func TestFixedCases(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/differential/*.txtar")
@@ -39,10 +42,37 @@ func TestFixedCases(t *testing.T) {
 			for _, w := range wrong {
 				t.Error(w)
 			}
+			b.rowsDecide(t, probes)
 			if asked != len(probes) || depends != unsure {
 				t.Errorf("%d of %d probes judged, %d depends", asked, len(probes), depends)
 			}
 		})
+	}
+}
+
+// rowsDecide holds what the single answers of probes name against the rows that
+// their clients stand in.
+func (b *bench) rowsDecide(t *testing.T, probes []lab.Probe) {
+	t.Helper()
+	e := reach.New(readWorld(t, b.Server))
+	for _, p := range probes {
+		q := b.query(p, 0)
+		a, err := e.Ask(q, reach.AnswerOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.From, q.Iif = netip.Addr{}, a.Query.Iif
+		rows := e.Partition(q)
+		i := slices.IndexFunc(rows, func(r reach.Row) bool {
+			return slices.ContainsFunc(r.From, func(n netip.Prefix) bool { return n.Contains(p.From) })
+		})
+		if i < 0 {
+			t.Errorf("%v: the client stands in no row", p)
+			continue
+		}
+		if err := sameDecider(a, rows[i]); err != nil {
+			t.Errorf("%v: the row %s, the single answer %s: %v", p, rows[i].Words(), a.Words(), err)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ type verdict struct {
 	sees       Sees
 	after      Sees // see Answer.AfterConnect
 	by         witness
+	deciders   []witness // all that may decide, by among them; nil where by surely does
 	conditions []Condition
 	deliver    *Delivered
 	oneOf      []Delivered // in place of deliver
@@ -258,9 +259,8 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 	if same {
 		v := verdict{sees: first.sees, after: first.after, by: first.by, aim: aim, trace: first.trace}
 		v.deliver, v.oneOf = delivery(fs)
-		if v.sees == Connected && v.after == "" && v.by.kind == ByOpen {
-			v.by = accepted(v.by, as)
-		}
+		d := decidersOf(fs, as)
+		v.by, v.deciders = d.by, d.all
 		return v
 	}
 	v := verdict{sees: Depends, by: first.by, aim: aim, trace: first.trace}
@@ -291,14 +291,14 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 		}
 		if f.sees == Depends {
 			v.by = f.by
-			if f.forks == nil || f.late {
+			if f.late || !f.forks.Asks(f.why) {
 				put(f.condition())
 			}
 		}
 	}
-	// Without a fork it is the client's port that tells the finals apart.
-	if len(v.conditions) == 0 {
-		for _, f := range fs {
+	// The client's port may tell the finals apart, with a fork or without.
+	for _, f := range fs {
+		if f.otherPortsFare(fs) {
 			c := Condition{Object: "the client's source port", TurnsOn: string(f.sees) + " from port " + portsText(f.Ports), Namespace: f.by.ns.Name}
 			if f.by.rule != nil {
 				c = conditionOf(f.by.ns.Name, firewall.Condition{Rule: f.by.rule, Why: "the client's source port: " + portsText(f.Ports)})
@@ -306,6 +306,7 @@ func (w *walk) sum(ids []int, nf int, source firewall.Value, coarse bool) verdic
 			put(c)
 		}
 	}
+	v.deciders = decidersOf(fs, as).all
 	return v
 }
 
@@ -325,21 +326,6 @@ func delivery(fs []*final) (*Delivered, []Delivered) {
 		return &all[0], nil
 	}
 	return nil, all
-}
-
-// accepted names the rule that let a connected client in: the last accept whose
-// chain would otherwise have dropped; else the last one.
-func accepted(open witness, as []*accept) witness {
-	var pick *accept
-	for _, a := range as {
-		if pick == nil || a.base.Base.Policy == firewall.Drop || pick.base.Base.Policy != firewall.Drop {
-			pick = a
-		}
-	}
-	if pick == nil {
-		return open
-	}
-	return witness{kind: ByRule, ns: pick.ns, rule: pick.rule, painting: pick.painting}
 }
 
 func (w *walk) condition(c firewall.Condition) Condition {

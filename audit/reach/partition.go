@@ -143,6 +143,7 @@ func crossDestinations(have, more []part, to netip.Addr) []part {
 				n.aim = m.aim
 			}
 			n.to = append(append([]dialled(nil), h.to...), dialled{to, words(m.sees, m.after)})
+			n.orBy(&m.verdict)
 			if h.sees != m.sees || h.after != m.after {
 				n.sees, n.after, n.conditions = together(h.sees == m.sees && h.sees == Connected)
 				for _, d := range n.to {
@@ -170,9 +171,9 @@ func (e *Evaluator) rowsOf(f firewall.Family, in *firewall.Link, parts []part) [
 	sets := make([]firewall.Ranges, 0, len(parts))
 next:
 	for _, p := range parts {
-		by := e.show(p.by)
+		by, all := e.decidedBy(&p.verdict)
 		for i := range rows {
-			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && slices.Equal(rows[i].Conditions, p.conditions) &&
+			if rows[i].ClientSees == p.sees && rows[i].AfterConnect == p.after && rows[i].DecidedBy == by && slices.Equal(rows[i].Deciders, all) && slices.Equal(rows[i].Conditions, p.conditions) &&
 				slices.Equal(rows[i].Deliveries(), deliveries(p.deliver, p.oneOf)) {
 				sets[i] = sets[i].Union(p.remote)
 				if !rows[i].aim.IsValid() {
@@ -185,7 +186,7 @@ next:
 		if p.sees != Depends && p.after != Depends || conditions == nil {
 			conditions = []Condition{}
 		}
-		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, AfterConnect: p.after, DecidedBy: by, Conditions: conditions, Delivered: p.deliver, OneOf: p.oneOf, aim: p.aim})
+		rows = append(rows, Row{Iif: in.Name, Family: f.String(), ClientSees: p.sees, AfterConnect: p.after, DecidedBy: by, Deciders: all, Conditions: conditions, Delivered: p.deliver, OneOf: p.oneOf, aim: p.aim})
 		sets = append(sets, p.remote)
 	}
 	for i := range rows {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 // TestPartition holds the two forms of the question against each other: over
 // random rulesets the rows cover every source exactly once, and samples of each
-// row, asked one by one, get the row's answer.
+// row, asked one by one, get the row's answer, decided by what the row names.
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -24,10 +25,11 @@ func TestPartition(t *testing.T) {
 	}
 	t.Logf("seed %d (repeat with -seed %d)", seed, seed)
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 2)), vocabulary: b.vocabulary, undecidable: true, routing: true}
-	asked, rows, left := 0, 0, 0
+	asked, rows, left, several := 0, 0, 0, 0
 	for round := range 60 {
 		b.Server.Flush(t)
 		b.reset(t)
+		g.wide, g.rare = round%2 == 1, round%3 == 2
 		rs := g.draw()
 		b.load(t, rs)
 		world := readWorld(t, b.Server)
@@ -39,15 +41,26 @@ func TestPartition(t *testing.T) {
 		left += n
 		for _, port := range []uint16{uint16(b.ports[g.IntN(len(b.ports))]), 9999} {
 			proto := pick(g, firewall.TCP, firewall.UDP)
-			for _, to := range []netip.Addr{pick(g, b.server4...), pick(g, b.server6...)} {
+			for _, to := range []netip.Addr{pick(g, b.server4...), pick(g, b.server6...), {}} {
 				q := reach.Query{Proto: proto, To: to, Port: port}
 				got := e.Partition(q)
 				rows += len(got)
-				if err := coversOnce(got, firewall.FamilyOf(to)); err != nil {
-					t.Fatalf("round %d, %+v: %v\n%v", round, q, err, rs)
+				for _, f := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
+					if to.IsValid() && firewall.FamilyOf(to) != f {
+						continue
+					}
+					if err := coversOnce(got, f); err != nil {
+						t.Fatalf("round %d, %+v: %v\n%v", round, q, err, rs)
+					}
 				}
 				for _, r := range got {
+					if len(r.Deciders) > 0 {
+						several++
+					}
 					for _, from := range samples(g, r) {
+						if from.Is4In6() && !to.IsValid() {
+							continue // it means IPv4
+						}
 						one := q
 						one.From, one.Iif = from, r.Iif
 						a, err := e.Ask(one, reach.AnswerOnly)
@@ -59,15 +72,45 @@ func TestPartition(t *testing.T) {
 							t.Fatalf("round %d: %v by %s to %v:%d: the row says %s by %+v, the single answer %s by %+v\n%v",
 								round, from, r.Iif, to, port, r.ClientSees, r.DecidedBy, a.ClientSees, *a.DecidedBy, rs)
 						}
+						if err := sameDecider(a, r); err != nil {
+							t.Errorf("round %d: %v by %s to %v %v:%d: the row %s, the single answer %s: %v\n%v", round, from, r.Iif, proto, to, port, r.Words(), a.Words(), err, rs)
+						}
 					}
 				}
 			}
 		}
 	}
-	t.Logf("%d rows, %d samples, %d rows of local clients left out", rows, asked, left)
-	if asked < 1000 || left < 100 {
-		t.Errorf("only %d samples were asked, %d rows left out", asked, left)
+	t.Logf("%d rows, %d of them with several deciders, %d samples, %d rows of local clients left out", rows, several, asked, left)
+	if asked < 1000 || left < 100 || several == 0 || several > rows/2 {
+		t.Errorf("only %d samples were asked, %d rows left out, %d of %d with several deciders", asked, left, several, rows)
 	}
+}
+
+// sameDecider holds what decided about one of a row's sources against what the row
+// names: the very same, or one of those that the row says may decide; and what the
+// answer turns on stands in the row.
+func sameDecider(a reach.Answer, r reach.Row) error {
+	may := r.Deciders
+	if len(may) == 0 {
+		may = []reach.DecidedBy{r.DecidedBy}
+	}
+	did := a.Deciders
+	if len(did) == 0 {
+		did = []reach.DecidedBy{*a.DecidedBy}
+	}
+	for _, d := range did {
+		if !slices.Contains(may, d) {
+			return fmt.Errorf("decided by %+v, which is none of %+v", d, may)
+		}
+	}
+	for _, c := range a.Conditions {
+		if !slices.ContainsFunc(r.Conditions, func(d reach.Condition) bool {
+			return c.Backend == d.Backend && c.Table == d.Table && c.Chain == d.Chain && c.Number == d.Number && c.Handle == d.Handle && c.Namespace == d.Namespace && (c.Chain != "" || c.Object == d.Object)
+		}) {
+			return fmt.Errorf("it turns on %+v, which is none of %+v", c, r.Conditions)
+		}
+	}
+	return nil
 }
 
 // withoutLocal holds exposures without the rows of the host's own clients against the
@@ -110,6 +153,9 @@ func withoutLocal(e *reach.Evaluator, w *reach.World) (left int, err error) {
 func coversOnce(rows []reach.Row, f firewall.Family) error {
 	per := map[string][]firewall.Range{}
 	for _, r := range rows {
+		if r.Family != f.String() {
+			continue
+		}
 		for _, p := range r.From {
 			per[r.Iif] = append(per[r.Iif], firewall.Prefix(p)...)
 		}

@@ -275,6 +275,9 @@ func (p *Plan) number() {
 		for i := range rows {
 			r := &rows[i]
 			r.DecidedBy.Text = put(r.DecidedBy.Text)
+			for n := range r.Deciders {
+				r.Deciders[n].Text = put(r.Deciders[n].Text)
+			}
 			for n := range r.Conditions {
 				r.Conditions[n].Text = put(r.Conditions[n].Text)
 			}

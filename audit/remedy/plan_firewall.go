@@ -73,7 +73,7 @@ func (p *planner) published(managers []owner.Owner, f audit.Finding) {
 				continue
 			}
 			t := &trial{world: p.world}
-			ch, _ := t.decider(r.DecidedBy)
+			ch, _ := t.decider(firstRefusal(r))
 			if ch == nil {
 				continue
 			}

@@ -17,7 +17,7 @@ func (t *trial) firewalld(row reach.Row) error {
 		return &errManual{why: "the zone of " + row.Iif + " was not found", words: fmt.Sprintf("firewall-cmd --get-zone-of-interface=%s; firewall-cmd --zone=ZONE --add-port=%d/%s, and again with --permanent", row.Iif, t.opening.port, t.opening.proto)}
 	}
 	if slices.Contains(t.done, "zone "+zone) {
-		return &errManual{why: fmt.Sprintf("what the zone %s allows does not come before %s", zone, row.DecidedBy.Chain)}
+		return &errManual{why: fmt.Sprintf("what the zone %s allows does not come before %s", zone, firstRefusal(row).Chain)}
 	}
 	t.done = append(t.done, "zone "+zone)
 	var what []string

@@ -107,7 +107,9 @@ func (t *trial) blocked() (reach.Row, bool) {
 			t.opening.left = append(t.opening.left, in...)
 			continue
 		}
-		if rule := r.DecidedBy.Rule; rule != nil && named(t.world.Namespaces[0].Ruleset, rule, 0) {
+		if slices.ContainsFunc(deciders(r), func(d reach.DecidedBy) bool {
+			return d.Rule != nil && named(t.world.Namespaces[0].Ruleset, d.Rule, 0)
+		}) {
 			t.opening.left = append(t.opening.left, in...)
 			continue
 		}
@@ -117,9 +119,17 @@ func (t *trial) blocked() (reach.Row, bool) {
 	return reach.Row{}, false
 }
 
+// deciders are the witnesses of a row.
+func deciders(r reach.Row) []reach.DecidedBy {
+	if len(r.Deciders) > 0 {
+		return r.Deciders
+	}
+	return []reach.DecidedBy{r.DecidedBy}
+}
+
 // keptOut says whether a firewall keeps the sources of a row out. Where only the
 // order of chains is not known, and each order ends in another refusal, the answer
-// is "depends", and its witness is the rule of one of them.
+// is "depends".
 func keptOut(r reach.Row) bool {
 	if r.Iif == "lo" || r.Through() || r.DecidedBy.Kind != reach.ByRule && r.DecidedBy.Kind != reach.ByPolicy {
 		return false
@@ -127,25 +137,26 @@ func keptOut(r reach.Row) bool {
 	if !r.Unsure() {
 		return true
 	}
-	return refuses(r.DecidedBy) && len(r.Conditions) > 0 && !slices.ContainsFunc(r.Conditions, func(c reach.Condition) bool {
+	return !slices.ContainsFunc(deciders(r), func(d reach.DecidedBy) bool { return !refuses(d) }) && len(r.Conditions) > 0 && !slices.ContainsFunc(r.Conditions, func(c reach.Condition) bool {
 		return !strings.HasPrefix(c.TurnsOn, "the order in which the kernel calls these")
 	})
 }
 
 // step adds what lets a blocked part of the audience in.
 func (t *trial) step(row reach.Row) error {
-	ch, rule := t.decider(row.DecidedBy)
+	first := firstRefusal(row)
+	ch, rule := t.decider(first)
 	if ch == nil {
 		return &errManual{why: "the chain that decides was not found again"}
 	}
-	if row.DecidedBy.Namespace != "" {
-		return &errManual{why: "another network namespace decides: " + row.DecidedBy.Namespace}
+	if first.Namespace != "" {
+		return &errManual{why: "another network namespace decides: " + first.Namespace}
 	}
 	who := owner.Of(ch, t.managers)
 	if !who.Editable() {
 		return &errManual{why: fmt.Sprintf("it is blocked by %s of %s, whose rules are never touched", ch.Name, who), words: who.Words()}
 	}
-	here := fmt.Sprintf("%s %s %s %s %d", ch.Table.Backend, ch.Table.Family, ch.Table.Name, ch.Name, row.DecidedBy.Number)
+	here := fmt.Sprintf("%s %s %s %s %d", ch.Table.Backend, ch.Table.Family, ch.Table.Name, ch.Name, first.Number)
 	switch who {
 	case owner.UFW:
 		return t.ufw(ch, rule)
@@ -155,6 +166,16 @@ func (t *trial) step(row reach.Row) error {
 		}
 	}
 	return t.insert(who, ch, rule, row, here)
+}
+
+// firstRefusal is the first of the rules and policies that may keep a row out; the
+// next ones show once it lets the sources pass.
+func firstRefusal(r reach.Row) reach.DecidedBy {
+	all := deciders(r)
+	if i := slices.IndexFunc(all, refuses); i >= 0 {
+		return all[i]
+	}
+	return all[0]
 }
 
 // decider finds the chain, and the rule unless it is the policy.

@@ -29,8 +29,14 @@ func deciding(d reach.DecidedBy) (head, text string) {
 	switch d.Kind {
 	case reach.ByRule:
 		head, text = place(d.Backend, d.Family, d.Table, d.Chain, d.Number), d.Text
+		if d.Chain == "" { // rules of several chains
+			head, text = d.Text, ""
+		}
 	case reach.ByPolicy:
-		head = place(d.Backend, d.Family, d.Table, d.Chain, 0) + " " + policyWord(d.Text)
+		head = d.Text // policies of several chains
+		if d.Chain != "" {
+			head = place(d.Backend, d.Family, d.Table, d.Chain, 0) + " " + policyWord(d.Text)
+		}
 	case reach.ByOpen:
 		head = ""
 	default:

@@ -157,7 +157,7 @@ func stations(r reach.Row, path []reach.Hop, socket string) []station {
 		add("socket", own)
 		return all
 	case reach.ByRule, reach.ByPolicy, reach.ByOpen:
-		if path == nil && head != "" {
+		if (path == nil || len(r.Deciders) > 0) && head != "" {
 			add("rules", own)
 		}
 	default:

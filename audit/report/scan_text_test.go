@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hostaudit/hostaudit/audit/reach"
 )
 
 // What fills lines is said once; what is short, or differs in anything, again.
@@ -27,6 +29,24 @@ func TestSaidOnce(t *testing.T) {
 		got := c.below.after(&c.above)
 		if got.who != c.who || !slices.Equal(got.decides, c.decides) {
 			t.Errorf("%s: %q, %q", name, got.who, got.decides)
+		}
+	}
+}
+
+// TestDecidingSeveral: what stands for several witnesses is named by what they
+// share, and never as rule 0 or as nothing.
+func TestDecidingSeveral(t *testing.T) {
+	const text = "one of: #1 drop; #2 drop"
+	for _, c := range []struct {
+		by         reach.DecidedBy
+		head, body string
+	}{
+		{reach.DecidedBy{Kind: reach.ByRule, Backend: "nftables", Family: "ip", Table: "t", Chain: "in", Text: text}, "nftables ip t in", text},
+		{reach.DecidedBy{Kind: reach.ByRule, Text: text}, text, ""},
+		{reach.DecidedBy{Kind: reach.ByPolicy, Text: "one of: INPUT policy drop; FORWARD policy drop"}, "one of: INPUT policy drop; FORWARD policy drop", ""},
+	} {
+		if head, body := deciding(c.by); head != c.head || body != c.body {
+			t.Errorf("%+v: %q, %q", c.by, head, body)
 		}
 	}
 }
