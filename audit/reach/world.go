@@ -42,8 +42,8 @@ type Namespace struct {
 
 // Named tells a namespace that has a name of its own: not only a process in it, and
 // not the machine's first.
-func (n *Namespace) Named() bool {
-	return n.Name != "" && n.Name != "host" && !strings.HasPrefix(n.Name, "pid ")
+func (ns *Namespace) Named() bool {
+	return ns.Name != "" && ns.Name != "host" && !strings.HasPrefix(ns.Name, "pid ")
 }
 
 // Peer is the other end of a virtual link.
