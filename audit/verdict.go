@@ -11,7 +11,7 @@ import (
 // blockedIDs are the findings that say that a port is not reached as it is
 // meant to be.
 var blockedIDs = []string{
-	"listener.loopback-only", "listener.one-address-only", "listener.ipv6-only", "listener.address-missing", "listener.queue-full",
+	"listener.loopback-only", "listener.one-address-only", "listener.ipv6-only", "listener.address-missing", "listener.interface-missing", "listener.queue-full",
 	"firewall.port-blocked", "service.audience-blocked", "service.not-listening",
 }
 

@@ -31,7 +31,7 @@ Sockets with IP_TRANSPARENT serve addresses of others by design and are left out
 	Fix:    audit.FixManual,
 	Run: func(p *audit.Pass) error {
 		for _, port := range p.Ports {
-			if port.Listener == nil || !port.Home() || port.Listener.Transparent || port.Proto() == listeners.Raw {
+			if port.Listener == nil || !port.Home() || port.Listener.Transparent || port.Proto() == listeners.Raw || deaf(port) {
 				continue
 			}
 			if port.Listener.Scope(audit.Locals(port.Namespace)).Kind != listeners.ScopeAbsent {

@@ -46,7 +46,7 @@ decides; 'hostaudit reach PORT --from ADDRESS --explain' shows its whole way.`,
 				continue
 			}
 			if byFirewall(c.by) || full(port) || absent(port) {
-				continue // firewall.port-blocked, listener.queue-full, listener.address-missing
+				continue // firewall.port-blocked, listener.queue-full, listener.address-missing, listener.interface-missing
 			}
 			if reached(p, port, c) {
 				continue // another socket of the same port takes this client
@@ -69,7 +69,7 @@ decides; 'hostaudit reach PORT --from ADDRESS --explain' shows its whole way.`,
 }
 
 func absent(port *audit.Port) bool {
-	return port.Listener != nil && port.Namespace.Route != nil && port.Listener.Scope(audit.Locals(port.Namespace)).Kind == "absent-address"
+	return deaf(port) || port.Listener != nil && port.Namespace.Route != nil && port.Listener.Scope(audit.Locals(port.Namespace)).Kind == "absent-address"
 }
 
 // reached says whether another listener of the same port answers the client.

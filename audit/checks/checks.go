@@ -15,6 +15,7 @@ func All() []*audit.Check {
 		LoopbackOnly,
 		PortBlocked,
 		AddressMissing,
+		InterfaceMissing,
 		OneAddressOnly,
 		IPv6Only,
 		AudienceBlocked,

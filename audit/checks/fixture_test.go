@@ -24,7 +24,7 @@ import (
 // A fixture is a host in a few lines. On top of one real reading (links,
 // addresses, routes of eth0 10.9.0.2/24 and fd00:9::2/64) it says:
 //
-//	listen tcp 127.0.0.1:2346 php [pid=] [unit=] [queue=3/128] [files=900/1024] [v6only] [untold=v6only] [unowned=…]
+//	listen tcp 127.0.0.1:2346 php [pid=] [unit=] [queue=3/128] [files=900/1024] [v6only] [device=] [untold=v6only] [unowned=…]
 //	chain nftables inet filter input accept      a base chain at the input hook
 //	rule [tcp|udp dport 22,80-90] [ip saddr 10.0.0.0/8] [iif lo] [opaque NAME] accept|drop|reject
 //	service chat tcp 2346 everyone|host|PREFIX,…
@@ -175,6 +175,11 @@ func (x *fixture) listen(w []string) {
 			p.Files.Open, p.Files.Soft = x.number(a), int64(x.number(b))
 		case "v6only":
 			l.V6Only = true
+		case "device": // the name of one that is there, or the number of one that is gone
+			if l.Device.Index, _ = strconv.Atoi(v); l.Device.Index == 0 {
+				link := x.snap.World.Namespaces[0].Route.LinkByName(v)
+				l.Device = listeners.Device{Index: link.Index, Name: listeners.HostText(v)}
+			}
 		case "untold":
 			l.Untold = append(l.Untold, v)
 		case "unowned":

@@ -155,6 +155,9 @@ func whyNot(l *listeners.Listener, f firewall.Family, addr netip.Addr, in *firew
 	case !local.Unmap().IsUnspecified() && local.Unmap().WithZone("") != addr.Unmap():
 		return "listens on that address only"
 	case l.Device.Index != 0 && in != nil && in.Index != l.Device.Index:
+		if l.Device.Name == "" {
+			return fmt.Sprintf("is bound to interface %d, which is gone", l.Device.Index)
+		}
 		return "is bound to interface " + string(l.Device.Name)
 	default:
 		return "does not take packets to " + addr.String()

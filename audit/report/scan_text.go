@@ -192,7 +192,7 @@ func tableLines(r *audit.Report) []line {
 		}
 		switch note := l.Scope.Note; {
 		case note == "":
-		case l.Scope.Kind == listeners.ScopeAbsent:
+		case l.Scope.Kind == listeners.ScopeAbsent, l.Device == "" && l.Of.Listener.Device.Index != 0:
 			n.decides = []string{note} // that no packet arrives decides before any rule
 		case x.Who != reach.Nobody && x.Who != reach.HostOnly || l.Device != "":
 			n.decides = append(n.decides, note)

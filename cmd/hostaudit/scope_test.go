@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -252,6 +253,50 @@ func TestScopeApart(t *testing.T) {
 		if !strings.Contains(screen, want) {
 			t.Errorf("the screen lacks %q:\n%s", want, screen)
 		}
+	}
+}
+
+// A listener bound to a tunnel that was made anew under the same name hears
+// nothing; the one that was bound after that does.
+func TestScopeOfInterfaceMadeAnew(t *testing.T) {
+	l := lab.New(t, lab.Topology{})
+	connects := func() bool {
+		l.Client.Sysctl(t, "net.ipv4.conf.all.rp_filter", "0")
+		ok := false
+		l.Client.Do(func() {
+			fd := streamSocket(t, unix.SOCK_STREAM)
+			_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 3})
+			ok = unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{10, 66, 0, 2}, Port: 8001}) == nil
+		})
+		return ok
+	}
+	tunnel := func() {
+		l.Server.Run(t, "ip", "link", "add", "tun7", "type", "veth", "peer", "name", "c7")
+		l.Server.Run(t, "ip", "link", "set", "c7", "netns", filepath.Base(l.Client.Path))
+		l.Server.Run(t, "ip", "address", "add", "10.66.0.2/24", "dev", "tun7")
+		l.Server.Run(t, "ip", "link", "set", "tun7", "up")
+		l.Client.Run(t, "ip", "address", "add", "10.66.0.1/24", "dev", "c7")
+		l.Client.Run(t, "ip", "link", "set", "c7", "up")
+	}
+	said := func() (found bool, screen string) {
+		rows, screen := scopesOf(t, l.Server)
+		return strings.Contains(screen, "listener.interface-missing"), fmt.Sprintf("%+v\n%s", rows[8001].Scope, screen)
+	}
+	tunnel()
+	l.Server.Do(func() { scopeSocket{port: 8001, device: "tun7"}.open(t) })
+	if !connects() {
+		t.Fatal("control: no connection by the tunnel")
+	}
+	if found, screen := said(); found {
+		t.Errorf("the tunnel is there:\n%s", screen)
+	}
+	l.Server.Run(t, "ip", "link", "delete", "tun7")
+	tunnel()
+	if connects() {
+		t.Fatal("control: the old socket is reached by the new tunnel")
+	}
+	if found, screen := said(); !found || !strings.Contains(screen, "which is gone: nothing arrives") || strings.Contains(screen, "is bound to interface\n") {
+		t.Errorf("the tunnel was made anew:\n%s", screen)
 	}
 }
 
