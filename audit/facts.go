@@ -66,7 +66,7 @@ func (s *Snapshot) facts(host *sysctl.Host, profile sysctl.Profile) *sysctl.Fact
 		for i := range c.Destinations {
 			d := &c.Destinations[i]
 			out := sysctl.Destination{Proto: string(d.Proto), From: d.From.String(), To: d.To.String(), Port: d.Port, InUse: int(d.Held()), TimeWait: int(min(d.TimeWait, d.Held())),
-				Usable: c.HeadRoom[d.Proto].Usable}
+				Usable: c.ForConnect(d.Proto)}
 			if len(d.Owners) > 0 {
 				out.Program = string(d.Owners[0].Process.Comm)
 			}

@@ -69,9 +69,12 @@ type Ephemeral struct {
 	Range  []int `json:"range"`
 	Usable int   `json:"usable"`
 	// Reserved and Taken are ports of the range that no connection is given:
-	// ip_local_reserved_ports, and those that something is bound to.
+	// ip_local_reserved_ports, and those that something listens on. They are no part
+	// of Usable; Bound are those of Usable that sockets are bound to by number, and
+	// that no connect(2) is given, either.
 	Reserved int `json:"reserved"`
 	Taken    int `json:"taken"`
+	Bound    int `json:"bound"`
 	// FirstHalf are the usable ports that connect(2) tries first.
 	FirstHalf    int           `json:"first_half"`
 	Destinations []Destination `json:"destinations"`
@@ -87,8 +90,8 @@ type Destination struct {
 	To    netip.Addr `json:"to"`
 	Port  uint16     `json:"port"`
 	InUse uint32     `json:"in_use"`
-	// Held are those of InUse on usable ports, which Share counts: a port that was
-	// reserved or bound by number meanwhile is not one of them.
+	// Held are those of InUse on ports that are neither reserved nor bound by number:
+	// Share is theirs together with Ephemeral.Bound, what connect(2) cannot have.
 	Held        uint32 `json:"held"`
 	TimeWait    uint32 `json:"time_wait"`
 	Established uint32 `json:"established"`
@@ -117,7 +120,7 @@ func ephemeral(s *Snapshot) *Ephemeral {
 	}
 	room := c.HeadRoom[listeners.TCP]
 	e := &Ephemeral{
-		Range: []int{int(c.Settings.Low), int(c.Settings.High)}, Usable: room.Usable, Reserved: room.Reserved, Taken: room.Taken, FirstHalf: room.FirstHalf,
+		Range: []int{int(c.Settings.Low), int(c.Settings.High)}, Usable: room.Usable, Reserved: room.Reserved, Taken: room.Taken, Bound: c.BoundPorts, FirstHalf: room.FirstHalf,
 		Destinations: []Destination{}, More: c.More,
 	}
 	for i := range c.Destinations {
@@ -152,7 +155,9 @@ func Ports(s *Snapshot) *PortUse {
 		p.Sources = append(p.Sources, SourceUse{string(u.Proto), u.From.String(), u.Ports, u.Share, boundBefore(s.Census, u)})
 	}
 	for i := range p.Ephemeral.Destinations {
-		if d := &p.Ephemeral.Destinations[i]; d.Level != "" && d.Proto == string(listeners.TCP) {
+		// Where ports bound by number are what is missing their source is spoken of.
+		d := &p.Ephemeral.Destinations[i]
+		if d.Level != "" && d.Proto == string(listeners.TCP) && LevelOf(float64(d.Held)/float64(max(s.Census.ForConnect(listeners.TCP), 1))) != "" {
 			p.Advice = append(p.Advice, s.adviseDestination(d))
 		}
 	}
@@ -206,7 +211,7 @@ func boundBefore(c *listeners.Census, u *listeners.SourceUse) bool {
 		}
 		bound += int(d.Bound)
 		// A destination that has used the first half explains ports of the second.
-		half = half || int(d.InUse-d.LastHalf) >= room.FirstHalf*9/10
+		half = half || int(d.InUse-d.LastHalf)+c.BoundPorts/2 >= room.FirstHalf*9/10
 	}
 	const some = 0.2
 	return float64(bound) >= some*float64(u.Ports) || !half && float64(u.LastHalf) >= some*float64(u.Ports)
@@ -220,7 +225,7 @@ func (d *Destination) subject() string {
 // what cannot help here.
 func (s *Snapshot) adviseDestination(d *Destination) PortAdvice {
 	a := PortAdvice{Subject: d.subject(), Level: d.Level}
-	usable := s.Census.HeadRoom[listeners.TCP].Usable
+	usable := s.Census.ForConnect(listeners.TCP)
 	waiting := d.TimeWait*2 > d.InUse
 	switch {
 	case waiting:

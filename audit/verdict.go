@@ -66,7 +66,7 @@ func (r *Report) openness() string {
 	count := map[reach.Who]int{}
 	apart := 0
 	for i := range r.Listeners {
-		if r.Listeners[i].Of.Apart {
+		if of := r.Listeners[i].Of; of != nil && of.Apart {
 			apart++
 			continue
 		}

@@ -42,8 +42,10 @@ type Census struct {
 	// Outside counts TCP connections whose local port is neither in the range nor
 	// listened on: bound by number, or their listener is gone.
 	Outside uint64 `json:"outside"`
-	// BoundKnown: Destination.Bound was looked for.
+	// BoundKnown: Destination.Bound was looked for. BoundPorts are the usable ports
+	// that sockets are bound to by number: connect(2) passes over them.
 	BoundKnown bool `json:"bound_known"`
+	BoundPorts int  `json:"bound_ports,omitempty"`
 	// Stalled are connections whose oldest segment was sent again and again without
 	// an acknowledgement, at most 64.
 	Stalled []Connection `json:"stalled,omitempty"`
@@ -69,9 +71,9 @@ type Destination struct {
 	// connect(2) but by bind(2) to port 0, which prefers them: a hint, no proof.
 	Share    float64 `json:"share"`
 	LastHalf uint32  `json:"last_half"`
-	// Apart counts sockets whose port no connect(2) could have any more: reserved
-	// since, or bound by number. HeadRoom has taken those off the usable ports, so
-	// they are no part of Share.
+	// Apart counts its sockets on ports that no connect(2) could have any more:
+	// reserved since, or bound by number. Those bound by number by whomever are
+	// missing towards every destination (Census.BoundPorts): Share counts them once.
 	Apart uint32 `json:"apart,omitempty"`
 	// Bound counts sockets whose port was given to bind(2) by number, NoPort those
 	// with IP_BIND_ADDRESS_NO_PORT. The kernel tells neither of TIME_WAIT, and it
@@ -85,8 +87,18 @@ type Destination struct {
 	Unowned Unowned      `json:"unowned,omitempty"`
 }
 
-// Held are the sockets on usable ports, which Share compares with them.
+// Held are the ports that connect(2) took for the destination from those that were
+// not bound by number.
 func (d *Destination) Held() uint32 { return d.InUse - min(d.Apart, d.InUse) }
+
+// ForConnect is how many ports connect(2) has for a destination that nothing uses.
+func (c *Census) ForConnect(proto Proto) int {
+	usable := c.HeadRoom[proto].Usable
+	if proto == TCP {
+		usable -= min(c.BoundPorts, usable)
+	}
+	return usable
+}
 
 // OwnerShare is a process and how many of the sampled sockets it holds.
 type OwnerShare struct {
@@ -213,22 +225,24 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		if t.proto == UDP {
 			taken = PortSet{} // unconnected sockets are part of the use, not apart from it
 		}
-		// A socket that binds shares no port with those of its own address only.
-		toBind, err := opt.Settings.HeadRoom(&taken)
+		room, err := opt.Settings.HeadRoom(&taken)
 		if err != nil {
 			return nil, err
 		}
-		room := toBind
+		c.HeadRoom[t.proto] = room
+		gone := 0
 		if t.proto == TCP && bound != nil {
 			for i := range taken {
 				taken[i] |= bound[i]
 			}
-			if room, err = opt.Settings.HeadRoom(&taken); err != nil {
+			less, err := opt.Settings.HeadRoom(&taken)
+			if err != nil {
 				return nil, err
 			}
+			gone = room.Usable - less.Usable
+			c.BoundPorts = gone
 		}
-		c.HeadRoom[t.proto] = room
-		t.result(c, room, toBind)
+		t.result(c, room, gone)
 	}
 	c.sort(opt.Top)
 	return c, nil

@@ -470,14 +470,15 @@ func (t *tally) busiest() float64 {
 }
 
 // result adds the counts to the census. Until the list is cut only what can
-// get into it is copied: the order is by share, so by count.
-func (t *tally) result(c *Census, room, toBind HeadRoom) {
+// get into it is copied: the order is by share, so by count. gone are usable ports
+// that are bound by number, for every destination.
+func (t *tally) result(c *Census, room HeadRoom, gone int) {
 	c.Sockets += t.sockets
 	c.Evicted += t.evicted
 	if t.proto == TCP {
 		c.Outside = t.outside
 	}
-	share := func(n int, room HeadRoom) float64 {
+	share := func(n int) float64 {
 		if room.Usable == 0 {
 			return 1
 		}
@@ -491,7 +492,7 @@ func (t *tally) result(c *Census, room, toBind HeadRoom) {
 		c.Destinations = append(c.Destinations, Destination{
 			Proto: t.proto, From: d.key.from.netip(), To: d.key.to.netip(), Port: d.key.port,
 			InUse: d.inUse, TimeWait: d.timeWait, Established: d.established, Connecting: d.connecting, Missed: d.missed,
-			Share: share(int(d.inUse-d.apart), room), Apart: d.apart, LastHalf: d.lastHalf, Bound: d.bound, NoPort: d.noPort,
+			Share: share(int(d.inUse-d.apart) + gone), Apart: d.apart, LastHalf: d.lastHalf, Bound: d.bound, NoPort: d.noPort,
 			Inodes: slices.Clone(d.inodes[:d.nInodes]),
 		})
 	}
@@ -500,7 +501,7 @@ func (t *tally) result(c *Census, room, toBind HeadRoom) {
 			ports[i] &^= t.reserved[i]
 		}
 		if n := ports.Count(); n > 0 {
-			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: from.netip(), Ports: n, Share: share(n, toBind), LastHalf: ports.countFrom(t.low + 1)})
+			c.Sources = append(c.Sources, SourceUse{Proto: t.proto, From: from.netip(), Ports: n, Share: share(n), LastHalf: ports.countFrom(t.low + 1)})
 		}
 	}
 	c.MoreSources += len(t.moreSources)

@@ -146,7 +146,7 @@ type Destination struct {
 	InUse    int // ports in use, TIME_WAIT included
 	TimeWait int
 	// Usable is how many ports connections to it can have: the range less what is
-	// reserved and what something is bound to; 0 where that was not counted.
+	// reserved, listened on or bound by number; 0 where that was not counted.
 	Usable  int
 	Program string
 }

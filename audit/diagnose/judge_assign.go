@@ -35,7 +35,7 @@ func (j *judge) assign() {
 	if c == nil {
 		return
 	}
-	usable := c.HeadRoom[listeners.TCP].Usable
+	usable := c.ForConnect(listeners.TCP)
 	var best listeners.Destination
 	share := 0.0
 	for _, d := range c.Destinations {

@@ -30,10 +30,13 @@ func PortsText(w io.Writer, u *audit.PortUse, o Options) error {
 		room += fmt.Sprintf(" less %s reserved", number(e.Reserved))
 	}
 	if e.Taken > 0 {
-		room += fmt.Sprintf(" less %s that something is bound to", number(e.Taken))
+		room += fmt.Sprintf(" less %s that something listens on", number(e.Taken))
 	}
 	p.text(normal, "", "  ", fmt.Sprintf("%s for connections to each destination (%s); connect() tries one half of them first, %s. In use towards all: %s",
 		count(e.Usable, "local port", "local ports"), room, number(e.FirstHalf), number(e.Total)))
+	if e.Bound > 0 {
+		p.text(normal, "", "  ", fmt.Sprintf("%s of them are bound by number, which no connect() is given: every share counts them.", number(e.Bound)))
+	}
 	p.blank()
 	if len(e.Destinations) == 0 {
 		p.text(normal, "", "", "No outgoing connection uses one.")

@@ -84,7 +84,7 @@ func (p *printer) headRoom(r *audit.Report) {
 			name = "then: "
 		}
 		p.text(normal, "    ", "      ", fmt.Sprintf("%s%s %s → %s uses %s of %s ports (%s), %s of them in TIME_WAIT; %s left", name, d.Proto, d.From,
-			hostPort(d.To.String(), d.Port), number(int(d.Held)), number(e.Usable), percent(d.Share), number(int(min(d.TimeWait, d.Held))),
-			number(max(e.Usable-int(d.Held), 0))))
+			hostPort(d.To.String(), d.Port), number(int(d.Held)), number(e.Usable-e.Bound), percent(float64(d.Held)/float64(max(e.Usable-e.Bound, 1))), number(int(min(d.TimeWait, d.Held))),
+			number(max(e.Usable-e.Bound-int(d.Held), 0))))
 	}
 }

@@ -107,7 +107,7 @@ func (p *printer) whoCanConnect(r *audit.Report) {
 func apart(r *audit.Report) []*audit.ListenerRow {
 	var out []*audit.ListenerRow
 	for i := range r.Listeners {
-		if l := &r.Listeners[i]; l.Of.Apart {
+		if l := &r.Listeners[i]; l.Of != nil && l.Of.Apart {
 			out = append(out, l)
 		}
 	}
@@ -183,7 +183,7 @@ func tableLines(r *audit.Report) []line {
 	})
 	for i := range r.Listeners {
 		l := &r.Listeners[i]
-		if l.Of.Apart {
+		if l.Of != nil && l.Of.Apart {
 			continue
 		}
 		x, n := l.Of.Exposure, all[i]

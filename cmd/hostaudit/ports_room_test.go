@@ -77,8 +77,8 @@ func TestPortsShareIsWhatConnectHas(t *testing.T) {
 	})
 	n.Sysctl(t, "net.ipv4.ip_local_reserved_ports", "20040-20049")
 	p := portsOf(t, n)
-	if e := p.Ephemeral; e.Usable != 60 || e.Reserved != 10 || e.Taken != 30 {
-		t.Errorf("usable %d, reserved %d, taken %d", e.Usable, e.Reserved, e.Taken)
+	if e := p.Ephemeral; e.Usable != 90 || e.Reserved != 10 || e.Taken != 0 || e.Bound != 30 {
+		t.Errorf("usable %d, reserved %d, taken %d, bound %d", e.Usable, e.Reserved, e.Taken, e.Bound)
 	}
 	left := map[string]int{}
 	for _, d := range p.Ephemeral.Destinations {
@@ -107,6 +107,30 @@ func TestPortsShareIsWhatConnectHas(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Ports bound by number count once, towards their own destination as towards
+// others, and their source is told what to do, not everybody.
+func TestPortsBoundByNumber(t *testing.T) {
+	n := portsHost(t)
+	n.Do(func() {
+		serverOn(t, 3306)
+		serverOn(t, 6379)
+		for i := range 60 {
+			bindNumber(t, 9, 20000+i, 3306)
+		}
+		connectFrom(t, 5, 6379, false)
+	})
+	p := portsOf(t, n)
+	want := map[string]float64{"127.0.0.9 3306": 0.60, "127.0.0.5 6379": 0.61}
+	for _, d := range p.Ephemeral.Destinations {
+		if s := want[fmt.Sprintf("%s %d", d.From, d.Port)]; math.Abs(d.Share-s) > 1e-9 || d.Level != audit.PortsHalf {
+			t.Errorf("%+v, want %g", d, s)
+		}
+	}
+	if p.Ephemeral.Usable != 100 || p.Ephemeral.Bound != 60 || len(p.Advice) != 1 || p.Advice[0].Subject != "tcp from 127.0.0.9" {
+		t.Errorf("%+v %+v", p.Ephemeral, p.Advice)
+	}
 }
 
 // Ports that were bound before they connect are missing for whoever lets
