@@ -176,7 +176,13 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 	var early sync.WaitGroup
 	var found *boundPorts
 	if opt.Bound && opt.Beside != nil && opt.BoundFrom <= soonBound {
-		early.Go(func() { found = readBound(ctx, opt.Beside, opt.Settings.Low, opt.Settings.High) })
+		tcp.onBound.wanted = true
+		early.Go(func() {
+			found = readBound(ctx, opt.Beside, opt.Settings.Low, opt.Settings.High)
+			if found.err == nil {
+				tcp.onBound.found.Store(&found.ports)
+			}
+		})
 	}
 	defer early.Wait() // it reads what the caller closes
 	if err := tcp.readTCP(ctx, src); err != nil {

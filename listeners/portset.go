@@ -19,6 +19,8 @@ type PortSet [1 << 16 / 64]uint64
 // Add puts a port into the set.
 func (s *PortSet) Add(port uint16) { s[port/64] |= 1 << (port % 64) }
 
+func (s *PortSet) empty() bool { return *s == PortSet{} }
+
 func (s *PortSet) remove(port uint16) { s[port/64] &^= 1 << (port % 64) }
 
 // Has tells whether the port is in the set.

@@ -55,7 +55,7 @@ type destinationCount struct {
 	inUse, timeWait, connecting uint32
 	established, lastHalf       uint32
 	bound, noPort               uint32
-	missed, apart               uint32
+	missed, apart, onBound      uint32
 	inodes                      [keepInodes]uint32
 	nInodes                     uint8
 	source                      *PortSet // nil beyond keepSources
@@ -70,6 +70,7 @@ type tally struct {
 	listening *PortSet
 	reserved  *PortSet
 	keep      int
+	onBound   boundTally
 
 	at      map[destinationKey]int32
 	cache   [1 << cacheBits]int32 // index + 1 of the destination last seen in a slot
@@ -102,6 +103,7 @@ func newTally(proto Proto, opt CensusOptions, reserved *PortSet) *tally {
 // datagram counts the records of one datagram of a dump, in this machine's byte
 // order (a census is never replayed, its result is stored).
 func (t *tally) datagram(b []byte) error {
+	t.boundArrive()
 	for len(b) > 0 {
 		m, rest, err := sockdiag.NextNative(b)
 		if err != nil {
@@ -176,6 +178,7 @@ func (t *tally) count(key *destinationKey, state sockdiag.State, port uint16, in
 	if t.reserved.Has(port) {
 		d.apart++
 	}
+	t.countOnBound(d, port)
 	switch state {
 	case sockdiag.TimeWait:
 		d.timeWait++
@@ -242,6 +245,7 @@ func (t *tally) evict() {
 	for i := range t.counts {
 		bounds[i] = t.counts[i].inUse + t.counts[i].missed
 	}
+	t.onBound.lose() // the places of destinations change
 	slices.Sort(bounds)
 	t.level = max(t.level, bounds[len(bounds)/2])
 	kept := t.counts[:0]
@@ -409,55 +413,6 @@ func (t *tally) addBound(b *boundPorts) {
 			t.counts[i].bound += n
 		}
 	}
-}
-
-// recount finds out how many sockets of each destination are on ports that
-// somebody bound by number, by one walk more: which ports those are was not known
-// when the sockets went past. Where they are next to none it makes no difference.
-func (t *tally) recount(ctx context.Context, src Source, bound *PortSet) error {
-	apart, n := *bound, 0
-	for port := int(t.low); port <= int(t.high); port++ {
-		if p := uint16(port); bound.Has(p) && !t.reserved.Has(p) && !t.listening.Has(p) {
-			n++
-		} else {
-			apart.remove(p)
-		}
-	}
-	const few = 200 // parts of the range
-	if n*few < int(t.high)-int(t.low)+1 {
-		return nil
-	}
-	counted := make([]uint32, len(t.counts))
-	err := src.Dump(ctx, sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.SynRecv)}, func(b []byte) error {
-		for len(b) > 0 {
-			m, rest, err := sockdiag.NextNative(b)
-			if err != nil {
-				return err
-			}
-			b = rest
-			if !m.IsRecord() {
-				continue
-			}
-			var key destinationKey
-			if err := parseKey(m.Payload, &key); err != nil {
-				return err
-			}
-			if port := binary.BigEndian.Uint16(m.Payload[4:]); port < t.low || port > t.high || !apart.Has(port) {
-				continue
-			}
-			if i, ok := t.at[key]; ok {
-				counted[i]++
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("count sockets on ports bound by number: %w", err)
-	}
-	for i, n := range counted {
-		t.counts[i].apart = min(t.counts[i].apart+n, t.counts[i].inUse)
-	}
-	return nil
 }
 
 // busiest is the largest share of the range that one source address uses.
