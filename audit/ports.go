@@ -210,7 +210,8 @@ func boundBefore(c *listeners.Census, u *listeners.SourceUse) bool {
 			continue
 		}
 		bound += int(d.Bound)
-		// A destination that has used the first half explains ports of the second.
+		// A destination that has used the first half explains ports of the second; what
+		// is bound by number lies in either.
 		half = half || int(d.InUse-d.LastHalf)+c.BoundPorts/2 >= room.FirstHalf*9/10
 	}
 	const some = 0.2

@@ -172,7 +172,7 @@ func (p *printer) sources(u *audit.PortUse) {
 			p.blank()
 			p.text(dim, "", "", "By source address, over all destinations (what counts for sockets bound before they connect, and for UDP):")
 		}
-		line := fmt.Sprintf("%-6s %s %s: %s ports", percent(s.Share), s.Proto, s.From, number(s.Ports))
+		line := fmt.Sprintf("%-6s %s %s: %s", percent(s.Share), s.Proto, s.From, count(s.Ports, "port", "ports"))
 		if s.Bound {
 			line += ", many of them bound before they connect"
 		}
