@@ -278,7 +278,7 @@ func (s *System) await(ctx context.Context, j *Journal) (*store, error) {
 			time.Sleep(min(s.Poll, 50*time.Millisecond))
 			continue
 		}
-		if now == nil || now.ID != j.ID {
+		if now == nil || now.ID != j.ID || now.DeadlineBoot != j.DeadlineBoot { // or the same plan anew
 			return st, s.ended(st, j.ID)
 		}
 		switch {

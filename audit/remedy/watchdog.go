@@ -146,9 +146,10 @@ func (s *System) Guard(ctx context.Context, id string, after time.Duration, read
 		}
 		_ = ready.Close()
 	}
+	mine := s.waitingUntil(id)
 	for sinceBoot() < until {
 		time.Sleep(min(until-sinceBoot(), 2*s.Poll))
-		if s.finished(id) {
+		if at := s.waitingUntil(id); at == 0 || mine > 0 && at > 0 && at != mine {
 			return nil
 		}
 	}
@@ -162,14 +163,24 @@ func (s *System) Guard(ctx context.Context, id string, after time.Duration, read
 	}
 }
 
-// finished says whether a transaction has left the journal. What cannot be read is
-// not finished.
-func (s *System) finished(id string) bool {
+// waitingUntil is the deadline of a transaction in nanoseconds since boot: 0 where it
+// has left the journal, -1 where that cannot be read. The same plan may have been
+// carried out anew meanwhile, with a deadline and a watchdog of its own.
+func (s *System) waitingUntil(id string) int64 {
 	d, err := openDir(s.root(), s.State, false, 0, false)
+	if errors.Is(err, unix.ENOENT) {
+		return 0
+	}
 	if err != nil {
-		return errors.Is(err, unix.ENOENT)
+		return -1
 	}
 	defer d.close()
-	j, err := readJournal(d, journalName)
-	return err == nil && (j == nil || j.ID != id)
+	switch j, err := readJournal(d, journalName); {
+	case err != nil:
+		return -1
+	case j == nil || j.ID != id:
+		return 0
+	default:
+		return j.DeadlineBoot
+	}
 }

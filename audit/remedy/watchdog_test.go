@@ -294,3 +294,47 @@ func TestOrderOfTheWatchdog(t *testing.T) {
 		}
 	}
 }
+
+// TestWatchdogOfTheSamePlanBefore: a plan that is carried out again right after it was
+// rolled back is not undone at the deadline of the first time.
+func TestWatchdogOfTheSamePlanBefore(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	first, _ := b.waiting("60s")
+	d, err := openDir(b.root, "/var/lib/hostaudit", false, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := readJournal(d, journalName)
+	d.close()
+	if err != nil || j == nil {
+		t.Fatal(j, err)
+	}
+	guard := func(after time.Duration) error {
+		s := &System{Root: b.root, Watch: noWatchdog{}}
+		s.Defaults()
+		s.Poll = after // it looks once, at the end
+		var err error
+		b.ns.Do(func() { err = s.Guard(context.Background(), j.ID, after, nil) })
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- guard(4 * time.Second) }()
+	time.Sleep(300 * time.Millisecond) // until it has looked for whom it watches
+	if code, _, text := b.run("rollback", nil); code != 0 {
+		t.Fatalf("rollback: %d\n%s", code, text)
+	}
+	_ = first.Wait()
+	again, out := b.waiting("60s")
+	if err := <-done; err != nil || b.state() != Applied || !b.half() {
+		t.Errorf("the watchdog of the first time: %v; the journal says %q, the host is %s\n%s", err, b.state(), b.now(), out)
+	}
+	// Control: its own watchdog undoes it.
+	if err := guard(time.Second); err != nil {
+		t.Error(err)
+	}
+	_ = again.Wait()
+	if code := again.ProcessState.ExitCode(); code != 4 || b.now() != "old" {
+		t.Errorf("its own watchdog: exit code %d, %s\n%s", code, b.now(), out)
+	}
+}
