@@ -323,12 +323,12 @@ func (c *collection) owners(ctx context.Context, find ownersOf) {
 	c.ownerGaps(o, all)
 }
 
-// markGone reads the listeners again where some have no owner although every
-// process was looked into: they may just have been closed.
+// markGone reads the listeners again where some have no owner that could be seen:
+// they may just have been closed, and then nobody hides.
 func (c *collection) markGone(ctx context.Context, v *visited) {
 	suspect := false
 	for i := range v.table.Listeners {
-		suspect = suspect || v.table.Listeners[i].Unowned == listeners.KernelSocket
+		suspect = suspect || v.table.Listeners[i].Unowned != ""
 	}
 	if !suspect {
 		return
