@@ -140,8 +140,8 @@ type CensusOptions struct {
 	// more than BoundFrom of the ports.
 	Bound     bool
 	BoundFrom float64
-	// Beside asks about the same namespace over a socket of its own. With it, and a
-	// small BoundFrom, the second walk goes on beside the first. May be nil.
+	// Beside asks about the same namespace over a socket of its own. With it the
+	// second walk goes on beside the first. May be nil.
 	Beside Source
 	// Top is how many destinations are listed, 0 means 100; sources and inbound
 	// ports likewise.
@@ -149,10 +149,6 @@ type CensusOptions struct {
 	// Keep is how many destinations are counted at once, 0 means 32,768.
 	Keep int
 }
-
-// soonBound is the BoundFrom up to which the second walk does not wait for the
-// first to say that it is needed.
-const soonBound = 0.05
 
 // ReadCensus counts the sockets of the namespace that src asks about.
 func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, error) {
@@ -171,18 +167,14 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		return nil, fmt.Errorf("census of local ports: %w", err)
 	}
 	tcp := newTally(TCP, opt, reserved)
-	// Where a few ports in use are enough to look for bound ones, both walks of the
-	// kernel's table go on at once.
 	var early sync.WaitGroup
 	var found *boundPorts
-	if opt.Bound && opt.Beside != nil && opt.BoundFrom <= soonBound {
+	if opt.Bound && opt.Beside != nil {
 		tcp.onBound.wanted = true
-		early.Go(func() {
-			found = readBound(ctx, opt.Beside, opt.Settings.Low, opt.Settings.High)
-			if found.err == nil {
-				tcp.onBound.found.Store(&found.ports)
-			}
-		})
+		tcp.onBound.from = int(opt.BoundFrom * float64(int(opt.Settings.High)-int(opt.Settings.Low)+1))
+		tcp.onBound.look = func() {
+			early.Go(func() { found = tcp.onBound.find(ctx, opt.Beside, opt.Settings) })
+		}
 	}
 	defer early.Wait() // it reads what the caller closes
 	if err := tcp.readTCP(ctx, src); err != nil {
@@ -195,10 +187,11 @@ func ReadCensus(ctx context.Context, src Source, opt CensusOptions) (*Census, er
 		c.Gaps = append(c.Gaps, Gap{What: "ports: stalled connections", Why: err.Error()})
 	}
 	var bound *PortSet
+	tcp.onBound.look = nil
 	early.Wait()
 	if opt.Bound && tcp.busiest() >= opt.BoundFrom {
 		if found == nil {
-			found = readBound(ctx, src, opt.Settings.Low, opt.Settings.High)
+			found = tcp.onBound.find(ctx, src, opt.Settings)
 		}
 		bound = &found.ports
 		tcp.addBound(found)

@@ -14,11 +14,15 @@ import (
 // remembers destination and port of what goes past, in four bytes a socket.
 type boundTally struct {
 	wanted bool
-	found  atomic.Pointer[PortSet] // from whoever looks for them
-	ports  *PortSet                // found, less those that count otherwise
-	early  [][]uint32              // place of the destination << 16 | port
-	n      int
-	lost   bool // too many were early, or their destinations were forgotten
+	// look begins to look for them, as soon as so many sockets were seen that a source
+	// may use as many ports.
+	look  func()
+	from  int
+	found atomic.Pointer[PortSet] // from whoever looks for them
+	ports *PortSet                // found, less those that count otherwise
+	early [][]uint32              // place of the destination << 16 | port
+	n     int
+	lost  bool // too many were early, or their destinations were forgotten
 }
 
 const (
@@ -28,6 +32,15 @@ const (
 
 // lose gives up: the sockets have to be walked through once more.
 func (b *boundTally) lose() { b.early, b.lost = nil, true }
+
+// find finds the sockets bound by number, and hands their ports over.
+func (b *boundTally) find(ctx context.Context, src Source, s PortSettings) *boundPorts {
+	found := readBound(ctx, src, s.Low, s.High)
+	if found.err == nil {
+		b.found.Store(&found.ports)
+	}
+	return found
+}
 
 // countOnBound counts a socket, or remembers it.
 func (t *tally) countOnBound(d *destinationCount, port uint16) {
@@ -45,7 +58,7 @@ func (t *tally) countOnBound(d *destinationCount, port uint16) {
 			return
 		}
 		if b.n%earlyChunk == 0 {
-			b.early = append(b.early, make([]uint32, 0, earlyChunk))
+			b.early = append(b.early, make([]uint32, 0, 256))
 		}
 		last := &b.early[len(b.early)-1]
 		*last = append(*last, uint32(place)<<16|uint32(port))
@@ -61,10 +74,14 @@ func (t *tally) placeOf(d *destinationCount) int {
 	return int(t.at[d.key])
 }
 
-// boundArrive takes up the ports once they are found.
+// boundArrive has the ports looked for in time, and takes them up once they are found.
 func (t *tally) boundArrive() {
 	b := &t.onBound
-	if b.ports != nil || b.lost {
+	if b.look != nil && b.n >= b.from {
+		b.look()
+		b.look = nil
+	}
+	if !b.wanted || b.ports != nil || b.lost {
 		return
 	}
 	found := b.found.Load()

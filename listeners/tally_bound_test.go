@@ -48,6 +48,12 @@ func TestPortsBoundByNumber(t *testing.T) {
 			}
 		},
 		"never known": func(*tally, bool) {},
+		"nothing remembered": func(tl *tally, walked bool) {
+			tl.onBound.wanted = false
+			if walked {
+				tl.onBound.found.Store(&found.ports)
+			}
+		},
 	} {
 		tl := newTally(TCP, opt, reserved)
 		tl.onBound.wanted = true
