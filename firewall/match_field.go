@@ -16,6 +16,11 @@ func (m *Match) Split(c *Class, env *Env) Parts {
 		return all(c, m.WantAbsent)
 	case readConst:
 		in := m.In.Contains(m.Operand.apply(r.value))
+		if !r.unsure.IsZero() {
+			if in, settled := m.settled(r.value, r.unsure); settled {
+				return all(c, in != m.Invert)
+			}
+		}
 		if r.anyDiffers(m.Operand.Mask, func(v Value) bool { return m.In.Contains(m.Operand.apply(v)) != in }) {
 			return allMaybe(c, r.why)
 		}
@@ -57,12 +62,52 @@ func (m *Match) Split(c *Class, env *Env) Parts {
 				return all(c, !m.Invert)
 			}
 		}
+		if bits, ok := c.openBits(m.Operand.Field.Kind); ok {
+			if in, settled := m.settled(Value{}, bits); settled {
+				return all(c, in != m.Invert)
+			}
+		}
 		why := r.why
 		if m.Operand.Why != "" {
 			why = m.Operand.Why
 		}
 		return allMaybe(c, why)
 	}
+}
+
+// settled reports whether the operand is surely in the set, or surely not, whatever
+// the unsure bits of the field are: a mask of zero, a range that holds every value.
+func (m *Match) settled(value, unsure Value) (in, ok bool) {
+	op := Operand{Len: m.Operand.Len, Mask: m.Operand.Mask, Shift: m.Operand.Shift}
+	free := op.apply(unsure)
+	least := m.Operand.apply(value)
+	least = least.Xor(least.And(free))
+	may := Span(least, least.Or(free)) // these, and perhaps some between them
+	switch {
+	case m.In.Covers(may[0]):
+		return true, true
+	case m.In.Intersect(may).Empty():
+		return false, true
+	}
+	return false, false
+}
+
+// openBits are the bits of a field that every packet of the class has, though they
+// cannot be told; ok is false where it may be missing.
+func (c *Class) openBits(k FieldKind) (bits Value, ok bool) {
+	switch k {
+	case FieldTTL:
+		return MaxValue(1), true
+	case FieldDSCP:
+		return Num(0x3f), true
+	case FieldECN:
+		return Num(0x3), true
+	case FieldLength, FieldMark, FieldPriority, FieldCPU:
+		return MaxValue(4), true
+	case FieldSrcMAC, FieldDstMAC:
+		return MaxValue(6), c.hasLinkHeader()
+	}
+	return Value{}, false
 }
 
 // unsureBits bounds the unknown bits of a value whose combinations are tried.

@@ -405,8 +405,20 @@ func (c *Class) readTuple(f Field) reading {
 			return isValue(s.OrigLocal)
 		case f.Kind == FieldCTDstPort && original:
 			return isConst(uint64(s.OrigLocalPort))
-		case s.Reply:
+		case s.Reply && s.CTStatus&(CTStatusSrcNAT|CTStatusDstNAT) != 0:
 			return isUnknown("the reply tuple of the connection")
+		case s.Reply && f.Kind == FieldCTSrcAddr:
+			return isValue(s.OrigLocal)
+		case s.Reply && f.Kind == FieldCTSrcPort:
+			return isConst(uint64(s.OrigLocalPort))
+		case s.Reply && f.Kind == FieldCTDstAddr:
+			return c.addrOf(s.BaseAddrKind, s.BaseAddr)
+		case s.Reply:
+			return c.portOf(s.BasePortKind, s.BasePort)
+		case s.flow != nil:
+			d := *c
+			d.State = *s.flow
+			return d.readTuple(f)
 		case f.Kind == FieldCTSrcAddr:
 			return c.localAddr()
 		case f.Kind == FieldCTSrcPort:

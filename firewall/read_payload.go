@@ -51,10 +51,16 @@ func (h header) field(at, n int, r reading) {
 	}
 }
 
-// linkHeader is the Ethernet header of a packet that came in (IEEE 802.3), of
-// which only the type is known. What goes out has none yet.
+// hasLinkHeader reports whether the packet came in with an Ethernet header
+// (ARPHRD_ETHER, ARPHRD_LOOPBACK). What goes out has none yet.
+func (c *Class) hasLinkHeader() bool {
+	in := c.State.In
+	return in != nil && (in.Type == 1 || in.Type == 772)
+}
+
+// linkHeader is the Ethernet header (IEEE 802.3), of which only the type is known.
 func (c *Class) linkHeader() header {
-	if in := c.State.In; in == nil || in.Type != 1 {
+	if !c.hasLinkHeader() {
 		return header{}
 	}
 	h := newHeader(14)

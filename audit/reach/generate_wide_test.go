@@ -46,6 +46,16 @@ func (g *generator) wideSet(six bool) string {
 	}
 }
 
+// settledMatch is true of every packet that has the field, or of none.
+func (g *generator) settledMatch(six bool) string {
+	zero := fmt.Sprintf("& 0x0 %s 0x%d", pick(g, "==", "!="), g.IntN(2))
+	if six {
+		return pick(g, "ip6 hoplimit "+pick(g, zero, "0-255", "> 255", ">= 0", "< 0"), "ip6 flowlabel "+zero, "ip6 length "+pick(g, zero, "0-65535", "!= 0-65535"), "ip6 dscp 0-63", "@nh,32,16 "+zero)
+	}
+	return pick(g, "ip ttl "+pick(g, zero, "0-255", "> 255", ">= 0", "< 0"), "ip id "+pick(g, zero, "0-65535", "!= 0-65535"), "ip length "+pick(g, zero, "{ 0-65535 }"), "ip checksum "+pick(g, zero, ">= 0"),
+		"ip dscp "+pick(g, "0-63", "!= 0-63"), "meta length "+pick(g, ">= 0", "< 0"), "meta cpu >= 0", "tcp window "+pick(g, zero, ">= 0"), "udp checksum "+pick(g, zero, ">= 0"))
+}
+
 // wideUse is a statement that uses the set w0, "" where none fits.
 func (g *generator) wideUse(c *chain, w string, six bool) string {
 	ip, src, dport := "ip", "saddr", "dport"
@@ -98,7 +108,7 @@ func (g *generator) wideMatch(t *table, c *chain, six bool) string {
 	if out {
 		at = 0
 	}
-	switch g.IntN(23) {
+	switch g.IntN(26) {
 	case 22:
 		return "ct status " + pick(g, "snat", "seen-reply", "confirmed", "!= confirmed", "assured", "!= assured", "!= snat", "0x100", "& 0x100 == 0x100", "& 0x20 == 0x20", "!= 0x0")
 	case 0:
@@ -116,9 +126,18 @@ func (g *generator) wideMatch(t *table, c *chain, six bool) string {
 		return fmt.Sprintf("meta l4proto %s @th,%d,16 > %d", l4, at*8, pick(g, 79, 80, 442, 8080))
 	case 5:
 		if six {
-			return pick(g, "ip6 version 6", "ip6 hoplimit != 0", "@nh,0,4 6")
+			return pick(g, "ip6 version "+not+pick(g, "6", "6", "{ 6 }", "4-5"), "@nh,0,4 "+not+"6", "@nh,0,8 & 0xf0 == 0x60")
 		}
-		return pick(g, "ip version 4", "ip hdrlength 5", "@nh,72,8 6", "@nh,72,8 != 17", "@nh,0,8 0x45")
+		return pick(g, "ip version "+not+"4", "ip hdrlength 5", "@nh,72,8 6", "@nh,72,8 != 17", "@nh,0,8 0x45")
+	case 23:
+		return g.settledMatch(six)
+	case 24:
+		if out { // it has no link header yet, which the model does not know of every hook
+			return "ct direction reply"
+		}
+		return "@ll,96,16 " + not + pick(g, "0x0800", "0x86dd", "0x0806")
+	case 25:
+		return pick(g, fmt.Sprintf("meta l4proto %s ct reply proto-src %s%d", l4, not, g.port()), fmt.Sprintf("ct reply %s daddr %s%s", ip, not, g.source(six)), fmt.Sprintf("ct reply %s saddr %s%s", ip, not, g.server(six)))
 	case 6:
 		return fmt.Sprintf("meta l4proto %s ct original %s daddr %s%s", l4, ip, not, g.server(six))
 	case 7:
