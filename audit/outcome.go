@@ -81,17 +81,24 @@ func utf8Text(s string) string {
 
 // ListenerRow is one listening socket and who can reach it.
 type ListenerRow struct {
-	Proto     string      `json:"proto"`
-	Address   string      `json:"address"`
-	Port      uint16      `json:"port"`
-	Device    Text        `json:"device"`
-	V6Only    *bool       `json:"v6only"` // null: the kernel did not tell
-	Scope     ScopeRow    `json:"scope"`
-	NetNS     Text        `json:"netns"`
-	Process   *ProcessRow `json:"process"` // null: not known, Unowned says why
-	Unowned   string      `json:"unowned,omitempty"`
-	Backlog   *Backlog    `json:"backlog"`
-	Sharing   int         `json:"sharing"`
+	Proto   string      `json:"proto"`
+	Address string      `json:"address"`
+	Port    uint16      `json:"port"`
+	Device  Text        `json:"device"`
+	V6Only  *bool       `json:"v6only"` // null: the kernel did not tell
+	Scope   ScopeRow    `json:"scope"`
+	NetNS   Text        `json:"netns"`
+	Process *ProcessRow `json:"process"` // null: not known, Unowned says why
+	Unowned string      `json:"unowned,omitempty"`
+	Backlog *Backlog    `json:"backlog"`
+	Sharing int         `json:"sharing"`
+	// UID is the user who made the socket, Inode what /proc/PID/fd names it by. Cgroup
+	// is the id of the control group (version 2) that it was made in, Mark its SO_MARK;
+	// left out where the kernel did not tell.
+	UID       uint32      `json:"uid"`
+	Inode     uint32      `json:"inode"`
+	Cgroup    *uint64     `json:"cgroup,omitempty"`
+	Mark      *uint32     `json:"mark,omitempty"`
 	Exposure  reach.Who   `json:"exposure"`
 	Partition []reach.Row `json:"partition"`
 	// PartitionLeftOut says, where Partition is empty because it is too large
@@ -112,6 +119,11 @@ type ProcessRow struct {
 	User      Text   `json:"user"`
 	UID       uint32 `json:"uid"`
 	Container Text   `json:"container,omitempty"`
+	// Executable is the file in the process's own mounts, "" where it may not be read.
+	Executable Text `json:"executable,omitempty"`
+	// Started is when, in seconds after boot: with the pid it names the process for
+	// good.
+	Started float64 `json:"started"`
 }
 
 // Backlog is an accept queue; for datagrams both are bytes.
@@ -186,7 +198,8 @@ func processRow(p *listeners.Process) *ProcessRow {
 	if p == nil {
 		return nil
 	}
-	row := &ProcessRow{PID: p.PID, Name: Text(p.Comm), Command: commandLine(p.Command), Unit: Text(p.Unit), User: Text(p.User), UID: p.UID}
+	row := &ProcessRow{PID: p.PID, Name: Text(p.Comm), Command: commandLine(p.Command), Unit: Text(p.Unit), User: Text(p.User), UID: p.UID,
+		Executable: Text(p.Exe), Started: float64(p.Start) / 100}
 	if p.Container != nil {
 		row.Container = Text(p.Container.Name)
 		if row.Container == "" {

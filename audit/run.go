@@ -145,6 +145,13 @@ func listenerRow(p *Port) ListenerRow {
 		v := l.V6Only
 		row.V6Only = &v
 	}
+	row.UID, row.Inode = l.UID, l.Inode
+	if l.Tells(listeners.FactCgroup) {
+		row.Cgroup = &l.Cgroup
+	}
+	if l.Tells(listeners.FactMark) {
+		row.Mark = &l.Mark
+	}
 	if l.Tells(listeners.FactLimit) {
 		row.Backlog = &Backlog{l.Accept.Len, l.Accept.Limit}
 	}

@@ -64,8 +64,8 @@ func TestScanKeys(t *testing.T) {
 		t.Fatal("no listeners")
 	}
 	for _, raw := range ls {
-		l := holds(t, "listener", raw, "proto", "address", "port", "device", "v6only", "netns", "process", "backlog", "exposure", "partition")
-		holds(t, "process", l["process"], "pid", "name", "command", "unit", "user")
+		l := holds(t, "listener", raw, "proto", "address", "port", "device", "v6only", "netns", "process", "backlog", "exposure", "partition", "uid", "inode")
+		holds(t, "process", l["process"], "pid", "name", "command", "unit", "user", "uid", "started")
 		holds(t, "backlog", l["backlog"], "queued", "limit")
 		for _, row := range elements(t, "partition", l["partition"]) {
 			p := holds(t, "row", row, "from", "iif", "client_sees", "decided_by", "conditions")
