@@ -45,6 +45,7 @@ report after the other (with --format json one line each), until Ctrl-C.`,
   sudo hostaudit ports --watch --interval 5s`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			asBatch()
 			if err := c.check(cmd); err != nil {
 				return &usageError{err, "see: hostaudit ports --help"}
 			}
