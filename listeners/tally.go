@@ -372,7 +372,24 @@ type boundPorts struct {
 func readBound(ctx context.Context, src Source, low, high uint16) *boundPorts {
 	out := &boundPorts{by: map[destinationKey]uint32{}}
 	q := sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.TimeWait, sockdiag.SynRecv), BoundPort: true}
-	out.err = src.Dump(ctx, q, func(b []byte) error {
+	out.err = eachSocket(ctx, src, q, func(key *destinationKey, port uint16) error {
+		out.ports.Add(port)
+		if port < low || port > high {
+			return nil
+		}
+		if _, known := out.by[*key]; !known && len(out.by) >= keepDestinations {
+			return errManyBound
+		}
+		out.by[*key]++
+		return nil
+	})
+	return out
+}
+
+// eachSocket gives the destination and the local port of each socket of a dump.
+func eachSocket(ctx context.Context, src Source, q sockdiag.Query, f func(key *destinationKey, port uint16) error) error {
+	var key destinationKey // one for all: it leaves for the heap
+	return src.Dump(ctx, q, func(b []byte) error {
 		for len(b) > 0 {
 			m, rest, err := sockdiag.NextNative(b)
 			if err != nil {
@@ -382,24 +399,16 @@ func readBound(ctx context.Context, src Source, low, high uint16) *boundPorts {
 			if !m.IsRecord() {
 				continue
 			}
-			var key destinationKey
+			key = destinationKey{}
 			if err := parseKey(m.Payload, &key); err != nil {
 				return err
 			}
-			port := binary.BigEndian.Uint16(m.Payload[4:])
-			out.ports.Add(port)
-			if port < low || port > high {
-				continue
-			}
-			if _, known := out.by[key]; known || len(out.by) < keepDestinations {
-				out.by[key]++
-			} else {
-				return errManyBound
+			if err := f(&key, binary.BigEndian.Uint16(m.Payload[4:])); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
-	return out
 }
 
 // errManyBound keeps the memory constant on a host that binds towards more

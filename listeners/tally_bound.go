@@ -2,7 +2,6 @@ package listeners
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 
@@ -134,26 +133,13 @@ func (t *tally) recount(ctx context.Context, src Source, bound *PortSet) error {
 		return nil
 	}
 	counted := make([]uint32, len(t.counts))
-	err := src.Dump(ctx, sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.SynRecv)}, func(b []byte) error {
-		for len(b) > 0 {
-			m, rest, err := sockdiag.NextNative(b)
-			if err != nil {
-				return err
-			}
-			b = rest
-			if !m.IsRecord() {
-				continue
-			}
-			var key destinationKey
-			if err := parseKey(m.Payload, &key); err != nil {
-				return err
-			}
-			if port := binary.BigEndian.Uint16(m.Payload[4:]); port < t.low || port > t.high || !apart.Has(port) {
-				continue
-			}
-			if i, ok := t.at[key]; ok {
-				counted[i]++
-			}
+	q := sockdiag.Query{Family: sockdiag.AnyFamily, Protocol: sockdiag.TCP, States: sockdiag.AllTCP &^ sockdiag.Mask(sockdiag.SynRecv)}
+	err := eachSocket(ctx, src, q, func(key *destinationKey, port uint16) error {
+		if port < t.low || port > t.high || !apart.Has(port) {
+			return nil
+		}
+		if i, ok := t.at[*key]; ok {
+			counted[i]++
 		}
 		return nil
 	})

@@ -43,6 +43,21 @@ func (b *bench) state() State {
 	return j.State
 }
 
+// journal is that of the change at work.
+func (b *bench) journal() *Journal {
+	b.t.Helper()
+	d, err := openDir(b.root, "/var/lib/hostaudit", false, 0, false)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer d.close()
+	j, err := readJournal(d, journalName)
+	if err != nil || j == nil {
+		b.t.Fatal(j, err)
+	}
+	return j
+}
+
 // until waits for something that takes as long as it takes.
 func (b *bench) until(f func() bool) {
 	b.t.Helper()
@@ -126,15 +141,7 @@ func TestApplyKilledWhileWaiting(t *testing.T) {
 func TestWatchdogKilledToo(t *testing.T) {
 	b := newBench(t)
 	cmd, _ := b.waiting("2s")
-	d, err := openDir(b.root, "/var/lib/hostaudit", false, 0, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	j, err := readJournal(d, journalName)
-	d.close()
-	if err != nil || j == nil {
-		t.Fatal(j, err)
-	}
+	j := b.journal()
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -301,15 +308,7 @@ func TestWatchdogOfTheSamePlanBefore(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	first, _ := b.waiting("60s")
-	d, err := openDir(b.root, "/var/lib/hostaudit", false, 0, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	j, err := readJournal(d, journalName)
-	d.close()
-	if err != nil || j == nil {
-		t.Fatal(j, err)
-	}
+	j := b.journal()
 	guard := func(after time.Duration) error {
 		s := &System{Root: b.root, Watch: noWatchdog{}}
 		s.Defaults()
